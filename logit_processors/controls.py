@@ -1,0 +1,286 @@
+"""The control program: what one request asks to be done to its logits.
+
+Import-light (no torch): the API process validates programs, the worker runs them. A
+program crosses between the two as plain lists and dicts (:meth:`Program.to_wire`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+MAX_ADD = 100.0
+"""Largest absolute bias, in nats: OpenAI's bound on ``logit_bias``."""
+MAX_STRENGTH = 1000.0
+"""Largest absolute steering strength, in standard deviations of logits."""
+MAX_ENTRIES = 1024
+"""Entries in one program, all kinds together."""
+MAX_PATTERNS = 64
+"""Text patterns in one program."""
+MAX_PATTERN_BYTES = 256
+"""UTF-8 length of one text pattern."""
+
+WIRE_KEY = "sensefield"
+"""Where a program travels in vLLM's ``SamplingParams.extra_args``."""
+
+
+class ControlError(ValueError):
+    """A program that cannot be: ``param`` names the field, the message says what is allowed."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(f"{param}: {message}")
+        self.param = param
+        self.message = message
+
+    def under(self, prefix: str) -> ControlError:
+        """Return the same error with its field placed below ``prefix``."""
+        separator = "" if self.param.startswith("[") or not self.param else "."
+        return ControlError(f"{prefix}{separator}{self.param}", self.message)
+
+
+def _require(condition: bool, param: str, message: str) -> None:
+    if not condition:
+        raise ControlError(param, message)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Positions of generated tokens, from 0: ``start`` included, ``stop`` excluded."""
+
+    start: int = 0
+    stop: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            _is_int(self.start) and 0 <= self.start < 2**31,
+            "when.from",
+            f"{self.start!r} is not a position; allowed: 0 to 2^31 - 1",
+        )
+        if self.stop is not None:
+            _require(
+                _is_int(self.stop) and self.start < self.stop < 2**31,
+                "when.until",
+                f"{self.stop!r} leaves no position; allowed: null or an integer above "
+                f"when.from ({self.start})",
+            )
+
+    def covers(self, position: int) -> bool:
+        """Say whether generated position ``position`` lies in the window."""
+        return self.start <= position and (self.stop is None or position < self.stop)
+
+
+ALWAYS = Window()
+
+
+def _check_token_id(token_id: object) -> None:
+    _require(
+        _is_int(token_id) and 0 <= token_id < 2**31,  # type: ignore[operator]
+        "token_id",
+        f"{token_id!r} is not a token id; allowed: integers from 0",
+    )
+
+
+def _check_number(value: object, param: str, bound: float, unit: str) -> None:
+    _require(
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and abs(value) <= bound,
+        param,
+        f"{value!r} is out of range; allowed: finite, from -{bound:g} to {bound:g} {unit}",
+    )
+
+
+def _check_pattern(text: object) -> None:
+    _require(isinstance(text, str) and text != "", "text", "a text pattern must not be empty")
+    assert isinstance(text, str)
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ControlError("text", "a text pattern must not hold a lone surrogate") from None
+    _require(
+        size <= MAX_PATTERN_BYTES,
+        "text",
+        f"a pattern of {size} bytes is too long; allowed: {MAX_PATTERN_BYTES} bytes of UTF-8",
+    )
+    _require(
+        "\ufffd" not in text,
+        "text",
+        "U+FFFD stands for bytes that are not text and cannot be matched",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBias:
+    """Add ``add`` nats to one token's logit."""
+
+    token_id: int
+    add: float
+    when: Window = ALWAYS
+
+    def __post_init__(self) -> None:
+        _check_token_id(self.token_id)
+        _check_number(self.add, "add", MAX_ADD, "nats")
+
+
+@dataclass(frozen=True, slots=True)
+class TextBias:
+    """Add ``add`` nats to every token that advances or completes ``text``."""
+
+    text: str
+    add: float
+    ignore_case: bool = False
+    when: Window = ALWAYS
+
+    def __post_init__(self) -> None:
+        _check_pattern(self.text)
+        _check_number(self.add, "add", MAX_ADD, "nats")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSuppress:
+    """Give one token probability 0."""
+
+    token_id: int
+    when: Window = ALWAYS
+
+    def __post_init__(self) -> None:
+        _check_token_id(self.token_id)
+
+
+@dataclass(frozen=True, slots=True)
+class TextSuppress:
+    """Give probability 0 to every token that would complete ``text``."""
+
+    text: str
+    ignore_case: bool = False
+    when: Window = ALWAYS
+
+    def __post_init__(self) -> None:
+        _check_pattern(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """Add ``strength`` standard deviations of a vector's token scores to the logits.
+
+    ``vector`` is the SHA-256 of the vector's content, so that a running request keeps what
+    it started with.
+    """
+
+    vector: str
+    strength: float
+    when: Window = ALWAYS
+
+    def __post_init__(self) -> None:
+        _require(
+            isinstance(self.vector, str) and self.vector != "",
+            "vector",
+            f"{self.vector!r} is not the SHA-256 of a vector",
+        )
+        _check_number(self.strength, "strength", MAX_STRENGTH, "standard deviations")
+
+
+Entry = TokenBias | TextBias | Steer | TokenSuppress | TextSuppress
+
+KINDS: dict[str, type[Entry]] = {
+    "token_bias": TokenBias,
+    "text_bias": TextBias,
+    "steer": Steer,
+    "token_suppress": TokenSuppress,
+    "text_suppress": TextSuppress,
+}
+"""The groups of a program by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Everything one request asks of its logits, applied as bias, steer, suppress."""
+
+    token_bias: tuple[TokenBias, ...] = ()
+    text_bias: tuple[TextBias, ...] = ()
+    steer: tuple[Steer, ...] = ()
+    token_suppress: tuple[TokenSuppress, ...] = ()
+    text_suppress: tuple[TextSuppress, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(
+            len(self) <= MAX_ENTRIES,
+            "",
+            f"{len(self)} entries are too many; allowed: {MAX_ENTRIES} in one request",
+        )
+        patterns = len(self.text_bias) + len(self.text_suppress)
+        _require(
+            patterns <= MAX_PATTERNS,
+            "",
+            f"{patterns} text patterns are too many; allowed: {MAX_PATTERNS} in one request",
+        )
+
+    def __len__(self) -> int:
+        return sum(len(getattr(self, group)) for group in KINDS)
+
+    @property
+    def suppresses(self) -> bool:
+        """Whether a row can run out of tokens under this program."""
+        return bool(self.token_suppress or self.text_suppress)
+
+    def summed_token_bias(self) -> list[tuple[int, float, Window]]:
+        """Return (token id, sum of adds in nats, window) for every token and window named."""
+        sums: dict[tuple[int, Window], float] = {}
+        for entry in self.token_bias:
+            key = (entry.token_id, entry.when)
+            sums[key] = sums.get(key, 0.0) + entry.add
+        return [(token_id, add, when) for (token_id, when), add in sums.items()]
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the program as lists and dicts that msgpack carries."""
+        return {
+            group: [_entry_to_wire(entry) for entry in getattr(self, group)]
+            for group in KINDS
+            if getattr(self, group)
+        }
+
+    @classmethod
+    def from_wire(cls, wire: object) -> Self:
+        """Build a program from what :meth:`to_wire` made.
+
+        Raises:
+            ControlError: anything unknown, missing or out of range.
+
+        """
+        if not isinstance(wire, Mapping):
+            raise ControlError("", f"a control program is an object, not {type(wire).__name__}")
+        for group in wire:
+            _require(group in KINDS, str(group), f"unknown; allowed: {', '.join(KINDS)}")
+        return cls(**{group: _entries_from_wire(group, wire[group]) for group in wire})
+
+
+def _entry_to_wire(entry: Entry) -> dict[str, Any]:
+    fields = asdict(entry)
+    del fields["when"]
+    if entry.when != ALWAYS:
+        fields["when"] = [entry.when.start, entry.when.stop]
+    return fields
+
+
+def _entries_from_wire(group: str, wire: object) -> tuple[Any, ...]:
+    if not isinstance(wire, list | tuple):
+        raise ControlError(group, f"a list of entries is expected, not {type(wire).__name__}")
+    entries = []
+    for index, fields in enumerate(wire):
+        try:
+            values = dict(fields)
+            if "when" in values:
+                values["when"] = Window(*values["when"])
+            entries.append(KINDS[group](**values))
+        except ControlError as error:
+            raise error.under(f"{group}[{index}]") from None
+        except (TypeError, ValueError) as error:
+            raise ControlError(f"{group}[{index}]", str(error)) from None
+    return tuple(entries)

@@ -1,0 +1,143 @@
+"""The vocabulary as bytes: what every token writes into the generated text."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FOLD = bytes.maketrans(bytes(range(65, 91)), bytes(range(97, 123)))
+
+
+def fold_ascii(data: bytes) -> bytes:
+    """Return ``data`` with A-Z made lower case and nothing else touched."""
+    return data.translate(_FOLD)
+
+
+@dataclass(frozen=True)
+class SortedTokens:
+    """Tokens in byte order, so that those sharing a prefix are one range of ``ids``."""
+
+    keys: list[bytes]
+    ids: NDArray[np.int64]  # [len(keys)]
+
+    @classmethod
+    def of(cls, tokens: Sequence[bytes]) -> SortedTokens:
+        """Sort ``tokens`` (index = token id); empty ones write nothing and are left out."""
+        order = sorted((i for i, token in enumerate(tokens) if token), key=tokens.__getitem__)
+        return cls([tokens[i] for i in order], np.array(order, np.int64))
+
+    def starting_with(self, prefix: bytes) -> NDArray[np.int64]:
+        """Return the ids of the tokens that begin with ``prefix`` (not empty)."""
+        low = bisect_left(self.keys, prefix)
+        # The first string past every extension of the prefix; 0xff has no successor byte.
+        stem = prefix.rstrip(b"\xff")
+        end = len(self.keys)
+        if stem:
+            end = bisect_left(self.keys, stem[:-1] + bytes([stem[-1] + 1]), low)
+        return self.ids[low:end]
+
+    def equal_to(self, token: bytes) -> NDArray[np.int64]:
+        """Return the ids of the tokens that are exactly ``token``."""
+        low = bisect_left(self.keys, token)
+        return self.ids[low : bisect_left(self.keys, token + b"\x00", low)]
+
+
+@dataclass(frozen=True)
+class Index:
+    """Prefix, suffix and substring look-ups over one spelling of the vocabulary."""
+
+    tokens: Sequence[bytes]
+
+    @cached_property
+    def forward(self) -> SortedTokens:
+        """The tokens in byte order."""
+        return SortedTokens.of(self.tokens)
+
+    @cached_property
+    def backward(self) -> SortedTokens:
+        """The reversed tokens in byte order."""
+        return SortedTokens.of([token[::-1] for token in self.tokens])
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        return np.cumsum([len(token) for token in self.tokens], dtype=np.int64)
+
+    @cached_property
+    def _joined(self) -> bytes:
+        return b"".join(self.tokens)
+
+    def containing(self, needle: bytes) -> NDArray[np.int64]:
+        """Return the ids of the tokens that hold ``needle`` (not empty), ascending."""
+        starts = []
+        at = self._joined.find(needle)
+        while at >= 0:
+            starts.append(at)
+            at = self._joined.find(needle, at + 1)
+        found = np.array(starts, np.int64)
+        ids = np.searchsorted(self._ends, found, side="right")
+        # A hit that runs past the end of its token lies across a seam of the joined bytes.
+        return np.unique(ids[found + len(needle) <= self._ends[ids]])
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Every token's bytes.
+
+    ``tokens[id]`` is what the token writes; ``special`` holds the ids of control tokens
+    (end of turn, padding), which are not text: matching passes over them.
+    ``width`` is the number of logits, at least ``len(tokens)`` (models pad it).
+    """
+
+    tokens: Sequence[bytes]
+    special: frozenset[int] = frozenset()
+    width: int = 0
+    _text_tokens: list[bytes] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "width", max(self.width, len(self.tokens)))
+        text = [b"" if i in self.special else token for i, token in enumerate(self.tokens)]
+        object.__setattr__(self, "_text_tokens", text)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: Any, width: int) -> Vocabulary:
+        """Read the bytes of a Hugging Face tokenizer's tokens; ``width`` as in the class."""
+        import xgrammar  # noqa: PLC0415 - a second of import time that validation must not pay
+
+        size = min(len(tokenizer), width)
+        decoded = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size)
+        tokens = list(decoded.decoded_vocab)
+        special = _special_ids(tokenizer, size)
+        for token_id in special:
+            tokens[token_id] = str(tokenizer.convert_ids_to_tokens(token_id)).encode()
+        return cls(tokens, special, width)
+
+    def text_bytes(self, token_id: int) -> bytes:
+        """Return what the token adds to the text: nothing for control tokens."""
+        return self._text_tokens[token_id] if token_id < len(self._text_tokens) else b""
+
+    def index(self, *, ignore_case: bool) -> Index:
+        """Return the look-up structure of the plain or the case-folded vocabulary."""
+        return self._folded if ignore_case else self._plain
+
+    @cached_property
+    def _plain(self) -> Index:
+        return Index(self._text_tokens)
+
+    @cached_property
+    def _folded(self) -> Index:
+        return Index([fold_ascii(token) for token in self._text_tokens])
+
+
+def _special_ids(tokenizer: Any, size: int) -> frozenset[int]:
+    added: dict[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+    marked: Collection[int] = {i for i, token in added.items() if token.special}
+    return frozenset(i for i in {*tokenizer.all_special_ids, *marked} if i < size)

@@ -1,0 +1,1 @@
+"""Thin routes: parse, plan, hand to vLLM's serving classes, put rows into the answer."""

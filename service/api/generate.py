@@ -1,0 +1,149 @@
+"""``/v1/chat/completions`` and ``/v1/completions``: vLLM's routes with control and rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack
+from typing import Annotated, Any, TypeVar
+
+import orjson
+from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi.responses import StreamingResponse
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
+from vllm.entrypoints.openai.completion.protocol import CompletionResponse
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.utils.api_utils import (
+    load_aware_call,
+    validate_json_request,
+    with_cancellation,
+)
+from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
+from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
+from vllm.exceptions import VLLMError
+
+from service.api.requests import ChatRequest, TextRequest
+from service.api.route import SensefieldRoute
+from service.context import context_of
+from service.errors import NotFoundError, error_body
+from service.metrics import CONTROLLED, IN_FLIGHT, PROMISED_BYTES, REQUESTS
+
+_LOAD_FORMAT_HEADER = "endpoint-load-metrics-format"
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text}
+    for status, text in {
+        400: "A value that cannot be; `param` names the field.",
+        404: "Unknown model or vector.",
+        415: "The body is not application/json.",
+        503: "No room for the distributions now; see Retry-After.",
+    }.items()
+}
+_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+
+router = APIRouter(route_class=SensefieldRoute, tags=["generate"])
+Planned = TypeVar("Planned", ChatRequest, TextRequest)
+
+
+@router.post(
+    "/v1/chat/completions",
+    dependencies=[Depends(validate_json_request)],
+    response_model=ChatCompletionResponse,
+    responses=_STREAM | _ERRORS,
+)
+@with_cancellation
+@load_aware_call
+async def create_chat_completion(
+    request: Annotated[ChatRequest, Body()], raw_request: Request
+) -> Response:
+    """Answer a chat; ``logit_control`` and ``distribution`` are Sensefield's."""
+    serving = context_of(raw_request).chat
+    if serving is None:
+        raise NotFoundError("the model does not generate text", "model")
+    return await _serve("chat", request, raw_request, serving.create_chat_completion)
+
+
+@router.post(
+    "/v1/completions",
+    dependencies=[Depends(validate_json_request)],
+    response_model=CompletionResponse,
+    responses=_STREAM | _ERRORS,
+)
+@with_cancellation
+@load_aware_call
+async def create_completion(
+    request: Annotated[TextRequest, Body()], raw_request: Request
+) -> Response:
+    """Continue a text; ``logit_control`` and ``distribution`` are Sensefield's."""
+    serving = context_of(raw_request).completions
+    if serving is None:
+        raise NotFoundError("the model does not generate text", "model")
+    return await _serve("completions", request, raw_request, serving.create_completion)
+
+
+async def _serve(route: str, request: Planned, raw_request: Request, handle: Any) -> Response:
+    """Plan, generate, answer; whatever the request held is given back when it has ended."""
+    plan = request.make_plan(context_of(raw_request).planner)
+    for kind in plan.kinds:
+        CONTROLLED.labels(kind).inc()
+    with ExitStack() as ending:
+        outcome = _Outcome(route)
+        ending.callback(outcome.count)
+        ending.callback(_update_promised, plan.budget)
+        ending.callback(plan.close)
+        try:
+            result = await handle(request, raw_request)
+        except (asyncio.CancelledError, GeneratorExit):
+            outcome.name = "cancelled"
+            raise
+        except (VLLMError, ValueError, TypeError, OverflowError):
+            outcome.name = "client_error"
+            raise
+        _update_promised(plan.budget)
+        if isinstance(result, ErrorResponse):
+            return outcome.refuse(result)
+        if not isinstance(result, AsyncGenerator):
+            outcome.name = "ok"
+            body = result if isinstance(result, dict) else result.model_dump()
+            headers = metrics_header(raw_request.headers.get(_LOAD_FORMAT_HEADER, ""))
+            return Response(
+                orjson.dumps(body), headers=headers, media_type="application/json"
+            )
+        interval = float(getattr(raw_request.app.state.args, "sse_keep_alive_interval", 0))
+        events = _ended(with_sse_keep_alive(result, interval), outcome, ending.pop_all())
+        return StreamingResponse(events, media_type="text/event-stream")
+
+
+class _Outcome:
+    """How a request ended, counted once."""
+
+    def __init__(self, route: str) -> None:
+        self.name = "server_error"
+        self._route = route
+        IN_FLIGHT.inc()
+
+    def count(self) -> None:
+        IN_FLIGHT.dec()
+        REQUESTS.labels(self._route, self.name).inc()
+
+    def refuse(self, refusal: ErrorResponse) -> Response:
+        """Return vLLM's refusal in OpenAI's form, whose code is a word, not a number."""
+        error = refusal.error
+        self.name = "client_error" if error.code < 500 else "server_error"
+        code = "model_not_found" if error.code == 404 else None
+        body = error_body(error.message, error.type, error.param, code)
+        return Response(orjson.dumps(body), error.code, media_type="application/json")
+
+
+async def _ended(
+    events: AsyncGenerator[Any, None], outcome: _Outcome, ending: ExitStack
+) -> AsyncGenerator[Any, None]:
+    """Pass events on and end the request with them, also when the reader leaves."""
+    with ending:
+        outcome.name = "cancelled"
+        async for event in events:
+            yield event
+        outcome.name = "ok"
+
+
+def _update_promised(budget: Any) -> None:
+    PROMISED_BYTES.set(budget.promised_bytes)

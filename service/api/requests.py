@@ -1,0 +1,71 @@
+"""vLLM's request models with Sensefield's two fields added."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, PrivateAttr
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+
+from service.plan import Asked, Plan, Planner
+from service.schemas.control import LogitControl
+from service.schemas.distribution import DistributionRequest
+
+
+class _Planned(BaseModel):
+    """The two fields, and the plan made of them, ahead of a vLLM request model."""
+
+    logit_control: LogitControl | None = None
+    distribution: DistributionRequest | None = None
+    _plan: Plan | None = PrivateAttr(None)
+
+    @property
+    def plan(self) -> Plan:
+        """The request's plan, once made."""
+        assert self._plan is not None
+        return self._plan
+
+    def make_plan(self, planner: Planner) -> Plan:
+        """Check the request and keep its plan; ``logit_bias`` becomes part of the program."""
+        request: Any = self
+        left_to_engine = request.logprob_token_ids or request.use_beam_search
+        asked = Asked(
+            control=self.logit_control,
+            distribution=self.distribution,
+            logit_bias=request.logit_bias,
+            logprobs=None if left_to_engine else self._alternatives(),
+            stream=bool(request.stream),
+            choices=request.n or 1,
+            beam_search=bool(request.use_beam_search),
+            scored_token_ids=bool(request.logprob_token_ids),
+        )
+        self._plan = planner.plan(asked)
+        if not request.use_beam_search:
+            request.logit_bias = None
+        return self._plan
+
+    def to_sampling_params(self, max_tokens: int, default_sampling_params: dict[str, Any]) -> Any:
+        """Return vLLM's sampling parameters, carrying the plan."""
+        super_params: Any = super()
+        params = super_params.to_sampling_params(max_tokens, default_sampling_params)
+        self.plan.apply_to(params, max_tokens)
+        return params
+
+    def _alternatives(self) -> int | None:
+        """Return how many alternatives OpenAI's fields ask for; None for no logprobs."""
+        raise NotImplementedError
+
+
+class ChatRequest(_Planned, ChatCompletionRequest):
+    """A chat completion request that may control logits and ask for distributions."""
+
+    def _alternatives(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class TextRequest(_Planned, CompletionRequest):
+    """A completion request that may control logits and ask for distributions."""
+
+    def _alternatives(self) -> int | None:
+        return self.logprobs

@@ -1,0 +1,87 @@
+"""The route class of Sensefield's own paths: every refusal is an OpenAI error object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+
+from service.errors import MAX_ECHO, BadRequestError, RequestError, UnsupportedMediaError
+from service.metrics import REJECTED
+
+MAX_ERRORS = 10
+"""Errors told of in one answer."""
+
+
+class SensefieldRoute(APIRoute):
+    """Answers RequestError and failed validation in OpenAI's form."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler with the errors of our tree answered."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                return error_response(from_validation(error.errors()))
+            except ValidationError as error:
+                return error_response(from_validation(error.errors()))
+            except RecursionError:
+                return error_response(BadRequestError("the body is nested too deeply", "body"))
+            except RequestError as error:
+                return error_response(error)
+
+        return answer
+
+
+def error_response(error: RequestError) -> JSONResponse:
+    """Return the answer to a refused request."""
+    REJECTED.labels(str(error.status), error.code or error.type).inc()
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
+    return JSONResponse(error.to_body(), error.status, headers)
+
+
+def from_validation(errors: Iterable[Mapping[str, Any] | str]) -> BadRequestError:
+    """Return pydantic's errors as one of ours: the first names the param, ten are told."""
+    told = []
+    first: str | None = None
+    listed = list(errors)
+    for error in listed[:MAX_ERRORS]:
+        if isinstance(error, str):
+            if "Unsupported Media Type" in error:
+                return UnsupportedMediaError(  # type: ignore[return-value]
+                    "the content type must be application/json", "content-type"
+                )
+            told.append(error[:MAX_ECHO])
+            continue
+        path = json_path(error["loc"])
+        first = first if first is not None else path
+        told.append(f"{path}: {_message(error)}")
+    if len(listed) > MAX_ERRORS:
+        told.append(f"and {len(listed) - MAX_ERRORS} more")
+    return BadRequestError("; ".join(told), first)
+
+
+def json_path(location: Iterable[str | int]) -> str:
+    """Return ``logit_control.bias[3].add`` for pydantic's ``("body", "logit_control", …)``."""
+    path = ""
+    for at, part in enumerate(location):
+        if at == 0 and part == "body":
+            continue
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path or "body"
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    value = error.get("input")
+    if isinstance(value, str | int | float | bool) or value is None:
+        shown = repr(value)
+        message += f" (got {shown[: MAX_ECHO - 1] + '…' if len(shown) > MAX_ECHO else shown})"
+    return message[: 2 * MAX_ECHO]

@@ -1,0 +1,111 @@
+"""Takes the kept rows out of the engine's answers and puts them into the client's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import orjson
+from vllm.exceptions import VLLMValidationError
+from vllm.outputs import CompletionOutput, RequestOutput
+
+from logit_processors.row_spec import STATISTICS, TokenRow
+from service.distributions.encode import encode_distribution
+from service.distributions.openai_logprobs import TokenTexts, chat_logprobs
+from service.metrics import ENCODE_SECONDS, KL_NATS, QUEUED, ROW_BYTES, ROWS
+from service.plan import Plan
+
+_ALIVE = STATISTICS.index("alive")
+_KL = STATISTICS.index("kl")
+_EVENT = b"data: "
+
+
+class RowsTap:
+    """The rows of one request that wait to be sent, by choice."""
+
+    def __init__(self, plan: Plan, texts: TokenTexts) -> None:
+        self._plan = plan
+        self._texts = texts
+        self._waiting: dict[int, tuple[list[int], list[TokenRow]]] = {}
+        self._queued = True
+        QUEUED.inc()
+
+    async def watch(self, results: AsyncIterator[RequestOutput]) -> AsyncIterator[RequestOutput]:
+        """Pass a chat's results on, keeping their rows here."""
+        try:
+            async for result in results:
+                for output in result.outputs:
+                    self.take(output.index, output)
+                yield result
+        finally:
+            self.leave_queue()
+
+    def take(self, choice: int, output: CompletionOutput) -> None:
+        """Keep the rows of one output.
+
+        Raises:
+            VLLMValidationError: suppression left one of its tokens no probability.
+
+        """
+        self.leave_queue()
+        rows: Any = output.logprobs
+        if self._plan.spec is None or not rows:
+            return
+        if any(row.statistics[_ALIVE] == 0 for row in rows):
+            raise VLLMValidationError(
+                "suppression, together with the grammar or allowed_token_ids if there is one, "
+                "left no token to choose",
+                parameter="logit_control.suppress",
+            )
+        token_ids, kept = self._waiting.setdefault(choice, ([], []))
+        token_ids += output.token_ids
+        kept += rows
+
+    def leave_queue(self) -> None:
+        """Count the request as no longer waiting for its first token."""
+        if self._queued:
+            self._queued = False
+            QUEUED.dec()
+
+    async def into_stream(
+        self, chunks: AsyncIterator[str], *, chat: bool
+    ) -> AsyncGenerator[bytes | str, None]:
+        """Put waiting rows into the server-sent events of their tokens."""
+        async for chunk in chunks:
+            if not self._waiting or not chunk.startswith("data: {"):
+                yield chunk
+                continue
+            event = orjson.loads(chunk[len(_EVENT) :])
+            for choice in event.get("choices", ()):
+                # vLLM opens a chat with an event that holds the role and no token.
+                if "role" not in choice.get("delta", ()):
+                    self.into_choice(choice, chat=chat)
+            yield _EVENT + orjson.dumps(event) + b"\n\n"
+
+    def into_choice(self, choice: dict[str, Any], *, chat: bool) -> None:
+        """Put the rows that wait for a choice into it."""
+        token_ids, rows = self._waiting.pop(choice["index"], ([], []))
+        if not rows:
+            return
+        asked = self._plan.asked
+        if chat and asked.logprobs is not None:
+            choice["logprobs"] = chat_logprobs(self._texts, token_ids, rows, asked.logprobs)
+        if asked.distribution is not None:
+            choice["distribution"] = self._encode(token_ids, rows)
+
+    def _encode(self, token_ids: list[int], rows: list[TokenRow]) -> dict[str, Any]:
+        request, spec = self._plan.asked.distribution, self._plan.spec
+        assert request is not None
+        assert spec is not None
+        started = time.perf_counter()
+        answer = encode_distribution(request, spec, self._plan.width, token_ids, rows)
+        ENCODE_SECONDS.labels(request.encoding).observe(time.perf_counter() - started)
+        size = sum(row.logprobs.nbytes + row.token_ids.nbytes for row in rows)
+        for stage in request.stages:
+            ROWS.labels(stage, request.encoding).inc(len(rows))
+            ROW_BYTES.labels(stage, request.encoding).inc(size / len(spec.stages))
+        if len(request.stages) == 2:
+            for row in rows:
+                KL_NATS.observe(float(row.statistics[_KL]))
+        return answer

@@ -1,0 +1,158 @@
+"""vLLM's serving classes with the rows taken out before and put in after.
+
+Everything else (templates, tools, reasoning, streaming) is vLLM's own. Each is made from
+the object that vLLM built, so it serves with the same settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any, Self
+
+from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+from vllm.outputs import RequestOutput
+
+from logit_processors.row_spec import TokenRow
+from service.api.requests import ChatRequest, TextRequest
+from service.api.rows_tap import RowsTap
+from service.distributions.openai_logprobs import TokenTexts, completion_logprobs
+
+
+class _Adopting:
+    """Made from a stock serving object, whose state it shares."""
+
+    texts: TokenTexts
+
+    @classmethod
+    def adopt(cls, stock: object, texts: TokenTexts) -> Self:
+        """Return one that serves as ``stock`` does."""
+        serving = cls.__new__(cls)
+        serving.__dict__.update(stock.__dict__)
+        serving.texts = texts
+        return serving
+
+
+class ChatServing(_Adopting, OpenAIServingChat):
+    """Chat completions with rows."""
+
+    async def chat_completion_stream_generator(
+        self,
+        request: ChatRequest,
+        result_generator: AsyncIterator[RequestOutput],
+        *args: Any,
+        **kwargs: Any,
+    ) -> AsyncGenerator[str | bytes, None]:
+        """Stream vLLM's events with the rows of each event's tokens in it."""
+        tap = RowsTap(request.plan, self.texts)
+        chunks = super().chat_completion_stream_generator(
+            _without_logprobs(request), tap.watch(result_generator), *args, **kwargs
+        )
+        shown: AsyncIterator[str | bytes] = chunks
+        if not self._hides_tokens(request):
+            shown = tap.into_stream(chunks, chat=True)
+        async for chunk in shown:
+            yield chunk
+
+    async def chat_completion_full_generator(
+        self,
+        request: ChatRequest,
+        result_generator: AsyncIterator[RequestOutput],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Return vLLM's response as a dict with the rows in its choices, or its error."""
+        tap = RowsTap(request.plan, self.texts)
+        response = await super().chat_completion_full_generator(
+            _without_logprobs(request), tap.watch(result_generator), *args, **kwargs
+        )
+        return with_rows(response, None if self._hides_tokens(request) else tap, chat=True)
+
+    def _hides_tokens(self, request: ChatRequest) -> bool:
+        """Say whether reasoning is hidden, and with it all that would show its tokens."""
+        return self.parser_cls is not None and not request.include_reasoning
+
+
+class TextServing(_Adopting, OpenAIServingCompletion):
+    """Completions with rows."""
+
+    async def completion_stream_generator(
+        self,
+        request: TextRequest,
+        engine_inputs: Sequence[Any],
+        result_generator: AsyncIterator[tuple[int, RequestOutput]],
+        *args: Any,
+        **kwargs: Any,
+    ) -> AsyncGenerator[str | bytes, None]:
+        """Stream vLLM's events with the rows of each event's tokens in it."""
+        tap = RowsTap(request.plan, self.texts)
+
+        async def watched() -> AsyncIterator[tuple[int, RequestOutput]]:
+            try:
+                async for prompt, result in result_generator:
+                    for output in result.outputs:
+                        tap.take(output.index + prompt * (request.n or 1), output)
+                    yield prompt, result
+            finally:
+                tap.leave_queue()
+
+        chunks = super().completion_stream_generator(
+            request, engine_inputs, watched(), *args, **kwargs
+        )
+        async for chunk in tap.into_stream(chunks, chat=False):
+            yield chunk
+
+    def request_output_to_completion_response(
+        self,
+        final_res_batch: list[RequestOutput],
+        request: TextRequest,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Return vLLM's response as a dict with the rows in its choices, or its error."""
+        tap = RowsTap(request.plan, self.texts)
+        tap.leave_queue()
+        choice = 0
+        for result in final_res_batch:
+            for output in result.outputs:
+                tap.take(choice, output)
+                choice += 1
+        response = super().request_output_to_completion_response(
+            final_res_batch, request, *args, **kwargs
+        )
+        return with_rows(response, tap, chat=False)
+
+    def _create_completion_logprobs(
+        self,
+        token_ids: Sequence[int],
+        top_logprobs: Sequence[Any],
+        num_output_top_logprobs: int,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Have vLLM write the logprobs, from our rows where they are rows."""
+        entries = [
+            completion_logprobs(self.texts, token, entry, num_output_top_logprobs)
+            if isinstance(entry, TokenRow)
+            else entry
+            for token, entry in zip(token_ids, top_logprobs, strict=True)
+        ]
+        return super()._create_completion_logprobs(
+            token_ids, entries, num_output_top_logprobs, *args, **kwargs
+        )
+
+
+def _without_logprobs(request: ChatRequest) -> ChatRequest:
+    """Return the request with the logprobs that Sensefield writes itself turned off."""
+    if request.plan.asked.logprobs is None:
+        return request
+    return request.model_copy(update={"logprobs": False})
+
+
+def with_rows(response: Any, tap: RowsTap | None, *, chat: bool) -> dict[str, Any]:
+    """Return a response as a dict, with the rows of each choice in it."""
+    answer: dict[str, Any] = response.model_dump()
+    if tap is not None:
+        for choice in answer.get("choices", ()):
+            tap.into_choice(choice, chat=chat)
+    return answer

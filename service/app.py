@@ -1,0 +1,85 @@
+"""Sensefield's part of the FastAPI application that vLLM builds and serves."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from fastapi import FastAPI
+
+from logit_processors.vocabulary import Vocabulary
+from service.api import generate, vectors
+from service.api.serving import ChatServing, TextServing
+from service.context import Context
+from service.distributions.openai_logprobs import TokenTexts
+from service.errors import StartupError
+from service.limits import Budget
+from service.plan import Planner
+from service.settings import settings
+from service.vectors.registry import VectorRegistry
+from service.vectors.store import VectorStore
+
+
+class SensefieldEndpoints:
+    """The endpoint plugin: adds our routes, then what they need once the engine is there."""
+
+    name = "sensefield"
+    required_tasks = ("generate",)
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Add the routes; vLLM lets them take the place of its own on the same path."""
+        app.include_router(generate.router)
+        app.include_router(vectors.router)
+
+    async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
+        """Build the context of a server whose engine runs.
+
+        Raises:
+            StartupError: the vector store cannot be written, or there is no tokenizer.
+
+        """
+        model_config = engine_client.model_config
+        tokenizer = engine_client.renderer.tokenizer
+        if tokenizer is None:
+            raise StartupError("Sensefield needs the tokenizer: leave out --skip-tokenizer-init")
+        own = settings()
+        vocabulary = Vocabulary.from_tokenizer(tokenizer, model_config.get_vocab_size())
+        texts = TokenTexts(vocabulary)
+        registry = VectorRegistry(
+            VectorStore(own.vectors_dir),
+            engine_client,
+            model_config.get_hidden_size(),
+            own.max_vectors,
+        )
+        await registry.load()
+        budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
+        state.sensefield = Context(
+            planner=Planner(own, registry, len(vocabulary), vocabulary.width, budget),
+            vectors=registry,
+            vocabulary=vocabulary,
+            texts=texts,
+            tokenizer=tokenizer,
+            chat=_adopt(ChatServing, state.openai_serving_chat, texts),
+            completions=_adopt(TextServing, state.openai_serving_completion, texts),
+        )
+        await _greet(engine_client, args)
+
+
+def _adopt(kind: Any, stock: object | None, texts: TokenTexts) -> Any:
+    return None if stock is None else kind.adopt(stock, texts)
+
+
+async def _greet(engine_client: Any, args: Namespace) -> None:
+    """Print where the server listens, what runs, and something to try."""
+    runner = (await engine_client.collective_rpc("sensefield_describe"))[0]["runner"]
+    model = args.served_model_name[0] if args.served_model_name else args.model
+    address = f"http://{args.host or 'localhost'}:{args.port}"
+    print(  # noqa: T201 - the greeting belongs on the terminal, not in a log
+        f"\nSensefield serves {model} on {address} (vLLM's {runner} runner). Try:\n\n"
+        f"  curl {address}/v1/chat/completions -H 'content-type: application/json' -d '"
+        f'{{"model": "{model}", "max_tokens": 20, '
+        '"messages": [{"role": "user", "content": "Describe the sea."}], '
+        '"logit_control": {"bias": [{"text": " ocean", "add": 4}]}}'
+        "'\n",
+        flush=True,
+    )

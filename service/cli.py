@@ -1,0 +1,65 @@
+"""The ``sensefield`` command."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from service import __version__
+from service.errors import SensefieldError
+from service.settings import CONFIG_VARIABLE, PREFIX, Settings
+
+_USAGE = """sensefield serve [MODEL] [our flags] [any vllm serve flag]
+
+Serves MODEL (a folder or a hub name) through vLLM, with logit control and distributions.
+Without MODEL it serves the embedded SmolLM2-135M-Instruct. Our flags are below; every
+other flag is vLLM's (`sensefield serve --help=all` lists them)."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["--version"]:
+        print(f"sensefield {__version__}")  # noqa: T201 - a command's output
+        return 0
+    if given[:1] != ["serve"]:
+        _parser().print_help()
+        return 0 if given[:1] in ([], ["-h"], ["--help"]) else 2
+    own, engine_flags = _parser().parse_known_args(given[1:])
+    if own.help:
+        _parser().print_help()
+        return 0
+    _export(own)
+    try:
+        Settings()
+        from service.engine.launch import launch  # noqa: PLC0415 - imports vLLM, many seconds
+
+        launch(engine_flags)
+    except (SensefieldError, ValueError) as error:
+        print(f"sensefield: {error}", file=sys.stderr)  # noqa: T201 - a command's output
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(usage=_USAGE, add_help=False, allow_abbrev=False)
+    parser.add_argument("-h", "--help", action="store_true", help="show this and leave")
+    parser.add_argument("--sensefield-config", metavar="FILE", help="TOML file of our settings")
+    for name, field in Settings.model_fields.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", help=field.description)
+    return parser
+
+
+def _export(own: argparse.Namespace) -> None:
+    """Put our flags where every process of the server reads its settings."""
+    values = {k: v for k, v in vars(own).items() if k != "help" and v is not None}
+    if file := values.pop("sensefield_config", None):
+        os.environ[CONFIG_VARIABLE] = file
+    for name, value in values.items():
+        os.environ[f"{PREFIX}{name.upper()}"] = value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

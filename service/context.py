@@ -1,0 +1,33 @@
+"""What the routes share, kept on ``app.state.sensefield``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from logit_processors.vocabulary import Vocabulary
+from service.api.serving import ChatServing, TextServing
+from service.distributions.openai_logprobs import TokenTexts
+from service.plan import Planner
+from service.vectors.registry import VectorRegistry
+
+
+@dataclass
+class Context:
+    """One server's parts."""
+
+    planner: Planner
+    vectors: VectorRegistry
+    vocabulary: Vocabulary
+    texts: TokenTexts
+    tokenizer: Any
+    chat: ChatServing | None
+    completions: TextServing | None
+
+
+def context_of(request: Request) -> Context:
+    """Return the context of the server that got the request."""
+    context: Context = request.app.state.sensefield
+    return context

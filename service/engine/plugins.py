@@ -1,0 +1,40 @@
+"""What vLLM loads from this distribution's entry points, in each of its processes.
+
+Both do nothing unless ``VLLM_PLUGINS`` names ``sensefield``, which ``sensefield serve``
+sees to: a plain vLLM in the same environment stays plain.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.app import SensefieldEndpoints
+
+NAME = "sensefield"
+
+
+def enabled() -> bool:
+    """Say whether this process belongs to a server that ``sensefield serve`` started."""
+    return NAME in os.environ.get("VLLM_PLUGINS", "").split(",")
+
+
+def register() -> None:
+    """``vllm.general_plugins``: tap the samplers and keep rows as rows."""
+    if not enabled():
+        return
+    from service.engine import capture, compatibility, frontend  # noqa: PLC0415 - see enabled()
+
+    if capture.is_installed():
+        return
+    compatibility.assert_supported()
+    capture.install()
+    frontend.install()
+
+
+def endpoint_plugin() -> SensefieldEndpoints:
+    """``vllm.endpoint_plugins``: our routes, over vLLM's where they share a path."""
+    from service.app import SensefieldEndpoints  # noqa: PLC0415 - see enabled()
+
+    return SensefieldEndpoints()

@@ -1,0 +1,77 @@
+"""Kept rows on their way from the sampler to the API process.
+
+They ride where vLLM carries its own logprobs, and stand in for its ``LogprobsTensors`` and
+``LogprobsLists``: each request's rows have their own width, so one request that asks for
+much does not widen another's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from vllm.v1.outputs import LogprobsLists
+
+
+@dataclass
+class RowGroup:
+    """Rows of equal shape. ``rows`` are their places in the batch.
+
+    ``token_ids``: int32 ``[rows, stages, k]`` (k = 0 for dense rows); ``logprobs``: float32
+    or float16 ``[rows, stages, k or vocab]``; ``statistics``: float32 ``[rows, 8]``. For the
+    engine's own format: ``[rows, 1 + k]`` twice and int64 ranks ``[rows]``.
+    """
+
+    rows: list[int]
+    token_ids: torch.Tensor
+    logprobs: torch.Tensor
+    statistics: torch.Tensor
+
+    def to_cpu(self) -> RowGroup:
+        """Start copying to the host."""
+        return RowGroup(
+            self.rows,
+            self.token_ids.to("cpu", non_blocking=True),
+            self.logprobs.to("cpu", non_blocking=True),
+            self.statistics.to("cpu", non_blocking=True),
+        )
+
+
+Arrays = tuple[NDArray[np.int32], NDArray[np.floating], NDArray[np.floating]]
+
+
+class HostRows:
+    """A step's rows as numpy; answers like vLLM's ``LogprobsLists``."""
+
+    def __init__(self, groups: list[RowGroup]) -> None:
+        self._groups: list[Arrays] = [
+            (g.token_ids.numpy(), g.logprobs.numpy(), g.statistics.numpy()) for g in groups
+        ]
+        self._at = {
+            row: (group, at) for group, g in enumerate(groups) for at, row in enumerate(g.rows)
+        }
+
+    def slice_request(self, req_idx: int, num_positions: int) -> LogprobsLists:
+        """Return the rows of one request in this step."""
+        group, at = self._at[req_idx]
+        token_ids, logprobs, statistics = self._groups[group]
+        end = at + num_positions
+        return LogprobsLists(token_ids[at:end], logprobs[at:end], statistics[at:end])
+
+
+@dataclass
+class StepRows:
+    """A step's rows on the device; answers like vLLM's ``LogprobsTensors``."""
+
+    groups: list[RowGroup]
+
+    def to_cpu_nonblocking(self) -> Self:
+        """Start copying everything to the host."""
+        return type(self)([group.to_cpu() for group in self.groups])
+
+    def tolists(self) -> HostRows:
+        """Return the rows as numpy; copies must have ended."""
+        return HostRows(self.groups)

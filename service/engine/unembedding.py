@@ -1,0 +1,100 @@
+"""The model's unembedding, as steering needs it: scores of directions, directions of tokens.
+
+Called on every tensor-parallel rank alike: the unembedding is split over the vocabulary,
+so a rank holds its share and the shares are gathered.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from vllm.distributed import (
+    tensor_model_parallel_all_gather,
+    tensor_model_parallel_all_reduce,
+)
+
+from service.errors import SensefieldError
+
+_CHUNK = 8192  # rows of the unembedding made float32 at a time
+_FINAL_NORMS = ("model.norm", "transformer.ln_f", "model.final_layernorm")
+
+
+class UnembeddingError(SensefieldError):
+    """The model has no unembedding that this code knows how to read."""
+
+
+def find_unembedding(model: torch.nn.Module) -> Any:
+    """Return the language model's ``lm_head``."""
+    head = getattr(_language_model(model), "lm_head", None)
+    if head is None or getattr(head, "org_vocab_size", None) is None:
+        raise UnembeddingError(
+            f"{type(model).__name__} has no lm_head: steering in logit space is not possible"
+        )
+    return head
+
+
+def final_norm_gain(model: torch.nn.Module) -> torch.Tensor:
+    """Return the gain g of the norm before the unembedding, ``[hidden]`` float32."""
+    for path in _FINAL_NORMS:
+        norm: Any = _language_model(model)
+        for name in path.split("."):
+            norm = getattr(norm, name, None)
+        if norm is not None:
+            gain = norm.weight.detach().float()
+            # Gemma keeps its gain as the difference from 1.
+            return gain + 1 if "Gemma" in type(norm).__name__ else gain
+    raise UnembeddingError(
+        f"{type(model).__name__} has no final norm among {', '.join(_FINAL_NORMS)}: vectors of "
+        "its residual stream cannot be read in logit space"
+    )
+
+
+def token_scores(model: torch.nn.Module, direction: torch.Tensor) -> torch.Tensor:
+    """Return W_U · u: ``[hidden]`` float32 -> ``[vocab]`` float32 over the whole vocabulary."""
+    head = find_unembedding(model)
+    direction = direction.to(_device(model))
+    weight = getattr(head, "weight", None)
+    if weight is None or not weight.is_floating_point() or weight.shape[-1] != len(direction):
+        # A quantized head computes in its own way; precision is what it has.
+        scores = head.quant_method.apply(head, direction.unsqueeze(0).to(torch.bfloat16))[0]
+    else:
+        scores = torch.cat([part.float() @ direction for part in weight.split(_CHUNK)])
+    scores = scores.float()
+    if head.tp_size > 1:
+        scores = tensor_model_parallel_all_gather(scores.unsqueeze(0)).squeeze(0)
+    return scores[: head.org_vocab_size].contiguous()
+
+
+def token_direction(model: torch.nn.Module, token_ids: list[int]) -> torch.Tensor:
+    """Return the unit direction of tokens in the unembedding, ``[hidden]`` float32.
+
+    The mean of the tokens' rows of W_U less the mean of all rows: what sets them apart.
+    """
+    head = find_unembedding(model)
+    weight = getattr(head, "weight", None)
+    if weight is None or not weight.is_floating_point():
+        raise UnembeddingError("a quantized unembedding has no rows to take a direction from")
+    start = head.shard_indices.org_vocab_start_index
+    end = head.shard_indices.org_vocab_end_index
+    rows = weight[: end - start]
+    wanted = [token - start for token in token_ids if start <= token < end]
+    sums = torch.stack(
+        [
+            rows[wanted].float().sum(dim=0),
+            torch.stack([part.float().sum(dim=0) for part in rows.split(_CHUNK)]).sum(dim=0),
+        ]
+    )
+    if head.tp_size > 1:
+        sums = tensor_model_parallel_all_reduce(sums)
+    direction = sums[0] / len(token_ids) - sums[1] / head.org_vocab_size
+    return direction / direction.norm()
+
+
+def _language_model(model: torch.nn.Module) -> Any:
+    inner = getattr(model, "get_language_model", None)
+    return inner() if inner is not None and not hasattr(model, "lm_head") else model
+
+
+def _device(model: torch.nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -1,0 +1,115 @@
+"""Everything that goes wrong on purpose, one tree.
+
+SensefieldError
+├── StartupError            the server refuses to start, and says why
+├── RequestError            the client's request; carries status, type, param and code
+│   ├── BadRequestError         400
+│   ├── NotFoundError           404
+│   ├── ConflictError           409
+│   ├── TooLargeError           413
+│   ├── UnsupportedMediaError   415
+│   ├── SaturatedError          503, with Retry-After
+│   └── StoreFullError          507
+└── ExhaustedError          a program left a token no probability: that request ends
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+MAX_ECHO = 200
+"""Characters of a client's own input that an error message repeats."""
+
+
+class SensefieldError(Exception):
+    """Root of the tree."""
+
+
+class StartupError(SensefieldError):
+    """The server cannot start as it was asked to."""
+
+
+class RequestError(SensefieldError):
+    """A request that is refused, as the OpenAI error object describes it."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    retry_after: ClassVar[int | None] = None
+    """Seconds for the Retry-After header."""
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+    def to_body(self) -> dict[str, Any]:
+        """Return the OpenAI error object."""
+        return error_body(self.message, self.type, self.param, self.code)
+
+
+class BadRequestError(RequestError):
+    """A value that cannot be."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class NotFoundError(RequestError):
+    """A model or vector that does not exist."""
+
+    status = 404
+    type = "not_found_error"
+
+
+class ConflictError(RequestError):
+    """A name that already stands for something else."""
+
+    status = 409
+    type = "conflict_error"
+
+
+class TooLargeError(RequestError):
+    """A body beyond the limit."""
+
+    status = 413
+    type = "invalid_request_error"
+
+
+class UnsupportedMediaError(RequestError):
+    """A body of the wrong kind."""
+
+    status = 415
+    type = "invalid_request_error"
+
+
+class SaturatedError(RequestError):
+    """The server has no room for this now."""
+
+    status = 503
+    type = "overloaded_error"
+    retry_after = 5
+
+
+class StoreFullError(RequestError):
+    """The vector store has no room."""
+
+    status = 507
+    type = "insufficient_storage_error"
+
+
+class ExhaustedError(SensefieldError):
+    """Suppression, together with a grammar perhaps, left a token no probability at all."""
+
+
+def error_body(
+    message: str, type_: str, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    """Return the OpenAI error object."""
+    return {"error": {"message": message, "type": type_, "param": param, "code": code}}
+
+
+def echo(value: object) -> str:
+    """Return a client's value as an error message may repeat it."""
+    text = repr(value)
+    return text if len(text) <= MAX_ECHO else text[: MAX_ECHO - 1] + "…"

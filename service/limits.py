@@ -1,0 +1,61 @@
+"""The byte budget of distributions: what is promised to running requests, and no more."""
+
+from __future__ import annotations
+
+from service.errors import BadRequestError, SaturatedError
+
+BASE64_COPIES = 4
+"""Times a row's bytes are in memory at once when a whole answer is encoded: kept rows, the
+array they become, its base64 (4/3) and the body (4/3)."""
+JSON_BYTES_PER_NUMBER = 64
+"""A number of a nested list in memory: the Python float or int, its place, its digits."""
+OPENAI_BYTES_PER_ENTRY = 160
+"""An entry of OpenAI's logprobs in memory: text, bytes, number and JSON, written twice."""
+
+
+class Budget:
+    """Bytes that may be promised, to one request and to all together."""
+
+    def __init__(self, request_bytes: int, total_bytes: int) -> None:
+        self.request_bytes = request_bytes
+        self.total_bytes = total_bytes
+        self.promised_bytes = 0
+
+    def claim(self, size: int, param: str) -> Claim:
+        """Promise ``size`` bytes; release the claim when the answer has been sent.
+
+        Raises:
+            BadRequestError: more than one request may ever have.
+            SaturatedError: more than is left now.
+
+        """
+        limit = min(self.request_bytes, self.total_bytes)
+        if size > limit:
+            raise BadRequestError(
+                f"{param} asks for up to {size} bytes of rows; allowed: {limit} bytes a request. "
+                "Ask for fewer tokens (max_tokens), a smaller top_k, or float16",
+                param,
+                "distribution_too_large",
+            )
+        if self.promised_bytes + size > self.total_bytes:
+            raise SaturatedError(
+                f"{param} asks for up to {size} bytes of rows and "
+                f"{self.total_bytes - self.promised_bytes} are left now; try again later",
+                param,
+                "distribution_budget_exhausted",
+            )
+        self.promised_bytes += size
+        return Claim(self, size)
+
+
+class Claim:
+    """A promise of bytes; releasing it twice does nothing more."""
+
+    def __init__(self, budget: Budget, size: int) -> None:
+        self._budget = budget
+        self.size = size
+
+    def release(self) -> None:
+        """Give the bytes back."""
+        self._budget.promised_bytes -= self.size
+        self.size = 0

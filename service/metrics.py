@@ -1,0 +1,66 @@
+"""Sensefield's own Prometheus series, served on ``/metrics`` beside vLLM's.
+
+Base units, ``_total`` on counters, and only labels whose values are few and known.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+REQUESTS = Counter(
+    "sensefield_requests",
+    "Requests to Sensefield's routes by outcome: ok, client_error, server_error, cancelled.",
+    ["route", "outcome"],
+)
+REJECTED = Counter(
+    "sensefield_rejected_requests",
+    "Requests refused before the engine saw them, by HTTP status and error type.",
+    ["status", "reason"],
+)
+CONTROLLED = Counter(
+    "sensefield_controlled_requests",
+    "Requests that used a kind of control.",
+    ["kind"],
+)
+ROWS = Counter(
+    "sensefield_distribution_rows",
+    "Rows of distributions sent, one per generated token and stage.",
+    ["stage", "encoding"],
+)
+ROW_BYTES = Counter(
+    "sensefield_distribution_bytes",
+    "Bytes of distributions before encoding: log-probabilities and token ids.",
+    ["stage", "encoding"],
+)
+ENCODE_SECONDS = Histogram(
+    "sensefield_encode_seconds",
+    "Time to encode the rows of one chunk or answer.",
+    ["encoding"],
+    buckets=(5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2, 1e-1, 1.0),
+)
+KL_NATS = Histogram(
+    "sensefield_kl_nats",
+    "KL divergence of the controlled from the base distribution of a generated token.",
+    buckets=(1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0),
+)
+VECTORS = Gauge(
+    "sensefield_vectors",
+    "Steering vectors: names stored, contents resident in the engine.",
+    ["state"],
+    multiprocess_mode="max",
+)
+IN_FLIGHT = Gauge(
+    "sensefield_in_flight_requests",
+    "Requests to Sensefield's routes that have not ended.",
+    multiprocess_mode="livesum",
+)
+QUEUED = Gauge(
+    "sensefield_queued_requests",
+    "Requests accepted whose first token has not come yet.",
+    multiprocess_mode="livesum",
+)
+PROMISED_BYTES = Gauge(
+    "sensefield_distribution_promised_bytes",
+    "Bytes of rows promised to running requests.",
+    multiprocess_mode="livesum",
+)

@@ -1,0 +1,195 @@
+"""What Sensefield does for one request: its program, its rows, its share of the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from logit_processors.controls import WIRE_KEY, ControlError, Program
+from logit_processors.row_spec import DENSE, RowSpec
+from service.errors import BadRequestError
+from service.limits import (
+    BASE64_COPIES,
+    JSON_BYTES_PER_NUMBER,
+    OPENAI_BYTES_PER_ENTRY,
+    Budget,
+    Claim,
+)
+from service.schemas.control import LogitControl, build_program
+from service.schemas.distribution import DistributionRequest
+from service.settings import Settings
+from service.vectors.registry import VectorRegistry
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The parts of a request that Sensefield answers for."""
+
+    control: LogitControl | None
+    distribution: DistributionRequest | None
+    logit_bias: dict[str, float] | None
+    logprobs: int | None
+    """OpenAI's number of alternatives; None if no logprobs were asked for, -1 for all."""
+    stream: bool
+    choices: int
+    """``n``."""
+    beam_search: bool
+    scored_token_ids: bool
+    """Whether vLLM's ``logprob_token_ids`` is used."""
+
+
+@dataclass
+class Planner:
+    """Checks requests against what this server holds and allows."""
+
+    settings: Settings
+    vectors: VectorRegistry
+    vocab_size: int
+    """Tokens that exist."""
+    width: int
+    """Logits."""
+    budget: Budget
+
+    def plan(self, asked: Asked) -> Plan:
+        """Return the plan of a request.
+
+        Raises:
+            BadRequestError: something that cannot be.
+            NotFoundError: a vector that does not exist.
+
+        """
+        try:
+            program = build_program(
+                asked.control, asked.logit_bias, self.vocab_size, self.vectors.content_of
+            )
+        except ControlError as error:
+            raise BadRequestError(error.message, error.param) from None
+        self._check(asked, program)
+        spec = row_spec(asked, program)
+        resources = ExitStack()
+        if program is not None and program.steer:
+            leased = {entry.vector for entry in program.steer}
+            resources.enter_context(self.vectors.lease(leased))
+        return Plan(asked, program, spec, self.width, self.budget, resources)
+
+    def _check(self, asked: Asked, program: Program | None) -> None:
+        distribution = asked.distribution
+        if distribution is not None and distribution.kept > self.width:
+            raise BadRequestError(
+                f"{distribution.top_k} is more than the vocabulary; allowed: 1 to {self.width}, "
+                'or "all"',
+                "distribution.top_k",
+            )
+        cap = self.settings.max_top_logprobs
+        cap = self.width if cap is None else min(cap, self.width)
+        if asked.logprobs is not None and (
+            asked.logprobs > cap or (asked.logprobs == DENSE and cap < self.width)
+        ):
+            raise BadRequestError(
+                f"{asked.logprobs} alternatives are too many; allowed: up to {cap}",
+                "top_logprobs",
+            )
+        if asked.beam_search and (program is not None or distribution is not None):
+            raise BadRequestError(
+                "beam search cannot be combined with logit_control, logit_bias or distribution",
+                "use_beam_search",
+            )
+        if asked.scored_token_ids and distribution is not None:
+            raise BadRequestError(
+                "logprob_token_ids cannot be combined with distribution; a distribution holds "
+                "every token",
+                "logprob_token_ids",
+            )
+
+
+def row_spec(asked: Asked, program: Program | None) -> RowSpec | None:
+    """Return what must be kept of each row for everything that was asked."""
+    if asked.beam_search or asked.scored_token_ids:
+        return None
+    distribution, logprobs = asked.distribution, asked.logprobs
+    if distribution is None and logprobs is None:
+        # A row that says whether suppression left the token a choice.
+        return RowSpec() if program is not None and program.suppresses else None
+    kept = distribution.kept if distribution is not None else 0
+    wanted = {kept, logprobs or 0}
+    stages = distribution.stages if distribution is not None else []
+    return RowSpec(
+        top_k=DENSE if DENSE in wanted else max(wanted),
+        base="base" in stages or logprobs is not None,
+        controlled="controlled" in stages,
+        half=distribution is not None and distribution.dtype == "float16" and logprobs is None,
+    )
+
+
+def request_bytes(asked: Asked, spec: RowSpec, width: int, tokens: int) -> int:
+    """Return the most memory that ``tokens`` generated tokens of this request may take."""
+    kept = width if spec.top_k == DENSE else spec.top_k
+    number = 2 if spec.half else 4
+    size = 0
+    if asked.distribution is not None:
+        entries = kept * len(spec.stages)
+        row = entries * (number + (0 if spec.top_k == DENSE else 4))
+        if asked.distribution.encoding == "json":
+            row += 2 * entries * JSON_BYTES_PER_NUMBER
+        size += row if asked.stream else row * BASE64_COPIES
+    if asked.logprobs is not None:
+        listed = width if asked.logprobs == DENSE else asked.logprobs
+        size += (listed + 1) * OPENAI_BYTES_PER_ENTRY
+    return size * tokens * asked.choices
+
+
+@dataclass
+class Plan:
+    """One request's plan, from admission to the end of its answer."""
+
+    asked: Asked
+    program: Program | None
+    spec: RowSpec | None
+    width: int
+    budget: Budget
+    resources: ExitStack
+    _claims: list[Claim] = field(default_factory=list)
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """Return the kinds of control used."""
+        program = self.program or Program()
+        used = {
+            "token_bias": program.token_bias,
+            "text_bias": program.text_bias,
+            "steer_logits": program.steer,
+            "token_suppress": program.token_suppress,
+            "text_suppress": program.text_suppress,
+        }
+        return [kind for kind, entries in used.items() if entries]
+
+    def apply_to(self, params: Any, max_tokens: int) -> None:
+        """Put the plan into a request's ``SamplingParams`` and claim its memory.
+
+        Raises:
+            BadRequestError: its rows can never fit the budget.
+            SaturatedError: they do not fit now.
+
+        """
+        wire: dict[str, Any] = {}
+        if self.program is not None:
+            wire["program"] = self.program.to_wire()
+        if self.spec is not None:
+            wire["rows"] = self.spec.to_wire()
+            param = "distribution" if self.asked.distribution is not None else "top_logprobs"
+            size = request_bytes(self.asked, self.spec, self.width, max_tokens)
+            if size:
+                self._claims.append(self.budget.claim(size, param))
+            # Any number makes the scheduler hand rows on; the rows have their own width.
+            params.logprobs = 0
+        if wire:
+            params.extra_args = {**(params.extra_args or {}), WIRE_KEY: wire}
+
+    def close(self) -> None:
+        """Give back what the request held."""
+        for claim in self._claims:
+            claim.release()
+        self._claims.clear()
+        self.resources.close()

@@ -1,0 +1,186 @@
+"""The ``logit_control`` field, and its translation into a control program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from logit_processors.controls import (
+    ALWAYS,
+    MAX_ADD,
+    MAX_ENTRIES,
+    MAX_STRENGTH,
+    ControlError,
+    Program,
+    Steer,
+    TextBias,
+    TextSuppress,
+    TokenBias,
+    TokenSuppress,
+    Window,
+)
+
+
+class StrictModel(BaseModel):
+    """Takes what it names and nothing else; no value is converted on the quiet."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class When(StrictModel):
+    """Positions of generated tokens, counted from 0."""
+
+    from_: int = Field(0, alias="from", ge=0, description="First position.")
+    until: int | None = Field(None, description="First position no more; null means no end.")
+
+    def to_window(self) -> Window:
+        """Return the domain's window; ControlError if it covers nothing."""
+        return Window(self.from_, self.until)
+
+
+class _TokenOrText(StrictModel):
+    token_id: int | None = Field(None, ge=0, description="One token of the vocabulary.")
+    text: str | None = Field(
+        None, description="A text, matched on the generated text whatever its tokenization."
+    )
+    ignore_case: bool = Field(False, description="Fold ASCII letters when matching text.")
+    when: When | None = Field(None, description="Where it applies; null means everywhere.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.token_id is None) == (self.text is None):
+            raise ValueError("exactly one of token_id and text is required")
+        if self.token_id is not None and self.ignore_case:
+            raise ValueError("ignore_case applies to text, not to token_id")
+        return self
+
+
+class BiasEntry(_TokenOrText):
+    """Raise or lower a token, or every token that advances or completes a text."""
+
+    add: float = Field(ge=-MAX_ADD, le=MAX_ADD, description="Nats before temperature.")
+
+
+class SuppressEntry(_TokenOrText):
+    """Give probability 0 to a token, or to every token that would complete a text."""
+
+
+class SteerEntry(StrictModel):
+    """Push the whole distribution along a stored vector."""
+
+    vector: str = Field(description="Name of a stored vector.")
+    strength: float = Field(
+        ge=-MAX_STRENGTH, le=MAX_STRENGTH, description="Standard deviations of logits."
+    )
+    at: str = Field("logits", pattern="^logits$", description="Where it acts.")
+    when: When | None = Field(None, description="Where it applies; null means everywhere.")
+
+
+class LogitControl(StrictModel):
+    """What to do to this request's logits: bias, then steer, then suppress."""
+
+    bias: list[BiasEntry] = Field(default_factory=list, max_length=MAX_ENTRIES)
+    suppress: list[SuppressEntry] = Field(default_factory=list, max_length=MAX_ENTRIES)
+    steer: list[SteerEntry] = Field(default_factory=list, max_length=MAX_ENTRIES)
+
+
+def build_program(
+    control: LogitControl | None,
+    logit_bias: Mapping[str, float] | None,
+    vocab_size: int,
+    content_of: Callable[[str], str],
+) -> Program | None:
+    """Translate a request's control into a program.
+
+    Args:
+        control: the ``logit_control`` field.
+        logit_bias: OpenAI's own field; becomes part of the program.
+        vocab_size: tokens that exist.
+        content_of: SHA-256 of a vector by name; raises what the caller wants for unknown names.
+
+    Returns:
+        The program, or None if nothing was asked for.
+
+    Raises:
+        ControlError: a value that cannot be; ``param`` is its JSON path.
+
+    """
+    groups: dict[str, list[Any]] = {
+        "token_bias": [],
+        "text_bias": [],
+        "steer": [],
+        "token_suppress": [],
+        "text_suppress": [],
+    }
+    control = control or LogitControl()
+    for key, entry, path in _entries(control):
+        try:
+            groups[key].append(_to_domain(entry, content_of))
+        except ControlError as error:
+            raise error.under(path) from None
+        _check_vocabulary(entry, vocab_size, path)
+    groups["token_bias"] += _from_logit_bias(logit_bias or {}, vocab_size)
+    if not any(groups.values()):
+        return None
+    try:
+        program = Program(**{key: tuple(entries) for key, entries in groups.items()})
+    except ControlError as error:
+        raise ControlError("logit_control", error.message) from None
+    always = {entry.token_id for entry in program.token_suppress if entry.when == ALWAYS}
+    if len(always) >= vocab_size:
+        raise ControlError("logit_control.suppress", "the whole vocabulary is suppressed")
+    return program
+
+
+def _entries(control: LogitControl) -> list[tuple[str, Any, str]]:
+    found: list[tuple[str, Any, str]] = []
+    for field in ("bias", "suppress"):
+        for at, entry in enumerate(getattr(control, field)):
+            kind = "token" if entry.token_id is not None else "text"
+            found.append((f"{kind}_{field}", entry, f"logit_control.{field}[{at}]"))
+    for at, steer in enumerate(control.steer):
+        found.append(("steer", steer, f"logit_control.steer[{at}]"))
+    return found
+
+
+def _to_domain(
+    entry: BiasEntry | SuppressEntry | SteerEntry, content_of: Callable[[str], str]
+) -> Any:
+    when = entry.when.to_window() if entry.when is not None else ALWAYS
+    if isinstance(entry, SteerEntry):
+        return Steer(content_of(entry.vector), entry.strength, when)
+    if isinstance(entry, BiasEntry):
+        if entry.token_id is not None:
+            return TokenBias(entry.token_id, entry.add, when)
+        return TextBias(str(entry.text), entry.add, entry.ignore_case, when)
+    if entry.token_id is not None:
+        return TokenSuppress(entry.token_id, when)
+    return TextSuppress(str(entry.text), entry.ignore_case, when)
+
+
+def _check_vocabulary(entry: Any, vocab_size: int, path: str) -> None:
+    token_id = getattr(entry, "token_id", None)
+    if token_id is not None and token_id >= vocab_size:
+        raise ControlError(
+            f"{path}.token_id", f"{token_id} is no token; allowed: 0 to {vocab_size - 1}"
+        )
+
+
+def _from_logit_bias(logit_bias: Mapping[str, float], vocab_size: int) -> list[TokenBias]:
+    entries: dict[int, TokenBias] = {}
+    for key, add in logit_bias.items():
+        path = f"logit_bias[{key[:20]!r}]"
+        if not key.isascii() or not key.isdigit() or len(key) > 10:
+            raise ControlError(path, f"not a token id; allowed: 0 to {vocab_size - 1}")
+        token_id = int(key)
+        if token_id >= vocab_size:
+            raise ControlError(path, f"is no token; allowed: 0 to {vocab_size - 1}")
+        if token_id in entries:
+            raise ControlError(path, f"token {token_id} is named twice in two spellings")
+        try:
+            entries[token_id] = TokenBias(token_id, add)
+        except ControlError as error:
+            raise ControlError(path, error.message) from None
+    return list(entries.values())

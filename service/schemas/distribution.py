@@ -1,0 +1,46 @@
+"""The ``distribution`` field: which of each token's probabilities to send, and how."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from logit_processors.row_spec import DENSE
+from service.schemas.control import StrictModel
+
+Stage = Literal["base", "controlled"]
+
+
+class DistributionRequest(StrictModel):
+    """What to send of every generated token's distribution."""
+
+    top_k: int | Literal["all"] = Field(
+        20, description="Most likely tokens to send, or all of them in token-id order."
+    )
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Cut each position at this probability mass."
+    )
+    stages: list[Stage] = Field(
+        default_factory=lambda: ["controlled"],  # type: ignore[arg-type]
+        min_length=1,
+        max_length=2,
+        description="Before control (base), after it (controlled), or both.",
+    )
+    dtype: Literal["float32", "float16"] = Field("float32", description="Of log-probabilities.")
+    encoding: Literal["base64", "json"] = Field(
+        "base64", description="Little-endian arrays in base64, or nested lists."
+    )
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if isinstance(self.top_k, int) and self.top_k < 1:
+            raise ValueError('top_k: allowed: 1 to the vocabulary size, or "all"')
+        if len(set(self.stages)) < len(self.stages):
+            raise ValueError("stages: each stage may be named once")
+        return self
+
+    @property
+    def kept(self) -> int:
+        """Return top_k as a row spec has it."""
+        return DENSE if self.top_k == "all" else self.top_k

@@ -1,0 +1,74 @@
+"""Sensefield's own settings: flags, environment, file, in that order of precedence.
+
+vLLM's flags are vLLM's; these are the few that are ours. Every process of the server reads
+them from the environment, where the command line puts what it was given.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+PREFIX = "SENSEFIELD_"
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+_GIB = 1 << 30
+
+
+def data_dir() -> Path:
+    """Return where a user's data belongs: ``$XDG_DATA_HOME/sensefield`` or its default."""
+    home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(home) / "sensefield"
+
+
+class Settings(BaseSettings):
+    """All of them, with units in the names where they have any."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    vectors_dir: Path = Field(
+        default_factory=lambda: data_dir() / "vectors",
+        description="Folder of the steering vectors; kept across restarts.",
+    )
+    max_vectors: int = Field(
+        256, ge=1, description="Most vectors the store takes; each costs 4 bytes a token."
+    )
+    max_top_logprobs: int | None = Field(
+        None, ge=0, description="Cap on OpenAI's top_logprobs; none means the vocabulary."
+    )
+    distribution_request_bytes: int = Field(
+        1 * _GIB, ge=1, description="Most bytes of rows that one request may ask for."
+    )
+    distribution_total_bytes: int = Field(
+        4 * _GIB, ge=1, description="Most bytes of rows promised to all running requests."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - fixed by the base class
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read flags (as init arguments), then the environment, then the TOML file."""
+        file = os.environ.get(CONFIG_VARIABLE)
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        if file:
+            sources += (TomlConfigSettingsSource(settings_cls, Path(file)),)
+        return sources
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """Return this process's settings, read once."""
+    return Settings()
