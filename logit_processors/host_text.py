@@ -62,9 +62,7 @@ class TextStates:
         """Return (automaton, state) of the suppressions that apply now."""
         return [
             (automaton, self._states[automaton])
-            for automaton, entry in zip(
-                self._suppressed, self.program.text_suppress, strict=True
-            )
+            for automaton, entry in zip(self._suppressed, self.program.text_suppress, strict=True)
             if entry.when.covers(self._seen)
         ]
 

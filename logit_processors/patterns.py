@@ -49,6 +49,11 @@ class Automaton:
             table.append(length + (self.pattern[length] == byte))
         return tuple(table)
 
+    @property
+    def leading_space(self) -> int:
+        """Bytes of white space before the pattern's first other byte; 0 if there is none."""
+        return len(self.pattern) - len(self.pattern.lstrip()) if self.pattern.strip() else 0
+
     def chain(self, state: int) -> list[int]:
         """Return ``state`` and every shorter match that it implies, longest first, 0 last."""
         states = [state]
@@ -92,21 +97,23 @@ class Automaton:
     def advancing(self, state: int, vocabulary: Vocabulary) -> TokenIds:
         """Return the ids, ascending, of tokens that advance or complete it from ``state``.
 
-        A token advances if more of the pattern is matched after it than before.
+        A token advances if more of the pattern is matched after it than before, and more
+        than its leading white space: a lone space begins every word alike.
         """
         index = vocabulary.index(ignore_case=self.ignore_case)
         size = len(self.pattern)
+        least = max(state, self.leading_space) + 1
         pieces = [self.completing(state, vocabulary)]
         # Tokens that start the pattern anew and get further than the present match.
         pieces += [
             index.backward.starting_with(self.pattern[:matched][::-1])
-            for matched in range(state + 1, size)
+            for matched in range(least, size)
         ]
         # Tokens that are the next bytes of a match already under way.
         pieces += [
             index.forward.equal_to(self.pattern[matched:end])
             for matched in self.chain(state)
-            for end in range(max(state, matched) + 1, size)
+            for end in range(max(least, matched + 1), size)
         ]
         return np.unique(np.concatenate(pieces))
 

@@ -140,7 +140,8 @@ class Slots:
 
         Args:
             logits: ``[rows, vocab]`` float32.
-            host_slots: ``[rows]`` the slot of each row, on the host.
+            host_slots: ``[rows]`` the slot of each row, on the host; of any other length, the
+                slots that some rows have (which row has which, only the device knows).
             slots: the same on the device, int64.
             positions: ``[rows]`` int, tokens generated before the one being chosen.
             text: the text patterns of these rows.
@@ -153,7 +154,8 @@ class Slots:
         text.apply_bias(logits)
         steered = np.flatnonzero(self._steer.used[host_slots])
         if len(steered):
-            rows = upload(steered)
+            exact = len(host_slots) == len(logits)
+            rows = upload(steered if exact else np.arange(len(logits)))
             index, strengths, active = self._steer.at(slots[rows], positions[rows])
             apply_steer(logits, rows, self._directions.table, index, strengths * active)
         if self._suppress.used[host_slots].any():

@@ -110,7 +110,7 @@ class Vocabulary:
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, width: int) -> Vocabulary:
         """Read the bytes of a Hugging Face tokenizer's tokens; ``width`` as in the class."""
-        import xgrammar  # noqa: PLC0415 - a second of import time that validation must not pay
+        import xgrammar
 
         size = min(len(tokenizer), width)
         decoded = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size)

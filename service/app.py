@@ -62,19 +62,19 @@ class SensefieldEndpoints:
             chat=_adopt(ChatServing, state.openai_serving_chat, texts),
             completions=_adopt(TextServing, state.openai_serving_completion, texts),
         )
-        await _greet(engine_client, args)
+        _greet(engine_client.vllm_config, args)
 
 
 def _adopt(kind: Any, stock: object | None, texts: TokenTexts) -> Any:
     return None if stock is None else kind.adopt(stock, texts)
 
 
-async def _greet(engine_client: Any, args: Namespace) -> None:
+def _greet(vllm_config: Any, args: Namespace) -> None:
     """Print where the server listens, what runs, and something to try."""
-    runner = (await engine_client.collective_rpc("sensefield_describe"))[0]["runner"]
+    runner = "V2" if vllm_config.use_v2_model_runner else "V1"
     model = args.served_model_name[0] if args.served_model_name else args.model
     address = f"http://{args.host or 'localhost'}:{args.port}"
-    print(  # noqa: T201 - the greeting belongs on the terminal, not in a log
+    print(
         f"\nSensefield serves {model} on {address} (vLLM's {runner} runner). Try:\n\n"
         f"  curl {address}/v1/chat/completions -H 'content-type: application/json' -d '"
         f'{{"model": "{model}", "max_tokens": 20, '

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["--version"]:
-        print(f"sensefield {__version__}")  # noqa: T201 - a command's output
+        print(f"sensefield {__version__}")
         return 0
     if given[:1] != ["serve"]:
         _parser().print_help()
@@ -34,11 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _export(own)
     try:
         Settings()
-        from service.engine.launch import launch  # noqa: PLC0415 - imports vLLM, many seconds
+        from service.engine.launch import launch
 
         launch(engine_flags)
     except (SensefieldError, ValueError) as error:
-        print(f"sensefield: {error}", file=sys.stderr)  # noqa: T201 - a command's output
+        print(f"sensefield: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -143,8 +143,7 @@ def _dequantize(gguf: Path, folder: Path) -> None:
     _say("dequantizing to bfloat16")
     dense = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, **dense)
-    _say("reading the tokenizer")
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    _say("writing")
+    _say("writing the weights")
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _say("converting the tokenizer")
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)

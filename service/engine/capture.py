@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from vllm.triton_utils import HAS_TRITON
 from vllm.v1.sample.sampler import Sampler as V1Sampler
 
 from logit_processors import measure
@@ -77,11 +78,10 @@ def _keep(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return token ids ``[rows, stages, k]`` and log-probabilities of what a spec keeps."""
     dtype = torch.float16 if spec.half else torch.float32
+    nothing = torch.empty((count, len(logprobs), 0), dtype=torch.int32)
     if spec.top_k == 0 or not logprobs:
-        nothing = torch.empty((count, len(logprobs), 0), dtype=torch.int32)
         return nothing, nothing.to(dtype)
     if spec.top_k == DENSE:
-        nothing = torch.empty((count, len(logprobs), 0), dtype=torch.int32)
         return nothing, torch.stack(logprobs, dim=1).to(dtype)
     best: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for values in logprobs:
@@ -104,7 +104,7 @@ def plain_logprobs(
     # The engine counts tied tokens into the rank.
     ranks = (logprobs >= chosen).sum(dim=-1)
     if spec.token_ids:
-        token_ids = torch.tensor(spec.token_ids, device=base.device).expand(len(rows), -1)
+        token_ids = upload(spec.token_ids, base.device).expand(len(rows), -1)
         values = logprobs.gather(1, token_ids)
     else:
         count = base.shape[1] if spec.top_k == DENSE else spec.top_k
@@ -137,8 +137,8 @@ def keep_rows(
     groups = []
     for spec, places in _group(wanted.values()).items():
         group_rows = [rows[at] for at in places]
-        index = torch.tensor(places, device=sampled.device)
-        tokens = sampled[torch.tensor(group_rows, device=sampled.device)]
+        index = upload(places, sampled.device)
+        tokens = sampled[upload(group_rows, sampled.device)]
         if isinstance(spec, RowSpec) and not spec.stages:
             groups.append(measure_rows(spec, None, tokens, alive[index], group_rows))
             continue
@@ -190,9 +190,8 @@ def tap_v1_sampler() -> None:
                 self, logits, sampling_metadata, predict_bonus_token, logprobs_mode_override
             )
         # The sampler works in place on float32 logits: copy the rows before it does.
-        wanted = dict(sorted(wanted.items(), key=lambda item: not _is_measured(item[1])))
-        measured = [row for row, spec in wanted.items() if _is_measured(spec)]
-        base = logits[torch.tensor(measured, dtype=torch.long, device=logits.device)].float()
+        wanted = _measured_first(wanted)
+        base = logits[_measured_index(wanted, logits.device)].float()
         quiet = replace(sampling_metadata, max_num_logprobs=None, logprob_token_ids=None)
         output = stock(self, logits, quiet, predict_bonus_token, logprobs_mode_override)
         sampled = output.sampled_token_ids.squeeze(-1).long()
@@ -200,6 +199,58 @@ def tap_v1_sampler() -> None:
         return output
 
     V1Sampler.forward = forward
+
+
+def tap_v2_sampler() -> None:
+    """Make V2's sampler hand out kept rows in the place of its own logprobs."""
+    from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
+
+    stock = V2Sampler.__call__
+    stock_dims = V2Sampler.get_logprobs_dims
+
+    def get_logprobs_dims(self: Any, idx_mapping_np: Any, include_token_ids: bool = True) -> Any:
+        if _processor_of(self.logits_processors) is not None:
+            return None
+        return stock_dims(self, idx_mapping_np, include_token_ids)
+
+    def call(self: Any, logits: torch.Tensor, input_batch: Any) -> Any:
+        processor = _processor_of(self.logits_processors)
+        if processor is None:
+            return stock(self, logits, input_batch)
+        processor.look_at(input_batch)
+        wanted = _measured_first(processor.wanted_rows(input_batch.num_reqs))
+        if not wanted:
+            return stock(self, logits, input_batch)
+        # The sampler copies logits before it changes them, so the raw rows stay.
+        base = logits[_measured_index(wanted, logits.device)].float()
+        output = stock(self, logits, input_batch)
+        sampled = output.sampled_token_ids.squeeze(-1).long()
+        output.logprobs_tensors = keep_rows(processor, wanted, base, sampled)
+        return output
+
+    V2Sampler.get_logprobs_dims = get_logprobs_dims
+    V2Sampler.__call__ = call
+
+
+def _measured_first(
+    wanted: Mapping[int, RowSpec | PlainLogprobs],
+) -> dict[int, RowSpec | PlainLogprobs]:
+    return dict(sorted(wanted.items(), key=lambda item: not _is_measured(item[1])))
+
+
+def _measured_index(
+    wanted: Mapping[int, RowSpec | PlainLogprobs], device: torch.device
+) -> torch.Tensor:
+    measured = [row for row, spec in wanted.items() if _is_measured(spec)]
+    return upload(measured, device)
+
+
+def upload(rows: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Bring row numbers to the device, int64, without waiting for it."""
+    index = torch.tensor(rows, dtype=torch.long)
+    if device.type == "cuda":
+        index = index.pin_memory()
+    return index.to(device, non_blocking=True)
 
 
 def _processor_of(processors: Sequence[Any]) -> ControlProcessor | None:
@@ -218,3 +269,6 @@ def install() -> None:
     """Tap the samplers of this process."""
     tap_v1_sampler()
     _installed.append("V1")
+    if HAS_TRITON:
+        tap_v2_sampler()
+        _installed.append("V2")

@@ -36,12 +36,12 @@ def launch(flags: Sequence[str]) -> None:
         flags = _embedded(flags)
     _allow_plugins()
 
-    from vllm.entrypoints.cli.serve import ServeSubcommand  # noqa: PLC0415 - after the plugins
-    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup  # noqa: PLC0415
-    from vllm.logger import configure_logging_from_args  # noqa: PLC0415
-    from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    from vllm.logger import configure_logging_from_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    from service.engine.compatibility import assert_supported  # noqa: PLC0415
+    from service.engine.compatibility import assert_supported
 
     assert_supported()
     cli_env_setup()
@@ -117,7 +117,7 @@ def _given(flags: Sequence[str], flag: str) -> bool:
 
 
 def _on_cpu() -> bool:
-    from vllm.platforms import current_platform  # noqa: PLC0415 - asks for devices
+    from vllm.platforms import current_platform
 
     return bool(current_platform.is_cpu())
 
@@ -127,4 +127,4 @@ def _has_compiler() -> bool:
 
 
 def _say(message: str) -> None:
-    print(f"sensefield: {message}", file=sys.stderr, flush=True)  # noqa: T201 - at start
+    print(f"sensefield: {message}", file=sys.stderr, flush=True)

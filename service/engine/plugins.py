@@ -24,7 +24,7 @@ def register() -> None:
     """``vllm.general_plugins``: tap the samplers and keep rows as rows."""
     if not enabled():
         return
-    from service.engine import capture, compatibility, frontend  # noqa: PLC0415 - see enabled()
+    from service.engine import capture, compatibility, frontend
 
     if capture.is_installed():
         return
@@ -35,6 +35,6 @@ def register() -> None:
 
 def endpoint_plugin() -> SensefieldEndpoints:
     """``vllm.endpoint_plugins``: our routes, over vLLM's where they share a path."""
-    from service.app import SensefieldEndpoints  # noqa: PLC0415 - see enabled()
+    from service.app import SensefieldEndpoints
 
     return SensefieldEndpoints()

@@ -17,6 +17,7 @@ from vllm.distributed import (
 from service.errors import SensefieldError
 
 _CHUNK = 8192  # rows of the unembedding made float32 at a time
+_RIDGE = 0.01  # of the mean variance: keeps the solution finite where W_U has none
 _FINAL_NORMS = ("model.norm", "transformer.ln_f", "model.final_layernorm")
 
 
@@ -69,26 +70,52 @@ def token_scores(model: torch.nn.Module, direction: torch.Tensor) -> torch.Tenso
 def token_direction(model: torch.nn.Module, token_ids: list[int]) -> torch.Tensor:
     """Return the unit direction of tokens in the unembedding, ``[hidden]`` float32.
 
-    The mean of the tokens' rows of W_U less the mean of all rows: what sets them apart.
+    The direction whose scores over the vocabulary come closest, by least squares, to
+    raising these tokens and no others: Σ⁻¹(w - μ), with w the mean of the tokens' rows of
+    W_U, μ and Σ the mean and covariance of all rows. Without Σ⁻¹ the frequent tokens, which
+    share a few directions of great variance, would outweigh the tokens meant.
     """
+    rows, start, total = _own_rows(model)
+    wanted = [token - start for token in token_ids if start <= token < start + len(rows)]
+    sums = _summed(rows[wanted].float().sum(dim=0), model)
+    mean, covariance = _moments(model, rows, total)
+    ridge = _RIDGE * covariance.diagonal().mean()
+    covariance.diagonal().add_(ridge)
+    centred = sums.double().cpu() / len(token_ids) - mean
+    direction = torch.linalg.solve(covariance, centred)
+    return (direction / direction.norm()).float()
+
+
+def _own_rows(model: torch.nn.Module) -> tuple[torch.Tensor, int, int]:
+    """Return this rank's rows of W_U, the id of the first, and the number on all ranks."""
     head = find_unembedding(model)
     weight = getattr(head, "weight", None)
     if weight is None or not weight.is_floating_point():
         raise UnembeddingError("a quantized unembedding has no rows to take a direction from")
     start = head.shard_indices.org_vocab_start_index
     end = head.shard_indices.org_vocab_end_index
-    rows = weight[: end - start]
-    wanted = [token - start for token in token_ids if start <= token < end]
-    sums = torch.stack(
-        [
-            rows[wanted].float().sum(dim=0),
-            torch.stack([part.float().sum(dim=0) for part in rows.split(_CHUNK)]).sum(dim=0),
-        ]
-    )
-    if head.tp_size > 1:
-        sums = tensor_model_parallel_all_reduce(sums)
-    direction = sums[0] / len(token_ids) - sums[1] / head.org_vocab_size
-    return direction / direction.norm()
+    return weight[: end - start], start, head.org_vocab_size
+
+
+def _moments(
+    model: torch.nn.Module, rows: torch.Tensor, total: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean ``[hidden]`` and covariance ``[hidden, hidden]`` of W_U's rows, float64."""
+    size = rows.shape[1]
+    sums = torch.zeros(size, size + 1, device=rows.device)
+    for part in rows.split(_CHUNK):
+        values = part.float()
+        sums[:, :size].addmm_(values.T, values)
+        sums[:, size] += values.sum(dim=0)
+    sums = _summed(sums, model).double().cpu() / total
+    mean = sums[:, size]
+    return mean, sums[:, :size] - torch.outer(mean, mean)
+
+
+def _summed(shares: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
+    if find_unembedding(model).tp_size == 1:
+        return shares
+    return tensor_model_parallel_all_reduce(shares)
 
 
 def _language_model(model: torch.nn.Module) -> Any:

@@ -21,11 +21,6 @@ class SensefieldWorker:
 
     model_runner: Any
 
-    def sensefield_describe(self) -> dict[str, Any]:
-        """Return which model runner runs here."""
-        v2 = ".worker.gpu." in type(self.model_runner).__module__
-        return {"runner": "V2" if v2 else "V1"}
-
     def sensefield_put_vector(self, content: str, data: bytes, residual: bool) -> None:
         """Compute and keep the token scores of a vector.
 

@@ -91,9 +91,7 @@ def parse(data: bytes, hidden_size: int) -> VectorContent:
             "'direction' (unembedding space), or 'layer.<n>' for each layer (residual stream)",
             "body",
         )
-    return VectorContent(
-        hashlib.sha256(data).hexdigest(), data, checked.get("direction"), layers
-    )
+    return VectorContent(hashlib.sha256(data).hexdigest(), data, checked.get("direction"), layers)
 
 
 def _check(name: str, tensor: NDArray[Any], hidden_size: int) -> NDArray[np.float32]:

@@ -19,7 +19,9 @@ from service.vectors.store import StoredName, VectorStore, check_name
 class Engine(Protocol):
     """The part of vLLM's engine client that vectors need."""
 
-    def collective_rpc(self, method: str, timeout: None, args: tuple[Any, ...]) -> Awaitable[list[Any]]:
+    def collective_rpc(
+        self, method: str, timeout: None, args: tuple[Any, ...]
+    ) -> Awaitable[list[Any]]:
         """Call a method on every worker."""
 
 

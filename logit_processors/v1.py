@@ -1,0 +1,148 @@
+"""The adapter for vLLM's V1 model runner: rows move, the host knows every token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
+
+from logit_processors.directions import DIRECTIONS
+from logit_processors.host_text import HostText, TextStates
+from logit_processors.patterns import TokenSets
+from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
+from logit_processors.row_spec import PlainLogprobs, RowSpec
+from logit_processors.slots import Slots
+from logit_processors.suppress import exhausted
+
+
+@dataclass
+class _Running:
+    """A request in the batch. ``slot`` is the empty one if it has no program."""
+
+    slot: int
+    wanted: Wanted
+    output: Sequence[int]
+    text: TextStates | None
+
+
+class V1ControlProcessor(ControlProcessor):
+    """Follows V1's batch and runs its programs."""
+
+    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        self._vocabulary = load_vocabulary(vllm_config.model_config)
+        self._pin_memory = is_pin_memory
+        self._slots = Slots(vllm_config.scheduler_config.max_num_seqs, device, DIRECTIONS)
+        self._free = list(range(self._slots.count))
+        self._running: dict[int, _Running] = {}
+        self._alive: torch.Tensor | None = None
+        self._sets: TokenSets[torch.Tensor] | None = None
+        if self._vocabulary is not None:
+            self._sets = TokenSets(self._vocabulary, lambda ids: torch.from_numpy(ids).to(device))
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Follow the batch: requests removed, added and moved, in that order."""
+        if batch_update is None:
+            return
+        for row in batch_update.removed:
+            self._remove(row)
+        for row, params, _, output in batch_update.added:
+            self._remove(row)
+            wanted = Wanted.of(params)
+            if wanted != Wanted():
+                self._running[row] = self._start(wanted, output)
+        for source, target, direction in batch_update.moved:
+            moving, staying = self._running.pop(source, None), self._running.pop(target, None)
+            if moving is not None:
+                self._running[target] = moving
+            if staying is not None:
+                if direction == MoveDirectionality.SWAP:
+                    self._running[source] = staying
+                else:
+                    self._stop(staying)
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Run the programs of the whole batch on ``[rows, vocab]`` logits, in place."""
+        self._alive = None
+        rows = range(len(logits))
+        if any(self.has_program(row) for row in rows):
+            self.run_programs(logits, rows)
+            self._alive = ~exhausted(logits)
+        return logits
+
+    def run_programs(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """Run the programs of some rows of the batch on their logits, in place."""
+        host_slots = np.full(len(rows), self._slots.count, np.int64)
+        positions = np.zeros(len(rows), np.int64)
+        states: list[tuple[int, TextStates]] = []
+        for at, row in enumerate(rows):
+            if not self.has_program(row):
+                continue
+            running = self._running[row]
+            host_slots[at] = running.slot
+            positions[at] = len(running.output)
+            if running.text is not None:
+                assert self._vocabulary is not None
+                running.text.advance(self._vocabulary)
+                states.append((at, running.text))
+        return self._slots.apply(
+            logits,
+            host_slots,
+            self._upload(host_slots),
+            self._upload(positions),
+            HostText(states, self._sets),
+            self._upload,
+        )
+
+    def has_program(self, row: int) -> bool:
+        """Say whether a batch row's request has a control program."""
+        running = self._running.get(row)
+        return running is not None and running.wanted.program is not None
+
+    def wanted_rows(self, count: int) -> dict[int, RowSpec | PlainLogprobs]:
+        """Return what is to be kept of which of the first ``count`` batch rows."""
+        return {
+            row: running.wanted.rows
+            for row, running in self._running.items()
+            if row < count and running.wanted.rows is not None
+        }
+
+    def alive(self, rows: Sequence[int]) -> torch.Tensor:
+        """Say which batch rows had a token left after the last :meth:`apply`."""
+        alive = torch.ones(len(rows), device=self._slots.device)
+        if self._alive is not None:
+            alive *= self._alive[self._upload(np.array(rows, np.int64))]
+        for at, row in enumerate(rows):
+            running = self._running.get(row)
+            if running is not None and self._slots.broken[running.slot]:
+                alive[at] = 0
+        return alive
+
+    def _start(self, wanted: Wanted, output: Sequence[int]) -> _Running:
+        slot, text = self._slots.count, None
+        program = wanted.program
+        if program is not None:
+            slot = self._free.pop()
+            self._slots.set(slot, program)
+            if program.text_bias or program.text_suppress:
+                text = TextStates(program, output)
+        return _Running(slot, wanted, output, text)
+
+    def _stop(self, running: _Running) -> None:
+        if running.slot != self._slots.count:
+            self._slots.set(running.slot, None)
+            self._free.append(running.slot)
+
+    def _remove(self, row: int) -> None:
+        running = self._running.pop(row, None)
+        if running is not None:
+            self._stop(running)
+
+    def _upload(self, values: np.ndarray[Any, np.dtype[np.int64]]) -> torch.Tensor:
+        tensor = torch.from_numpy(values)
+        if self._pin_memory:
+            tensor = tensor.pin_memory()
+        return tensor.to(self._slots.device, non_blocking=True)

@@ -1,0 +1,179 @@
+"""The adapter for vLLM's V2 model runner: rows have slots, the device knows the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from logit_processors.controls import Program, Window
+from logit_processors.device_text import DeviceText, History, TextRows
+from logit_processors.directions import DIRECTIONS
+from logit_processors.patterns import Automaton
+from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
+from logit_processors.row_spec import PlainLogprobs, RowSpec
+from logit_processors.slots import EntryTable, Slots
+from logit_processors.suppress import exhausted
+from logit_processors.token_masks import Key, MaskPool, TokenBytes
+
+PATTERN_BYTES = 256 << 20
+"""Device memory that automata of text patterns may take."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The layout of one step, ``[rows]`` each: on the host, and on the device.
+
+    With draft tokens ``host_slots`` is ``[requests]``: rows to requests, only the device knows.
+    """
+
+    host_slots: NDArray[np.int64]
+    slots: torch.Tensor
+    last: torch.Tensor
+    fed: torch.Tensor
+    offset: torch.Tensor
+
+
+class V2ControlProcessor(ControlProcessor):
+    """Keeps a program per slot and runs them without waiting for the device."""
+
+    def __init__(self, vllm_config: Any, req_states: Any) -> None:
+        device = req_states.device
+        self._states = req_states
+        self._slots = Slots(req_states.max_num_reqs, device, DIRECTIONS)
+        self._wanted = [Wanted()] * req_states.max_num_reqs
+        self._alive: torch.Tensor | None = None
+        self._step: Step | None = None
+        vocabulary = load_vocabulary(vllm_config.model_config)
+        self._pool: MaskPool | None = None
+        if vocabulary is not None:
+            self._pool = MaskPool(vocabulary, device, PATTERN_BYTES)
+            self._tokens = TokenBytes(vocabulary, device)
+        self._text_bias = EntryTable(req_states.max_num_reqs + 1, device)
+        self._text_suppress = EntryTable(req_states.max_num_reqs + 1, device)
+        self._held: list[list[Key]] = [[] for _ in range(req_states.max_num_reqs)]
+
+    def add_request(self, req_idx: int, sampling_params: Any) -> bool:
+        """Put a request's program into a slot, over whatever was there."""
+        self._wanted[req_idx] = wanted = Wanted.of(sampling_params)
+        self._slots.set(req_idx, wanted.program)
+        self._set_text(req_idx, wanted.program or Program())
+        return wanted.program is not None
+
+    def look_at(self, batch: Any) -> None:
+        """Take the layout of the step about to be sampled from vLLM's input batch."""
+        index = batch.logits_indices
+        self._take(batch, batch.positions[index], batch.input_ids[index])
+
+    def _take(self, layout: Any, last: torch.Tensor, fed: torch.Tensor) -> None:
+        self._step = Step(
+            layout.idx_mapping_np.astype(np.int64),
+            layout.expanded_idx_mapping.long(),
+            last,
+            fed,
+            layout.expanded_local_pos,
+        )
+        self._alive = None
+
+    def apply(self, logits: torch.Tensor, ctx: Any) -> torch.Tensor:
+        """Run the programs of the whole step on ``[rows, vocab]`` logits, in place."""
+        self._take(ctx, ctx.pos, ctx.input_ids)
+        self._run(logits, slice(None), None)
+        self._alive = ~exhausted(logits)
+        return logits
+
+    def run_programs(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """Run the programs of some rows of the step on their logits, in place."""
+        host_rows = np.array(rows, np.int64)
+        return self._run(logits, host_rows, self._upload(host_rows))
+
+    def has_program(self, row: int) -> bool:
+        """Say whether the request of a row of the step has a control program."""
+        assert self._step is not None
+        return self._wanted[self._step.host_slots[row]].program is not None
+
+    def wanted_rows(self, count: int) -> dict[int, RowSpec | PlainLogprobs]:
+        """Return what is to be kept of which of the step's first ``count`` rows."""
+        assert self._step is not None
+        wanted = {row: self._wanted[self._step.host_slots[row]].rows for row in range(count)}
+        return {row: spec for row, spec in wanted.items() if spec is not None}
+
+    def alive(self, rows: Sequence[int]) -> torch.Tensor:
+        """Say which rows of the step had a token left after the last :meth:`apply`."""
+        assert self._step is not None
+        host_rows = np.array(rows, np.int64)
+        whole = ~self._slots.broken[self._step.host_slots[host_rows]]
+        alive = self._upload(whole.astype(np.int64)).float()
+        if self._alive is not None:
+            alive *= self._alive[self._upload(host_rows)]
+        return alive
+
+    def _run(
+        self,
+        logits: torch.Tensor,
+        host_rows: NDArray[np.int64] | slice,
+        rows: torch.Tensor | None,
+    ) -> torch.Tensor:
+        step = self._step
+        assert step is not None
+        slots = step.slots if rows is None else step.slots[rows]
+        last = step.last if rows is None else step.last[rows]
+        positions = last + 1 - self._states.prompt_len.gpu[slots]
+        host_slots = step.host_slots[host_rows]
+        text = DeviceText(
+            self._pool,
+            self._tokens,
+            self._text_bias if self._text_bias.used[host_slots].any() else None,
+            self._text_suppress if self._text_suppress.used[host_slots].any() else None,
+            TextRows(
+                torch.arange(len(logits), device=logits.device) if rows is None else rows,
+                slots,
+                last,
+                positions,
+            ),
+            History(step.fed, step.offset, self._states.all_token_ids.gpu),
+        )
+        return self._slots.apply(logits, host_slots, slots, positions, text, self._upload)
+
+    def _set_text(self, slot: int, program: Program) -> None:
+        for key in self._held[slot]:
+            assert self._pool is not None
+            self._pool.release(key)
+        self._held[slot] = []
+        self._text_bias.write(
+            slot,
+            [
+                (number, entry.add, entry.when)
+                for entry in program.text_bias
+                if (number := self._hold(slot, entry.text, entry.ignore_case, True)) is not None
+            ],
+        )
+        never = float("-inf")
+        suppressed: list[tuple[int, float, Window]] = []
+        for entry in program.text_suppress:
+            number = self._hold(slot, entry.text, entry.ignore_case, False)
+            if number is not None:
+                suppressed.append((number, never, entry.when))
+        self._text_suppress.write(slot, suppressed)
+
+    def _hold(self, slot: int, text: str, ignore_case: bool, advancing: bool) -> int | None:
+        """Return the pool's number of a pattern; without room the slot is broken."""
+        assert self._pool is not None
+        automaton = Automaton.of(text, ignore_case=ignore_case)
+        held = self._pool.acquire(automaton, advancing=advancing)
+        if held is None:
+            self._slots.broken[slot] = True
+            return None
+        key, number = held
+        self._held[slot].append(key)
+        return number
+
+    def _upload(self, values: NDArray[np.int64]) -> torch.Tensor:
+        tensor = torch.from_numpy(values)
+        if self._slots.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self._slots.device, non_blocking=True)

@@ -1,0 +1,106 @@
+"""Real servers for the tests: ``sensefield serve`` in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from service.embedded_model import embedded_model_dir
+
+START_SECONDS = 300
+STOP_SECONDS = 60
+MODEL = "smol"
+REPOSITORY = Path(__file__).parents[2]
+TRITON = Path(sys.prefix) / "triton-interpreter"
+"""Where ``make`` installs Triton, apart, because a plain CPU engine must not see it."""
+
+V2_ENVIRONMENT = {
+    "TRITON_INTERPRET": "1",
+    "VLLM_USE_V2_MODEL_RUNNER": "1",
+    "VLLM_CPU_CI_ENV": "1",
+    "PYTHONPATH": f"{REPOSITORY / 'tests' / 'triton_interpreter'}:{TRITON}",
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(
+    folder: Path, flags: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Serve the embedded model in float32 until the context ends."""
+    port = free_port()
+    command = [
+        str(Path(sys.executable).parent / "sensefield"),
+        *("serve", str(embedded_model_dir()), "--served-model-name", MODEL),
+        *("--port", str(port), "--host", "127.0.0.1", "--enforce-eager"),
+        *("--dtype", "float32", "--vectors-dir", str(folder / "vectors")),
+        *flags,
+    ]
+    variables = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        **(environment or {}),
+    }
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=variables, start_new_session=True
+        )
+    server = Server(f"http://127.0.0.1:{port}", process, log)
+    try:
+        _wait_until_healthy(server)
+        yield server
+    finally:
+        stop(server)
+
+
+def _wait_until_healthy(server: Server) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            break
+        try:
+            if httpx.get(f"{server.url}/health", timeout=5).is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)  # between two looks at a condition
+    raise RuntimeError(f"the server did not start:\n{server.log.read_text()[-4000:]}")
+
+
+def stop(server: Server) -> None:
+    """End the server as an operator does, or by force if that takes too long."""
+    if server.process.poll() is None:
+        server.process.send_signal(signal.SIGTERM)
+    try:
+        server.process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait()
