@@ -19,16 +19,20 @@ def v1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A server on vLLM's V1 runner, as it runs on a CPU."""
     flags = ("--max-model-len", "1024", "--max-num-seqs", "16")
     with serving(tmp_path_factory.mktemp("v1"), flags) as server:
-        yield Client(server)
+        client = Client(server)
+        yield client
+        client.http.close()
 
 
 @pytest.fixture(scope="session")
 def v2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A server on vLLM's V2 runner, as it runs on a GPU, through Triton's interpreter."""
     assert TRITON.is_dir(), f"{TRITON} is missing: run the tests with `make test`"
-    flags = ("--max-model-len", "256", "--max-num-seqs", "8", "--distribution-request-bytes", "2e9")
-    with serving(tmp_path_factory.mktemp("v2"), flags[:4], V2_ENVIRONMENT) as server:
-        yield Client(server)
+    flags = ("--max-model-len", "256", "--max-num-seqs", "8")
+    with serving(tmp_path_factory.mktemp("v2"), flags, V2_ENVIRONMENT) as server:
+        client = Client(server)
+        yield client
+        client.http.close()
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +44,9 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         "--no-enable-prefix-caching",
     )
     with serving(tmp_path_factory.mktemp("crowded"), flags) as server:
-        yield Client(server)
+        client = Client(server)
+        yield client
+        client.http.close()
 
 
 @pytest.fixture(scope="session")
