@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
@@ -32,8 +32,9 @@ class SensefieldRoute(APIRoute):
                 return error_response(from_validation(error.errors()))
             except ValidationError as error:
                 return error_response(from_validation(error.errors()))
-            except RecursionError:
-                return error_response(BadRequestError("the body is nested too deeply", "body"))
+            except HTTPException as error:
+                # FastAPI's word for a body that its JSON parser gave up on.
+                return error_response(BadRequestError(str(error.detail)[:MAX_ECHO], "body"))
             except RequestError as error:
                 return error_response(error)
 

@@ -19,7 +19,7 @@ from service.embedded_model import embedded_model_dir
 
 START_SECONDS = 300
 STOP_SECONDS = 60
-MODEL = "smol"
+MODEL = "smollm2-135m-instruct"
 REPOSITORY = Path(__file__).parents[2]
 TRITON = Path(sys.prefix) / "triton-interpreter"
 """Where ``make`` installs Triton, apart, because a plain CPU engine must not see it."""
@@ -76,13 +76,14 @@ def serving(
         )
     server = Server(f"http://127.0.0.1:{port}", process, log)
     try:
-        _wait_until_healthy(server)
+        wait_until_healthy(server)
         yield server
     finally:
         stop(server)
 
 
-def _wait_until_healthy(server: Server) -> None:
+def wait_until_healthy(server: Server) -> None:
+    """Return when the server answers; RuntimeError with its log if it does not."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.process.poll() is not None:

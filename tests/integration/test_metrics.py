@@ -1,0 +1,59 @@
+"""``/metrics`` tells what the server does, beside vLLM's own series."""
+
+from __future__ import annotations
+
+import re
+
+from prometheus_client.parser import text_string_to_metric_families
+from tests.integration.client import Client
+
+
+def _samples(client: Client) -> dict[str, float]:
+    text = client.http.get("/metrics").text
+    return {
+        f"{sample.name}{sorted(sample.labels.items())}": sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_a_controlled_request_moves_the_series_it_should(v1: Client) -> None:
+    before = _samples(v1)
+    v1.choice(
+        "The",
+        max_tokens=5,
+        logit_control={"bias": [{"text": " sea", "add": 3}], "suppress": [{"token_id": 28}]},
+        distribution={"top_k": 7, "stages": ["base", "controlled"]},
+    )
+    v1.refused("/v1/completions", {"model": "smollm2-135m-instruct", "prompt": "x", "n": "many"})
+    after = _samples(v1)
+    moved = {key: after[key] - before.get(key, 0.0) for key in after}
+    base = [("encoding", "base64"), ("stage", "base")]
+    assert moved[f"sensefield_distribution_rows_total{base}"] == 5
+    assert moved[f"sensefield_distribution_bytes_total{base}"] == 5 * 7 * 8
+    assert moved[f"sensefield_controlled_requests_total{[('kind', 'text_bias')]}"] == 1
+    assert moved[f"sensefield_controlled_requests_total{[('kind', 'token_suppress')]}"] == 1
+    assert moved["sensefield_kl_nats_count[]"] == 5
+    ended = [("outcome", "ok"), ("route", "completions")]
+    assert moved[f"sensefield_requests_total{ended}"] == 1
+    refused = [("reason", "invalid_request_error"), ("status", "400")]
+    assert moved[f"sensefield_rejected_requests_total{refused}"] == 1
+    for gauge in ("in_flight_requests", "queued_requests", "distribution_promised_bytes"):
+        assert after[f"sensefield_{gauge}[]"] == 0
+    assert any(key.startswith("vllm:") for key in after)
+
+
+def test_series_have_base_units_and_few_labels(v1: Client) -> None:
+    text = v1.http.get("/metrics").text
+    ours = [
+        family
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith("sensefield_")
+    ]
+    assert len(ours) >= 10
+    for family in ours:
+        assert family.documentation
+        assert not re.search(r"_(ms|milliseconds|kb|mb)$", family.name)
+        assert {label for sample in family.samples for label in sample.labels} <= {
+            *("route", "outcome", "status", "reason", "kind", "stage", "encoding", "state", "le"),
+        }

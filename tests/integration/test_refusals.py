@@ -1,0 +1,137 @@
+"""Bad input: a clear error with the field's path, and nothing else happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import safetensors.numpy
+from tests.integration.client import Client
+from tests.integration.servers import MODEL
+
+VOCABULARY = 49152
+BODY = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+
+
+def _control(**fields: Any) -> dict[str, Any]:
+    return {"logit_control": fields}
+
+
+# (fields of the request, status, param)
+REFUSED: list[tuple[dict[str, Any], int, str]] = [
+    (_control(bias=[{"token_id": 5, "add": 101}]), 400, "logit_control.bias[0].add"),
+    (_control(bias=[{"token_id": -1, "add": 1}]), 400, "logit_control.bias[0].token_id"),
+    (_control(bias=[{"token_id": VOCABULARY, "add": 1}]), 400, "logit_control.bias[0].token_id"),
+    (_control(bias=[{"token_id": 2**70, "add": 1}]), 400, "logit_control.bias[0].token_id"),
+    (_control(bias=[{"text": "", "add": 1}]), 400, "logit_control.bias[0].text"),
+    (_control(bias=[{"text": "x" * 257, "add": 1}]), 400, "logit_control.bias[0].text"),
+    (_control(bias=[{"text": "x", "token_id": 1, "add": 1}]), 400, "logit_control.bias[0]"),
+    (_control(bias=[{"token_id": 1, "add": 1}] * 1025), 400, "logit_control.bias"),
+    (_control(suppress=[{"text": str(i)} for i in range(65)]), 400, "logit_control"),
+    (_control(suppress=[{"token_id": 1, "when": {"from": 3, "until": 3}}]), 400,
+     "logit_control.suppress[0].when.until"),
+    (_control(steer=[{"vector": "absent", "strength": 1}]), 404, "vector"),
+    (_control(steer=[{"vector": "absent", "strength": 1e38}]), 400,
+     "logit_control.steer[0].strength"),
+    (_control(unknown=[]), 400, "logit_control.unknown"),
+    ({"logit_bias": {"abc": 1}}, 400, "logit_bias['abc']"),
+    ({"logit_bias": {"1": 1, "01": 1}}, 400, "logit_bias['01']"),
+    ({"logit_bias": {"1": 101}}, 400, "logit_bias['1']"),
+    ({"distribution": {"top_k": VOCABULARY + 1}}, 400, "distribution.top_k"),
+    ({"distribution": {"top_k": 0}}, 400, "distribution"),
+    ({"distribution": {"stages": []}}, 400, "distribution.stages"),
+    ({"distribution": {"top_p": 0}}, 400, "distribution.top_p"),
+    ({"logprobs": True, "top_logprobs": VOCABULARY + 1}, 400, "top_logprobs"),
+    ({"distribution": {"top_k": "all", "encoding": "json"}, "max_tokens": 900}, 400,
+     "distribution"),
+    ({"use_beam_search": True, "n": 2, **_control(bias=[{"token_id": 1, "add": 1}])}, 400,
+     "use_beam_search"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "status", "param"), REFUSED)
+def test_bad_values_are_refused(
+    v1: Client, fields: dict[str, Any], status: int, param: str
+) -> None:
+    got, error = v1.refused("/v1/chat/completions", BODY | fields)
+    assert (got, error["param"]) == (status, param), error
+    assert error["message"]
+    assert len(error["message"]) < 2000
+    assert error["code"] is None or isinstance(error["code"], str)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_are_not_finite_are_refused(v1: Client, number: str) -> None:
+    body = (
+        f'{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "Hi"}}], '
+        f'"logit_control": {{"bias": [{{"token_id": 1, "add": {number}}}]}}}}'
+    )
+    answer = v1.http.post(
+        "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "logit_control.bias[0].add"
+
+
+def test_bodies_that_are_no_requests_are_refused(v1: Client) -> None:
+    json = {"content-type": "application/json"}
+    for content, headers, status in [
+        (b"{", json, 400),
+        (b'{"model": 1', {"content-type": "text/plain"}, 415),
+        (b"[" * 100_000, json, 400),
+        (b'{"messages": "\\ud800"}', json, 400),
+    ]:
+        answer = v1.http.post("/v1/chat/completions", content=content, headers=headers)
+        assert answer.status_code == status, answer.text
+        assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_many_errors_are_told_in_part(v1: Client) -> None:
+    entries = [{"token_id": "x" * 1000, "add": "y"}] * 40
+    status, error = v1.refused("/v1/chat/completions", BODY | _control(bias=entries))
+    assert status == 400
+    assert error["message"].count("logit_control.bias[") == 10
+    assert "x" * 201 not in error["message"]
+
+
+def test_a_grammar_that_suppression_empties_ends_only_its_request(v1: Client) -> None:
+    choice = {"structured_outputs": {"choice": ["yes", "no"]}}
+    doomed = {**BODY, **choice, **_control(suppress=[{"text": "y"}, {"text": "n"}])}
+    status, error = v1.refused("/v1/chat/completions", doomed)
+    assert status == 400
+    assert error["param"] == "logit_control.suppress"
+    events = v1.events("/v1/chat/completions", doomed)
+    assert "error" in events[-1]
+    spared = v1.http.post("/v1/chat/completions", json={**BODY, **choice}).json()
+    assert spared["choices"][0]["message"]["content"] in ("yes", "no")
+
+
+def test_a_suppressed_end_of_text_runs_to_the_cap(v1: Client) -> None:
+    control = _control(suppress=[{"token_id": token} for token in (0, 2)])
+    answer = v1.http.post("/v1/chat/completions", json={**BODY, "max_tokens": 40, **control})
+    choice = answer.json()["choices"][0]
+    assert choice["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x80\x04\x95pickle",
+        b"\xff\xff\xff\xff\xff\xff\xff\x7f{}",
+    ],
+)
+def test_bytes_that_are_no_vector_are_refused(v1: Client, data: bytes) -> None:
+    answer = v1.http.put("/v1/vectors/bad", content=data)
+    assert answer.status_code == 400
+    assert v1.http.get("/v1/vectors/bad").status_code == 404
+
+
+def test_vectors_of_the_wrong_shape_or_name_are_refused(v1: Client) -> None:
+    import numpy as np  # noqa: PLC0415 - only here
+
+    good = safetensors.numpy.save({"direction": np.ones(576, np.float32)})
+    wrong = safetensors.numpy.save({"direction": np.ones(577, np.float32)})
+    assert v1.http.put("/v1/vectors/wrong", content=wrong).status_code == 400
+    assert v1.http.put("/v1/vectors/UPPER", content=good).status_code == 400
+    assert v1.http.put("/v1/vectors/a%2F..%2Fb", content=good).status_code in (400, 404)

@@ -1,0 +1,96 @@
+"""What stock vLLM gives, Sensefield gives too: same values, same shape."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from tests.integration.client import TIMEOUT_SECONDS, Client
+from tests.integration.servers import MODEL, Server, free_port, stop, wait_until_healthy
+
+from service.embedded_model import embedded_model_dir
+
+CHAT = {"messages": [{"role": "user", "content": "Name a colour."}], "max_tokens": 6}
+REQUESTS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", CHAT),
+    ("/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 5}),
+    ("/v1/chat/completions", {**CHAT, "logprobs": True}),
+    ("/v1/chat/completions", {**CHAT, "logit_bias": {"5065": 20}}),
+    ("/v1/completions", {"prompt": "A colour:", "max_tokens": 5, "logprobs": 4}),
+    ("/v1/completions", {"prompt": ["A", "B"], "max_tokens": 3, "logprobs": 1, "echo": True}),
+    ("/v1/completions", {"prompt": "It", "max_tokens": 3, "logit_bias": {"28": -100}}),
+]
+# What differs from answer to answer by nature.
+VOLATILE = {"id", "created", "system_fingerprint"}
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Stock vLLM's own server in the same environment, with our plugins left out."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("stock") / "server.log"
+    command = [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(embedded_model_dir()), "--served-model-name", MODEL),
+        *("--port", str(port), "--host", "127.0.0.1", "--enforce-eager", "--dtype", "float32"),
+        *("--max-model-len", "1024", "--max-num-seqs", "16"),
+    ]
+    variables = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_PLUGINS": "none",
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env=variables, start_new_session=True
+        )
+    server = Server(f"http://127.0.0.1:{port}", process, log)
+    try:
+        wait_until_healthy(server)
+        with httpx.Client(base_url=server.url, timeout=TIMEOUT_SECONDS) as client:
+            yield client
+    finally:
+        stop(server)
+
+
+@pytest.mark.parametrize(("path", "body"), REQUESTS)
+def test_answers_equal_stock(
+    stock: httpx.Client, v1: Client, path: str, body: dict[str, Any]
+) -> None:
+    request = {"model": MODEL, "temperature": 0, "seed": 1, **body}
+    theirs, ours = (client.post(path, json=request) for client in (stock, v1.http))
+    assert theirs.is_success, theirs.text
+    assert ours.is_success, ours.text
+    assert_alike(ours.json(), theirs.json())
+
+
+def test_streams_equal_stock(stock: httpx.Client, v1: Client) -> None:
+    body = {"model": MODEL, "temperature": 0, **CHAT, "logprobs": True, "top_logprobs": 2}
+    streams = []
+    for client in (stock, v1.http):
+        with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as answer:
+            lines = [line for line in answer.iter_lines() if line]
+        streams.append([httpx.Response(200, text=x[6:]).json() for x in lines if "{" in x])
+    assert_alike(streams[1], streams[0])
+
+
+def assert_alike(ours: Any, theirs: Any, path: str = "") -> None:
+    """Check that two answers are equal, numbers to within float32 arithmetic."""
+    if isinstance(theirs, dict):
+        assert set(ours) == set(theirs), path
+        for key in set(theirs) - VOLATILE:
+            assert_alike(ours[key], theirs[key], f"{path}.{key}")
+    elif isinstance(theirs, list):
+        assert len(ours) == len(theirs), path
+        for at, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+            assert_alike(mine, other, f"{path}[{at}]")
+    elif isinstance(theirs, float):
+        assert ours == pytest.approx(theirs, abs=1e-4), path
+    else:
+        assert ours == theirs, path
