@@ -6,7 +6,6 @@ program crosses between the two as plain lists and dicts (:meth:`Program.to_wire
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -21,6 +20,9 @@ MAX_PATTERNS = 64
 """Text patterns in one program."""
 MAX_PATTERN_BYTES = 256
 """UTF-8 length of one text pattern."""
+
+_SHOWN = 100
+_POSITIONS = 2**31
 
 WIRE_KEY = "sensefield"
 """Where a program travels in vLLM's ``SamplingParams.extra_args``."""
@@ -45,6 +47,12 @@ def _require(condition: bool, param: str, message: str) -> None:
         raise ControlError(param, message)
 
 
+def _shown(value: object) -> str:
+    """Return a client's value short enough to be told back."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -58,16 +66,16 @@ class Window:
 
     def __post_init__(self) -> None:
         _require(
-            _is_int(self.start) and 0 <= self.start < 2**31,
+            _is_int(self.start) and 0 <= self.start < _POSITIONS,
             "when.from",
-            f"{self.start!r} is not a position; allowed: 0 to 2^31 - 1",
+            f"{_shown(self.start)} is not a position; allowed: 0 to 2^31 - 1",
         )
         if self.stop is not None:
             _require(
-                _is_int(self.stop) and self.start < self.stop < 2**31,
+                _is_int(self.stop) and self.start < self.stop < _POSITIONS,
                 "when.until",
-                f"{self.stop!r} leaves no position; allowed: null or an integer above "
-                f"when.from ({self.start})",
+                f"{_shown(self.stop)} leaves no position; allowed: null or an integer above "
+                f"when.from ({self.start}), up to 2^31 - 1",
             )
 
     def covers(self, position: int) -> bool:
@@ -82,7 +90,7 @@ def _check_token_id(token_id: object) -> None:
     _require(
         _is_int(token_id) and 0 <= token_id < 2**31,  # type: ignore[operator]
         "token_id",
-        f"{token_id!r} is not a token id; allowed: integers from 0",
+        f"{_shown(token_id)} is not a token id; allowed: integers from 0",
     )
 
 
@@ -90,10 +98,9 @@ def _check_number(value: object, param: str, bound: float, unit: str) -> None:
     _require(
         isinstance(value, int | float)
         and not isinstance(value, bool)
-        and math.isfinite(value)
-        and abs(value) <= bound,
+        and abs(value) <= bound,  # neither NaN nor infinity is
         param,
-        f"{value!r} is out of range; allowed: finite, from -{bound:g} to {bound:g} {unit}",
+        f"{_shown(value)} is out of range; allowed: finite, from -{bound:g} to {bound:g} {unit}",
     )
 
 
@@ -180,7 +187,7 @@ class Steer:
 
     def __post_init__(self) -> None:
         _require(
-            isinstance(self.vector, str) and self.vector != "",
+            self.vector != "",
             "vector",
             f"{self.vector!r} is not the SHA-256 of a vector",
         )

@@ -144,15 +144,13 @@ class DeviceText:
 
     def __init__(
         self,
-        pool: MaskPool,
-        tokens: TokenBytes,
+        patterns: tuple[MaskPool, TokenBytes] | None,
         bias: EntryTable | None,
         suppress: EntryTable | None,
         rows: TextRows,
         history: History,
     ) -> None:
-        self._pool = pool
-        self._tokens = tokens
+        self._patterns = patterns
         self._bias = bias
         self._suppress = suppress
         self._rows = rows
@@ -169,7 +167,9 @@ class DeviceText:
             self._apply(logits, self._suppress)
 
     def _apply(self, logits: torch.Tensor, table: EntryTable) -> None:
-        rows, history, pool = self._rows, self._history, self._pool
+        assert self._patterns is not None, "text patterns need a vocabulary"
+        pool, tokens = self._patterns
+        rows, history = self._rows, self._history
         patterns, adds, active = table.at(rows.slots, rows.positions)
         patterns = torch.where(active, patterns, -1)
         count, entries = patterns.shape
@@ -186,8 +186,8 @@ class DeviceText:
             history.offset,
             history.committed,
             history.committed.stride(0),
-            self._tokens.offsets,
-            self._tokens.data,
+            tokens.offsets,
+            tokens.data,
             pool.rows,
             pool.rows.stride(0),
             pool.lengths,

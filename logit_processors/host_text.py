@@ -13,6 +13,8 @@ from logit_processors.patterns import Automaton, TokenSets
 from logit_processors.suppress import apply_set_suppress
 from logit_processors.vocabulary import Vocabulary
 
+_REMEMBERED = 16
+
 
 @dataclass
 class TextStates:
@@ -27,6 +29,7 @@ class TextStates:
     _biased: list[Automaton] = field(init=False)
     _suppressed: list[Automaton] = field(init=False)
     _seen: int = 0
+    _newest: list[int] = field(default_factory=list)
     _states: dict[Automaton, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -43,12 +46,15 @@ class TextStates:
         """Bring the states up to the tokens generated so far."""
         size = len(self.output)
         automata = {*self._biased, *self._suppressed}
-        if self._states and self._seen <= size:
+        # What was seen last must still be there: drafts are taken back and replaced.
+        unchanged = list(self.output[max(0, self._seen - _REMEMBERED) : self._seen]) == self._newest
+        if self._states and unchanged:
             new = b"".join(vocabulary.text_bytes(token) for token in self.output[self._seen :])
             self._states = {a: a.step(self._states[a], new) for a in automata}
         else:
             self._states = {a: a.state_after(self.output, vocabulary) for a in automata}
         self._seen = size
+        self._newest = list(self.output[-_REMEMBERED:])
 
     def biased(self) -> list[tuple[Automaton, int, float]]:
         """Return (automaton, state, add in nats) of the biases that apply now."""
@@ -80,11 +86,16 @@ class HostText:
         """Add to every token that advances or completes a biased text, in place."""
         for row, states in self._states:
             for automaton, state, add in states.biased():
-                token_ids = self._sets.get(automaton, state, advancing=True)
+                token_ids = self._token_ids(automaton, state, advancing=True)
                 apply_set_bias(logits, row, token_ids, add)
 
     def apply_suppress(self, logits: torch.Tensor) -> None:
         """Set every token that would complete a suppressed text to -inf, in place."""
         for row, states in self._states:
             for automaton, state in states.suppressed():
-                apply_set_suppress(logits, row, self._sets.get(automaton, state, advancing=False))
+                token_ids = self._token_ids(automaton, state, advancing=False)
+                apply_set_suppress(logits, row, token_ids)
+
+    def _token_ids(self, automaton: Automaton, state: int, *, advancing: bool) -> torch.Tensor:
+        assert self._sets is not None, "text patterns need a vocabulary"
+        return self._sets.get(automaton, state, advancing=advancing)

@@ -54,7 +54,7 @@ def top_k(logprobs: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     ``[rows, vocab]`` -> float32 ``[rows, k]``, int32 ``[rows, k]``.
     """
     vocab = logprobs.shape[1]
-    if logprobs.device.type != "cpu" or vocab < 4 * _GROUPS * k:
+    if k == 0 or logprobs.device.type != "cpu" or vocab < 4 * _GROUPS * k:
         values, token_ids = logprobs.topk(k, dim=-1)
         return values, token_ids.int()
     return _top_k_above_threshold(logprobs, k)
@@ -75,6 +75,8 @@ def _top_k_above_threshold(logprobs: torch.Tensor, k: int) -> tuple[torch.Tensor
     token_ids = np.empty((rows, k), np.int32)
     for row, threshold in enumerate(thresholds):
         candidates = np.flatnonzero(source[row] >= threshold)
+        if len(candidates) < k:  # a row of NaN: there was no token left to normalise over
+            candidates = np.arange(vocab)
         reached = source[row][candidates]
         order = np.argsort(-reached)[:k]
         values[row] = reached[order]

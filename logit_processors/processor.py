@@ -60,7 +60,7 @@ def _plain_logprobs(sampling_params: Any) -> PlainLogprobs | None:
 class ControlProcessor(V1LogitsProcessor, V2LogitsProcessor):
     """Runs each request's control program on its rows."""
 
-    def __new__(cls, vllm_config: Any, *arguments: Any) -> Self:
+    def __new__(cls, _config: Any, *arguments: Any) -> Self:
         """Make the adapter of the runner that asks: V1 passes a device, V2 its request state."""
         from logit_processors.v1 import V1ControlProcessor
         from logit_processors.v2 import V2ControlProcessor

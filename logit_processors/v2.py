@@ -49,10 +49,10 @@ class V2ControlProcessor(ControlProcessor):
         self._alive: torch.Tensor | None = None
         self._step: Step | None = None
         vocabulary = load_vocabulary(vllm_config.model_config)
-        self._pool: MaskPool | None = None
+        self._patterns: tuple[MaskPool, TokenBytes] | None = None
         if vocabulary is not None:
-            self._pool = MaskPool(vocabulary, device, PATTERN_BYTES)
-            self._tokens = TokenBytes(vocabulary, device)
+            pool = MaskPool(vocabulary, device, PATTERN_BYTES)
+            self._patterns = pool, TokenBytes(vocabulary, device)
         self._text_bias = EntryTable(req_states.max_num_reqs + 1, device)
         self._text_suppress = EntryTable(req_states.max_num_reqs + 1, device)
         self._held: list[list[Key]] = [[] for _ in range(req_states.max_num_reqs)]
@@ -125,8 +125,7 @@ class V2ControlProcessor(ControlProcessor):
         positions = last + 1 - self._states.prompt_len.gpu[slots]
         host_slots = step.host_slots[host_rows]
         text = DeviceText(
-            self._pool,
-            self._tokens,
+            self._patterns,
             self._text_bias if self._text_bias.used[host_slots].any() else None,
             self._text_suppress if self._text_suppress.used[host_slots].any() else None,
             TextRows(
@@ -141,8 +140,7 @@ class V2ControlProcessor(ControlProcessor):
 
     def _set_text(self, slot: int, program: Program) -> None:
         for key in self._held[slot]:
-            assert self._pool is not None
-            self._pool.release(key)
+            self._mask_pool().release(key)
         self._held[slot] = []
         self._text_bias.write(
             slot,
@@ -162,15 +160,18 @@ class V2ControlProcessor(ControlProcessor):
 
     def _hold(self, slot: int, text: str, ignore_case: bool, advancing: bool) -> int | None:
         """Return the pool's number of a pattern; without room the slot is broken."""
-        assert self._pool is not None
         automaton = Automaton.of(text, ignore_case=ignore_case)
-        held = self._pool.acquire(automaton, advancing=advancing)
+        held = self._mask_pool().acquire(automaton, advancing=advancing)
         if held is None:
             self._slots.broken[slot] = True
             return None
         key, number = held
         self._held[slot].append(key)
         return number
+
+    def _mask_pool(self) -> MaskPool:
+        assert self._patterns is not None, "text patterns need a vocabulary"
+        return self._patterns[0]
 
     def _upload(self, values: NDArray[np.int64]) -> torch.Tensor:
         tensor = torch.from_numpy(values)

@@ -121,8 +121,12 @@ class Vocabulary:
         return cls(tokens, special, width)
 
     def text_bytes(self, token_id: int) -> bytes:
-        """Return what the token adds to the text: nothing for control tokens."""
-        return self._text_tokens[token_id] if token_id < len(self._text_tokens) else b""
+        """Return what the token adds to the text: nothing for control tokens.
+
+        Nothing either for -1, which stands for a token that is still to come.
+        """
+        known = 0 <= token_id < len(self._text_tokens)
+        return self._text_tokens[token_id] if known else b""
 
     def index(self, *, ignore_case: bool) -> Index:
         """Return the look-up structure of the plain or the case-folded vocabulary."""

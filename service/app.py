@@ -54,7 +54,14 @@ class SensefieldEndpoints:
         await registry.load()
         budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
         state.sensefield = Context(
-            planner=Planner(own, registry, len(vocabulary), vocabulary.width, budget),
+            planner=Planner(
+                own,
+                registry,
+                len(vocabulary),
+                vocabulary.width,
+                budget,
+                speculative=engine_client.vllm_config.speculative_config is not None,
+            ),
             vectors=registry,
             vocabulary=vocabulary,
             texts=texts,

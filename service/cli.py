@@ -27,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] != ["serve"]:
         _parser().print_help()
         return 0 if given[:1] in ([], ["-h"], ["--help"]) else 2
-    own, engine_flags = _parser().parse_known_args(given[1:])
-    if own.help:
+    if {"-h", "--help"} & set(given):
         _parser().print_help()
         return 0
+    own, engine_flags = _parser().parse_known_args(given[1:])
     _export(own)
     try:
         Settings()
@@ -45,7 +45,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(usage=_USAGE, add_help=False, allow_abbrev=False)
-    parser.add_argument("-h", "--help", action="store_true", help="show this and leave")
     parser.add_argument("--sensefield-config", metavar="FILE", help="TOML file of our settings")
     for name, field in Settings.model_fields.items():
         parser.add_argument(f"--{name.replace('_', '-')}", help=field.description)
@@ -54,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _export(own: argparse.Namespace) -> None:
     """Put our flags where every process of the server reads its settings."""
-    values = {k: v for k, v in vars(own).items() if k != "help" and v is not None}
+    values = {name: value for name, value in vars(own).items() if value is not None}
     if file := values.pop("sensefield_config", None):
         os.environ[CONFIG_VARIABLE] = file
     for name, value in values.items():

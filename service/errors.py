@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 MAX_ECHO = 200
-"""Characters of a client's own input that an error message repeats."""
+"""Characters of a client's own input that one answer repeats."""
 
 
 class SensefieldError(Exception):

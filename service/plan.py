@@ -9,7 +9,7 @@ from typing import Any
 
 from logit_processors.controls import WIRE_KEY, ControlError, Program
 from logit_processors.row_spec import DENSE, RowSpec
-from service.errors import BadRequestError
+from service.errors import BadRequestError, echo
 from service.limits import (
     BASE64_COPIES,
     JSON_BYTES_PER_NUMBER,
@@ -51,6 +51,8 @@ class Planner:
     width: int
     """Logits."""
     budget: Budget
+    speculative: bool = False
+    """Whether the engine drafts tokens: its verifier has rows of its own, which are not kept."""
 
     def plan(self, asked: Asked) -> Plan:
         """Return the plan of a request.
@@ -67,7 +69,7 @@ class Planner:
         except ControlError as error:
             raise BadRequestError(error.message, error.param) from None
         self._check(asked, program)
-        spec = row_spec(asked, program)
+        spec = None if self.speculative else row_spec(asked, program)
         resources = ExitStack()
         if program is not None and program.steer:
             leased = {entry.vector for entry in program.steer}
@@ -76,10 +78,16 @@ class Planner:
 
     def _check(self, asked: Asked, program: Program | None) -> None:
         distribution = asked.distribution
+        if distribution is not None and self.speculative:
+            raise BadRequestError(
+                "distributions are not kept under speculative decoding; start the server "
+                "without --speculative-config to see them",
+                "distribution",
+            )
         if distribution is not None and distribution.kept > self.width:
             raise BadRequestError(
-                f"{distribution.top_k} is more than the vocabulary; allowed: 1 to {self.width}, "
-                'or "all"',
+                f"{echo(distribution.top_k)} is more than the vocabulary; allowed: 1 to "
+                f'{self.width}, or "all"',
                 "distribution.top_k",
             )
         cap = self.settings.max_top_logprobs
@@ -88,7 +96,7 @@ class Planner:
             asked.logprobs > cap or (asked.logprobs == DENSE and cap < self.width)
         ):
             raise BadRequestError(
-                f"{asked.logprobs} alternatives are too many; allowed: up to {cap}",
+                f"{echo(asked.logprobs)} alternatives are too many; allowed: up to {cap}",
                 "top_logprobs",
             )
         if asked.beam_search and (program is not None or distribution is not None):

@@ -18,6 +18,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from service.errors import StartupError
+
 PREFIX = "SENSEFIELD_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 _GIB = 1 << 30
@@ -63,6 +65,8 @@ class Settings(BaseSettings):
         """Read flags (as init arguments), then the environment, then the TOML file."""
         file = os.environ.get(CONFIG_VARIABLE)
         sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        if file and not Path(file).exists():
+            raise StartupError(f"{CONFIG_VARIABLE}: there is no file {file}")
         if file:
             sources += (TomlConfigSettingsSource(settings_cls, Path(file)),)
         return sources

@@ -105,7 +105,11 @@ async def _serve(route: str, request: Planned, raw_request: Request, handle: Any
             outcome.name = "ok"
             body = result if isinstance(result, dict) else result.model_dump()
             headers = metrics_header(raw_request.headers.get(_LOAD_FORMAT_HEADER, ""))
-            return Response(orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS), headers=headers, media_type="application/json")
+            return Response(
+                orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS),
+                headers=headers,
+                media_type="application/json",
+            )
         interval = float(getattr(raw_request.app.state.args, "sse_keep_alive_interval", 0))
         events = _ended(with_sse_keep_alive(result, interval), outcome, ending.pop_all())
         return StreamingResponse(events, media_type="text/event-stream")

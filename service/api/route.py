@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from fastapi import HTTPException, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 
 from service.errors import MAX_ECHO, BadRequestError, RequestError, UnsupportedMediaError
 from service.metrics import REJECTED
 
 MAX_ERRORS = 10
 """Errors told of in one answer."""
+MAX_NAME = 40
+"""Characters of one unknown field's name."""
 
 
 class SensefieldRoute(APIRoute):
@@ -50,9 +53,10 @@ def error_response(error: RequestError) -> JSONResponse:
 
 def from_validation(errors: Iterable[Mapping[str, Any] | str]) -> BadRequestError:
     """Return pydantic's errors as one of ours: the first names the param, ten are told."""
+    listed = list(errors)
     told = []
     first: str | None = None
-    listed = list(errors)
+    left = MAX_ECHO
     for error in listed[:MAX_ERRORS]:
         if isinstance(error, str):
             if "Unsupported Media Type" in error:
@@ -61,9 +65,11 @@ def from_validation(errors: Iterable[Mapping[str, Any] | str]) -> BadRequestErro
                 )
             told.append(error[:MAX_ECHO])
             continue
-        path = json_path(error["loc"])
+        path = "body" if error["type"] == "json_invalid" else json_path(error["loc"])
         first = first if first is not None else path
-        told.append(f"{path}: {_message(error)}")
+        shown = _shown(error.get("input"), left)
+        left -= len(shown)
+        told.append(f"{path}: {_message(error)}" + (f" (got {shown})" if shown else ""))
     if len(listed) > MAX_ERRORS:
         told.append(f"and {len(listed) - MAX_ERRORS} more")
     return BadRequestError("; ".join(told), first)
@@ -75,14 +81,22 @@ def json_path(location: Iterable[str | int]) -> str:
     for at, part in enumerate(location):
         if at == 0 and part == "body":
             continue
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            # The name of an unknown field is the client's own.
+            name = part if len(part) <= MAX_NAME else part[:MAX_NAME] + "…"
+            path += f".{name}" if path else name
     return path or "body"
 
 
 def _message(error: Mapping[str, Any]) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ")
-    value = error.get("input")
-    if isinstance(value, str | int | float | bool) or value is None:
-        shown = repr(value)
-        message += f" (got {shown[: MAX_ECHO - 1] + '…' if len(shown) > MAX_ECHO else shown})"
-    return message[: 2 * MAX_ECHO]
+    return str(error["msg"]).removeprefix("Value error, ")[:MAX_ECHO]
+
+
+def _shown(value: object, room: int) -> str:
+    """Return a plain value as the message may repeat it, nothing if there is no room."""
+    if isinstance(value, list | dict) or room <= 1:
+        return ""
+    text = repr(value)
+    return text if len(text) <= room else text[: room - 1] + "…"

@@ -144,7 +144,7 @@ class TextServing(_Adopting, OpenAIServingCompletion):
 
 def _without_logprobs(request: ChatRequest) -> ChatRequest:
     """Return the request with the logprobs that Sensefield writes itself turned off."""
-    if request.plan.asked.logprobs is None:
+    if request.plan.asked.logprobs is None or request.plan.spec is None:
         return request
     return request.model_copy(update={"logprobs": False})
 

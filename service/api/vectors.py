@@ -36,7 +36,7 @@ class MakeVector(StrictModel):
 @router.get("/v1/vectors")
 async def list_vectors(request: Request) -> dict[str, Any]:
     """List all vectors."""
-    return {"object": "list", "data": context_of(request).vectors.list()}
+    return {"object": "list", "data": context_of(request).vectors.describe_all()}
 
 
 @router.post("/v1/vectors", status_code=201)

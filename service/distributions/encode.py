@@ -98,4 +98,5 @@ def nucleus_lengths(logprobs: NDArray[np.floating], top_p: float) -> NDArray[np.
     ``[positions, k]`` sorted, largest first -> ``[positions]``; all k if they do not reach it.
     """
     mass = np.cumsum(np.exp(logprobs.astype(np.float64)), axis=1)
-    return np.minimum((mass < top_p).sum(axis=1) + 1, logprobs.shape[1])
+    lengths: NDArray[np.int64] = np.minimum((mass < top_p).sum(axis=1) + 1, logprobs.shape[1])
+    return lengths

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 from vllm.logprobs import Logprob
 
 from logit_processors.row_spec import DENSE, STATISTICS, TokenRow
@@ -48,18 +49,21 @@ class TokenTexts:
 
 
 def top_entries(row: TokenRow, sampled: int, count: int) -> tuple[list[int], list[float]]:
-    """Return ids and log-probabilities, sampled token first, then the ``count`` likeliest."""
-    logprobs, token_ids = row.logprobs[0], row.token_ids[0]
-    if not len(token_ids) and len(logprobs):
-        wanted = len(logprobs) if count == DENSE else count
-        token_ids = np.argsort(-logprobs, kind="stable")[:wanted].astype(np.int32)
-        logprobs = logprobs[token_ids]
-    if count != DENSE:
-        token_ids, logprobs = token_ids[:count], logprobs[:count]
+    """Return ids and log-probabilities: the sampled token, then the ``count`` likeliest."""
+    token_ids, logprobs = _likeliest(row, count)
     others = token_ids != sampled
     ids = [sampled, *token_ids[others].tolist()]
     values = [float(row.statistics[_LOGPROB]), *logprobs[others].tolist()]
     return ids, [max(value, NEVER) for value in values]
+
+
+def _likeliest(row: TokenRow, count: int) -> tuple[NDArray[np.int32], NDArray[np.floating]]:
+    logprobs, token_ids = row.logprobs[0], row.token_ids[0]
+    wanted = len(logprobs) if count == DENSE else count
+    if not len(token_ids) and len(logprobs):
+        token_ids = np.argsort(-logprobs, kind="stable").astype(np.int32)
+        logprobs = logprobs[token_ids]
+    return token_ids[:wanted], logprobs[:wanted]
 
 
 def chat_logprobs(
@@ -82,7 +86,8 @@ def completion_logprobs(
 ) -> dict[int, Logprob]:
     """Return one row in the form that vLLM's completion route reads."""
     ids, values = top_entries(row, token_id, count)
-    ranks = [int(row.statistics[_RANK]), *range(1, len(ids))]
+    places = np.flatnonzero(_likeliest(row, count)[0] != token_id) + 1
+    ranks = [int(row.statistics[_RANK]), *places.tolist()]
     return {
         token: Logprob(logprob=value, rank=rank, decoded_token=texts.text(token))
         for token, value, rank in zip(ids, values, ranks, strict=True)

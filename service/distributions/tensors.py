@@ -29,7 +29,8 @@ def to_base64(array: NDArray[Any]) -> orjson.Fragment:
 def to_lists(array: NDArray[Any]) -> Any:
     """Return nested lists, -inf written as -9999.0."""
     if array.dtype.kind == "f":
-        array = np.where(np.isneginf(array), array.dtype.type(NEVER), array)
+        wide = array.astype(np.float32)  # float16 does not hold -9999
+        array = np.where(np.isneginf(wide), np.float32(NEVER), wide)
     return array.tolist()
 
 

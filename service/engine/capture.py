@@ -209,14 +209,14 @@ def tap_v2_sampler() -> None:
     stock_dims = V2Sampler.get_logprobs_dims
 
     def get_logprobs_dims(self: Any, idx_mapping_np: Any, include_token_ids: bool = True) -> Any:
-        if _processor_of(self.logits_processors) is not None:
+        if _keeps_rows(self):
             return None
         return stock_dims(self, idx_mapping_np, include_token_ids)
 
     def call(self: Any, logits: torch.Tensor, input_batch: Any) -> Any:
-        processor = _processor_of(self.logits_processors)
-        if processor is None:
+        if not _keeps_rows(self):
             return stock(self, logits, input_batch)
+        processor: Any = _processor_of(self.logits_processors)
         processor.look_at(input_batch)
         wanted = _measured_first(processor.wanted_rows(input_batch.num_reqs))
         if not wanted:
@@ -230,6 +230,12 @@ def tap_v2_sampler() -> None:
 
     V2Sampler.get_logprobs_dims = get_logprobs_dims
     V2Sampler.__call__ = call
+
+
+def _keeps_rows(sampler: Any) -> bool:
+    """Say whether a V2 sampler's rows are ours: those of drafted tokens stay the engine's."""
+    controlled = _processor_of(sampler.logits_processors) is not None
+    return controlled and not sampler.req_states.num_speculative_steps
 
 
 def _measured_first(

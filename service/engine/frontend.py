@@ -57,7 +57,7 @@ class RowsProcessor(LogprobsProcessor):
         for at in range(len(statistics)):
             # Copies: what arrived are views that keep the whole message in memory.
             row = TokenRow(token_ids[at].copy(), logprobs[at].copy(), statistics[at].copy())
-            self.logprobs.append(row)  # type: ignore[arg-type]
+            self.logprobs.append(row)
 
 
 def install() -> None:

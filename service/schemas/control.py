@@ -21,6 +21,7 @@ from logit_processors.controls import (
     TokenSuppress,
     Window,
 )
+from service.errors import NotFoundError, echo
 
 
 class StrictModel(BaseModel):
@@ -120,6 +121,8 @@ def build_program(
             groups[key].append(_to_domain(entry, content_of))
         except ControlError as error:
             raise error.under(path) from None
+        except NotFoundError as error:
+            raise NotFoundError(error.message, f"{path}.vector", error.code) from None
         _check_vocabulary(entry, vocab_size, path)
     groups["token_bias"] += _from_logit_bias(logit_bias or {}, vocab_size)
     if not any(groups.values()):
@@ -127,7 +130,8 @@ def build_program(
     try:
         program = Program(**{key: tuple(entries) for key, entries in groups.items()})
     except ControlError as error:
-        raise ControlError("logit_control", error.message) from None
+        own = control.bias or control.suppress or control.steer
+        raise ControlError("logit_control" if own else "logit_bias", error.message) from None
     always = {entry.token_id for entry in program.token_suppress if entry.when == ALWAYS}
     if len(always) >= vocab_size:
         raise ControlError("logit_control.suppress", "the whole vocabulary is suppressed")
@@ -164,7 +168,7 @@ def _check_vocabulary(entry: Any, vocab_size: int, path: str) -> None:
     token_id = getattr(entry, "token_id", None)
     if token_id is not None and token_id >= vocab_size:
         raise ControlError(
-            f"{path}.token_id", f"{token_id} is no token; allowed: 0 to {vocab_size - 1}"
+            f"{path}.token_id", f"{echo(token_id)} is no token; allowed: 0 to {vocab_size - 1}"
         )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from logit_processors.row_spec import DENSE
 from service.schemas.control import StrictModel
@@ -32,13 +32,20 @@ class DistributionRequest(StrictModel):
         "base64", description="Little-endian arrays in base64, or nested lists."
     )
 
-    @model_validator(mode="after")
-    def _sensible(self) -> Self:
-        if isinstance(self.top_k, int) and self.top_k < 1:
-            raise ValueError('top_k: allowed: 1 to the vocabulary size, or "all"')
-        if len(set(self.stages)) < len(self.stages):
-            raise ValueError("stages: each stage may be named once")
-        return self
+    @field_validator("top_k", mode="plain", json_schema_input_type=int | Literal["all"])
+    @classmethod
+    def _count_or_all(cls, value: object) -> object:
+        is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not is_count and value != "all":
+            raise ValueError('allowed: an integer from 1 to the vocabulary size, or "all"')
+        return value
+
+    @field_validator("stages")
+    @classmethod
+    def _each_once(cls, stages: list[Stage]) -> list[Stage]:
+        if len(set(stages)) < len(stages):
+            raise ValueError("each stage may be named once")
+        return stages
 
     @property
     def kept(self) -> int:

@@ -10,7 +10,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from service.errors import BadRequestError, NotFoundError, StoreFullError, echo
+from service.errors import (
+    BadRequestError,
+    NotFoundError,
+    StartupError,
+    StoreFullError,
+    echo,
+)
 from service.metrics import VECTORS
 from service.vectors.content import VectorContent, from_direction, parse
 from service.vectors.store import StoredName, VectorStore, check_name
@@ -43,12 +49,11 @@ class VectorRegistry:
     async def load(self) -> None:
         """Bring every stored vector into the workers."""
         for stored in self._store.names():
-            content = parse(self._store.read(stored.sha256), self._hidden_size)
-            await self._make_resident(content)
+            await self._make_resident(self._read(stored))
             self._names[stored.name] = stored
         self._count()
 
-    def list(self) -> list[dict[str, Any]]:
+    def describe_all(self) -> list[dict[str, Any]]:
         """Describe all vectors, by name."""
         return [self.describe(name) for name in sorted(self._names)]
 
@@ -117,6 +122,21 @@ class VectorRegistry:
             raise _unknown(name)
         nearest: dict[str, list[Any]] = answers[0]
         return nearest
+
+    def _read(self, stored: StoredName) -> VectorContent:
+        """Return a stored content; StartupError if it is not what its name says."""
+        try:
+            content = parse(self._store.read(stored.sha256), self._hidden_size)
+        except (OSError, BadRequestError) as error:
+            raise StartupError(
+                f"the stored vector {stored.name!r} cannot be used with this model: {error}"
+            ) from None
+        if content.sha256 != stored.sha256:
+            raise StartupError(
+                f"the stored vector {stored.name!r} is damaged: its SHA-256 is {content.sha256}, "
+                f"not {stored.sha256}"
+            )
+        return content
 
     async def _store_content(
         self, name: str, content: VectorContent, made_from: dict[str, Any]

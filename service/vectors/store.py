@@ -80,12 +80,19 @@ class VectorStore:
             "made_from": stored.made_from,
         }
         _write_whole(self._name_path(stored.name), orjson.dumps(fields))
+        self._sweep()
 
     def delete(self, stored: StoredName) -> None:
         """Forget a name, and its content if no other name points at it."""
         self._name_path(stored.name).unlink(missing_ok=True)
-        if all(other.sha256 != stored.sha256 for other in self.names()):
-            self._content_path(stored.sha256).unlink(missing_ok=True)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove the contents that no name points at."""
+        named = {stored.sha256 for stored in self.names()}
+        for path in self._contents.glob("*.safetensors"):
+            if path.stem not in named:
+                path.unlink(missing_ok=True)
 
     def _content_path(self, sha256: str) -> Path:
         return self._contents / f"{sha256}.safetensors"

@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+
 from tests.integration.servers import MODEL, Server
 
 TIMEOUT_SECONDS = 300

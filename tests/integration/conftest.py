@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from tests.integration.client import Client
-from tests.integration.servers import TRITON, V2_ENVIRONMENT, serving
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from logit_processors.vocabulary import Vocabulary
 from service.embedded_model import embedded_model_dir
+from tests.integration.client import Client
+from tests.integration.servers import TRITON, V2_ENVIRONMENT, serving
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from tests.integration import expected
-from tests.integration.client import Client, array
 
 from logit_processors.vocabulary import Vocabulary
+from tests.integration import expected
+from tests.integration.client import Client, array
 
 BOTH = {"top_k": "all", "stages": ["base", "controlled"]}
 PROMPTS = [
@@ -76,7 +76,9 @@ def scores(client: Client, reference: Any) -> dict[str, expected.Row]:
 
 def test_base_distributions_equal_transformers(client: Client, reference: Any) -> None:
     for prompt in PROMPTS[:2]:
-        choice = client.choice(prompt, max_tokens=4, distribution={"top_k": "all", "stages": ["base"]})
+        choice = client.choice(
+            prompt, max_tokens=4, distribution={"top_k": "all", "stages": ["base"]}
+        )
         sequence = choice["prompt_token_ids"] + choice["token_ids"]
         with torch.no_grad():
             logits = reference(torch.tensor([sequence])).logits[0].double()
@@ -115,7 +117,12 @@ def test_controlled_distributions_equal_a_naive_recomputation(
 def test_statistics_equal_numpy(client: Client, scores: dict[str, expected.Row]) -> None:
     for control in (CONTROLS[0], CONTROLS[7], CONTROLS[12]):
         choice = client.choice(
-            PROMPTS[2], max_tokens=3, logit_control=control, distribution=BOTH, temperature=1, seed=3
+            PROMPTS[2],
+            max_tokens=3,
+            logit_control=control,
+            distribution=BOTH,
+            temperature=1,
+            seed=3,
         )
         distribution, token_ids = choice["distribution"], choice["token_ids"]
         stages = {

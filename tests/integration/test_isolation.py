@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tests.integration.client import Client, array
 from tests.integration.test_exactness import CONTROLS
 
 PROMPT = "The history of the city begins with a small group of people who"
-SEEN = {"top_k": 20, "stages": ["base", "controlled"]}
+SEEN: dict[str, Any] = {"top_k": 20, "stages": ["base", "controlled"]}
 STRONG: dict[str, Any] = {
     "bias": [{"text": " river", "add": 8.0}, {"token_id": 28, "add": 4.0}],
     "suppress": [{"text": "the", "ignore_case": True}],
@@ -75,7 +76,7 @@ def test_every_choice_of_n_keeps_its_own_state(v1: Client) -> None:
 
 def test_preemption_and_chunked_prefill_change_nothing(crowded: Client, v1: Client) -> None:
     long_prompt = " ".join(f"Item {number} of the list." for number in range(14))
-    requests = [
+    requests: list[dict[str, Any]] = [
         {
             "prompt": f"{at}. {long_prompt}",
             "max_tokens": 48,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from prometheus_client.parser import text_string_to_metric_families
+
 from tests.integration.client import Client
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import openai
 import pytest
+
 from tests.integration.client import Client, array
 from tests.integration.servers import MODEL
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import safetensors.numpy
+
 from tests.integration.client import Client
 from tests.integration.servers import MODEL
 
@@ -30,7 +31,8 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     (_control(suppress=[{"text": str(i)} for i in range(65)]), 400, "logit_control"),
     (_control(suppress=[{"token_id": 1, "when": {"from": 3, "until": 3}}]), 400,
      "logit_control.suppress[0].when.until"),
-    (_control(steer=[{"vector": "absent", "strength": 1}]), 404, "vector"),
+    (_control(steer=[{"vector": "absent", "strength": 1}]), 404,
+     "logit_control.steer[0].vector"),
     (_control(steer=[{"vector": "absent", "strength": 1e38}]), 400,
      "logit_control.steer[0].strength"),
     (_control(unknown=[]), 400, "logit_control.unknown"),
@@ -38,7 +40,7 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"logit_bias": {"1": 1, "01": 1}}, 400, "logit_bias['01']"),
     ({"logit_bias": {"1": 101}}, 400, "logit_bias['1']"),
     ({"distribution": {"top_k": VOCABULARY + 1}}, 400, "distribution.top_k"),
-    ({"distribution": {"top_k": 0}}, 400, "distribution"),
+    ({"distribution": {"top_k": 0}}, 400, "distribution.top_k"),
     ({"distribution": {"stages": []}}, 400, "distribution.stages"),
     ({"distribution": {"top_p": 0}}, 400, "distribution.top_p"),
     ({"logprobs": True, "top_logprobs": VOCABULARY + 1}, 400, "top_logprobs"),
@@ -128,7 +130,7 @@ def test_bytes_that_are_no_vector_are_refused(v1: Client, data: bytes) -> None:
 
 
 def test_vectors_of_the_wrong_shape_or_name_are_refused(v1: Client) -> None:
-    import numpy as np  # noqa: PLC0415 - only here
+    import numpy as np
 
     good = safetensors.numpy.save({"direction": np.ones(576, np.float32)})
     wrong = safetensors.numpy.save({"direction": np.ones(577, np.float32)})

@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.integration.client import Client, array
 
 from logit_processors.vocabulary import Vocabulary
+from tests.integration.client import Client, array
 
-PROMPTS = ["The weather today is", "List: one, two,", "She said that", "日本の", "<p>", "In the end,"]
+PROMPTS = [
+    "The weather today is",
+    "List: one, two,",
+    "She said that",
+    "日本の",
+    "<p>",
+    "In the end,",
+]
 # (pattern, ignore_case): within one token, across tokens, overlapping, unicode, white space.
 PATTERNS = [
     (" the", False),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
+
 from tests.integration.client import Client, array
 from tests.integration.servers import serving
 

@@ -1,0 +1,1 @@
+"""Benchmarks of Sensefield against stock vLLM, over HTTP on one machine."""

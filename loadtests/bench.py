@@ -1,0 +1,141 @@
+"""Measures Sensefield against stock vLLM on this machine: `python -m loadtests.bench`.
+
+Both servers serve the same model with the same engine flags and are up all the time; one is
+asked at a time. Writes bench.json, bench.md and bench.png, or memory.json and memory.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from loadtests import memory, report
+from loadtests.cases import CONTROL, PLAIN, throughput_cases
+from loadtests.chart import draw
+from loadtests.chats import make_vectors
+from loadtests.client import FAILURES, connected
+from loadtests.encode import measure_encoding
+from loadtests.machine import describe_command, describe_machine
+from loadtests.memory_report import memory_markdown
+from loadtests.results import Result
+from loadtests.rounds import measure
+from loadtests.servers import SENSEFIELD, STOCK, ServerError, running
+from loadtests.stall import measure_stall
+from service.embedded_model import embedded_model_dir
+from service.errors import SensefieldError
+
+ENCODE, STALL = "encode", "stall"
+CASES = (ENCODE, STALL, *(case.name for case in throughput_cases(1)))
+ENGINE_FLAGS = "--enforce-eager --max-model-len 1024 --max-num-seqs 64"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    try:
+        return asyncio.run(_run(options, describe_command(given)))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("bench: interrupted; the servers are stopped", file=sys.stderr)
+        return 130
+    except (*FAILURES, ServerError, SensefieldError) as error:
+        print(f"bench: {error!r}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
+    add = parser.add_argument
+    names = ", ".join(CASES)
+    add("--cases", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=f"of {names}")
+    add("--rounds", type=_positive, default=5, help="of each case; %(default)s")
+    add("--tokens", type=_positive, default=96, help="of a request among eight; %(default)s")
+    add("--model", help="folder or hub name; the embedded model")
+    add("--engine-flags", default=ENGINE_FLAGS, help="of both servers; '%(default)s'")
+    add("--out", type=Path, default=Path("docs/bench"), help="folder of the report; %(default)s")
+    add("--memory", action="store_true", help="measure Sensefield's memory instead of the cases")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+async def _run(options: argparse.Namespace, command: str) -> int:
+    this = asyncio.current_task()
+    assert this is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end as on Ctrl-C, with the servers stopped
+        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
+    model = options.model or str(embedded_model_dir())
+    settings = {
+        "command": command,
+        "model": Path(model).name,
+        "engine_flags": options.engine_flags,
+        "rounds": options.rounds,
+        "tokens": options.tokens,
+    }
+    started = time.monotonic()
+    if options.memory:
+        await _memory(options, model, settings)
+    else:
+        _report(options.out, await _cases(options, model), settings)
+    print(f"took {(time.monotonic() - started) / 60:.1f} minutes")
+    return 0
+
+
+async def _cases(options: argparse.Namespace, model: str) -> list[Result]:
+    """Measure the chosen cases, in an order that keeps them out of each other's way."""
+    results = measure_encoding(options.rounds) if ENCODE in options.cases else []
+    chosen = [case for case in throughput_cases(options.tokens) if case.name in options.cases]
+    if not chosen and STALL not in options.cases:
+        return results
+    engine_flags = shlex.split(options.engine_flags)
+    async with running((SENSEFIELD, STOCK), model, engine_flags) as servers, connected() as client:
+        if CONTROL in options.cases:
+            await make_vectors(client, servers[SENSEFIELD].url)
+        plain = [case for case in chosen if case.name == PLAIN]
+        for case in plain:
+            results.append(await measure(client, servers, case, options.rounds))
+        # The first request with logprobs, which stock vLLM may not survive.
+        if STALL in options.cases:
+            results.append(await measure_stall(client, servers))
+        for case in chosen[len(plain) :]:
+            results.append(await measure(client, servers, case, options.rounds))
+    return results
+
+
+async def _memory(options: argparse.Namespace, model: str, settings: dict[str, Any]) -> None:
+    engine_flags = shlex.split(options.engine_flags)
+    async with running((SENSEFIELD,), model, engine_flags) as servers, connected() as client:
+        streams = await memory.measure_streams(client, servers[SENSEFIELD])
+        short = await memory.measure_short_requests(client, servers[SENSEFIELD])
+    machine = describe_machine()
+    content = {"machine": machine, "settings": settings, "streams": streams, "short": short}
+    text = memory_markdown(streams, short, settings, machine)
+    print(f"\n{text}")
+    report.write(options.out, "memory.md", text)
+    report.write(options.out, "memory.json", json.dumps(content, indent=1) + "\n")
+
+
+def _report(folder: Path, results: Sequence[Result], settings: dict[str, Any]) -> None:
+    machine = describe_machine()
+    text = report.benchmark_markdown(results, settings, machine)
+    print(f"\n{text}")
+    report.write(folder, "bench.md", text)
+    report.write(folder, "bench.json", report.benchmark_json(results, settings, machine))
+    draw(results, report.machine_line(machine, settings["model"]), folder / "bench.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The Markdown of a memory measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from loadtests.memory import STREAM_TOKENS, STREAMS
+from loadtests.report import machine_line, markdown_table
+
+
+def memory_markdown(
+    streams: Mapping[str, Any],
+    short: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    machine: Mapping[str, Any],
+) -> str:
+    """Return the page: two tables and what they show."""
+    moments = [(name, streams[name]) for name in ("before", "peak", "after")]
+    after = [(f"after {row['requests']} requests", row["resident"]) for row in short]
+    growth = _total(streams["peak"]) - _total(streams["before"])
+    return (
+        f"{machine_line(machine, settings['model'])}. Resident memory, MiB.\n\n"
+        f"{STREAMS} streams of the whole vocabulary in float32 at once, {STREAM_TOKENS} tokens "
+        f"each, {_mib(streams['received_bytes'])} MiB received; at most "
+        f"{_mib(streams['promised_bytes'])} MiB were promised to them, and the server grew by "
+        f"{_mib(growth)} MiB:\n\n"
+        f"{_table(moments)}\n"
+        f"Short requests of all kinds, one in nine left by its client midway:\n\n"
+        f"{_table(after)}\n"
+        f"`{settings['command']}`\n"
+    )
+
+
+def _table(moments: Sequence[tuple[str, Mapping[str, int]]]) -> str:
+    names = list(dict.fromkeys(name for _, sizes in moments for name in sizes))
+    rows = [
+        (moment, *(_mib(sizes.get(name, 0)) for name in names), _mib(_total(sizes)))
+        for moment, sizes in moments
+    ]
+    return markdown_table(("", *names, "all"), rows)
+
+
+def _total(sizes: Mapping[str, int]) -> int:
+    return sum(sizes.values())
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:.0f}"

@@ -1,0 +1,95 @@
+"""The Markdown and JSON of a benchmark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from loadtests.results import Result
+
+_HEADER = ("case", "goal", "median", "min to max", "stock vLLM", "")
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table whose columns line up in plain text too."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = [header, ["-" * max(width, 3) for width in widths], *rows]
+    return "".join(
+        "| " + " | ".join(f"{cell:{w}}" for cell, w in zip(line, widths, strict=True)) + " |\n"
+        for line in lines
+    )
+
+
+def results_table(results: Sequence[Result]) -> str:
+    """Return a row for each result."""
+    rows = []
+    for result in results:
+        show = result.goal.show
+        rows.append(
+            (
+                result.title,
+                str(result.goal),
+                show(result.median),
+                " to ".join(map(show, result.spread)),
+                _stock_cell(result),
+                "met" if result.is_met else "missed",
+            )
+        )
+    return markdown_table(_HEADER, rows)
+
+
+def _stock_cell(result: Result) -> str:
+    if result.stock_failed:
+        return "fails"
+    return "" if result.stock_median is None else result.goal.show(result.stock_median)
+
+
+def machine_line(machine: Mapping[str, Any], model: str) -> str:
+    """Return one line that says what ran where."""
+    hardware = ", ".join(
+        [f"{machine['cores']} cores of {machine['cpu']}", *machine["accelerators"]]
+    )
+    return (
+        f"{model} on {hardware}, {machine['memory_gib']} GiB; vLLM {machine['vllm']}, "
+        f"torch {machine['torch']}, Python {machine['python']}; {machine['date'][:10]}"
+    )
+
+
+def benchmark_markdown(
+    results: Sequence[Result], settings: Mapping[str, Any], machine: Mapping[str, Any]
+) -> str:
+    """Return the page: what was measured, how, and the table."""
+    failed = any(result.stock_failed for result in results)
+    fails = " It fails where its server ended the request, or itself, with an error." * failed
+    return (
+        f"{machine_line(machine, settings['model'])}.\n\n"
+        f"A number without a unit is a throughput over HTTP divided by the one without the "
+        f"feature, on the same server, measured in turns: the median of {settings['rounds']} "
+        f"rounds. Stock vLLM's column is its own OpenAI `logprobs` of the same width, one stage, "
+        f"divided in the same way.{fails}\n\n"
+        f"{results_table(results)}\n"
+        f"`{settings['command']}`\n"
+    )
+
+
+def benchmark_json(
+    results: Sequence[Result], settings: Mapping[str, Any], machine: Mapping[str, Any]
+) -> str:
+    """Return everything, each round included."""
+    described = [
+        asdict(result)
+        | {"median": result.median, "stock_median": result.stock_median, "met": result.is_met}
+        for result in results
+    ]
+    content = {"machine": machine, "settings": settings, "results": described}
+    return json.dumps(content, indent=1) + "\n"
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    """Write one file of the report and say so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text)
+    print(f"wrote {folder / name}")

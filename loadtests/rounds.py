@@ -1,0 +1,95 @@
+"""Measuring a case: feature and baseline in turns, a ratio for each neighbouring two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from loadtests.cases import Case, Load, Pair
+from loadtests.client import Client, Run
+from loadtests.results import Result
+from loadtests.servers import Server
+from loadtests.stock import attempt
+
+_WARM_UP_SHARE = 8
+"""A warm-up generates an eighth of the tokens, and does nothing for requests of a few."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Two neighbouring runs."""
+
+    feature: Run
+    baseline: Run
+
+    @property
+    def ratio(self) -> float:
+        """Throughput with the feature over throughput without it."""
+        return self.feature.rate / self.baseline.rate
+
+    def describe(self) -> dict[str, Any]:
+        """Return all that was measured, for JSON."""
+        return {
+            "ratio": self.ratio,
+            **{
+                name: {"tokens_per_second": run.rate, **asdict(run)}
+                for name, run in (("feature", self.feature), ("baseline", self.baseline))
+            },
+        }
+
+    def __str__(self) -> str:
+        return f"{self.feature.rate:.1f} / {self.baseline.rate:.1f} = {self.ratio:.3f}"
+
+
+async def measure(client: Client, servers: Mapping[str, Server], case: Case, rounds: int) -> Result:
+    """Warm up, then run all rounds of a case."""
+    ours: list[Round] = []
+    stock: list[Round] = []
+    await _warm_up(client, servers, case.ours)
+    compare = case.stock
+    if compare and await attempt(_warm_up(client, servers, compare)) is None:
+        compare = None
+    for number in range(rounds):
+        ours.append(await _round(client, servers, case.ours))
+        line = f"{case.name}, round {number + 1}: {ours[-1]}"
+        if compare and number < (compare.max_rounds or rounds):
+            if done := await attempt(_round(client, servers, compare)):
+                stock.append(done)
+                line += f", stock {done}"
+            else:
+                compare = None
+        print(line, flush=True)
+    return Result(
+        case.name,
+        case.title,
+        case.goal,
+        ratios(ours),
+        ratios(stock),
+        stock_failed=case.stock is not None and compare is None,
+        raw={
+            "sensefield": [done.describe() for done in ours],
+            "stock": [done.describe() for done in stock],
+        },
+    )
+
+
+def ratios(rounds: list[Round]) -> list[float]:
+    """Return the ratio of each round."""
+    return [done.ratio for done in rounds]
+
+
+async def _round(client: Client, servers: Mapping[str, Server], pair: Pair) -> Round:
+    feature = await client.run(servers[pair.feature.server].url, pair.feature.requests)
+    baseline = await client.run(servers[pair.baseline.server].url, pair.baseline.requests)
+    return Round(feature, baseline)
+
+
+async def _warm_up(client: Client, servers: Mapping[str, Server], pair: Pair) -> Round:
+    """Run a shorter round."""
+    return await _round(client, servers, Pair(_shorter(pair.feature), _shorter(pair.baseline)))
+
+
+def _shorter(load: Load) -> Load:
+    requests = [r.with_tokens(r.tokens // _WARM_UP_SHARE) for r in load.requests]
+    return Load(load.server, [r for r in requests if r.tokens])

@@ -1,0 +1,84 @@
+"""What is sent: the same prompts and lengths with a feature and without."""
+
+import json
+from typing import Any
+
+import pytest
+
+from loadtests.bench import CASES
+from loadtests.cases import WIDE_CONCURRENCY, Case, Pair, throughput_cases
+from loadtests.chats import TOPICS, with_control
+from loadtests.client import Request
+from loadtests.memory import short_request
+
+TOKENS = 96
+ALL = throughput_cases(TOKENS)
+# A pair with few rounds is too slow to generate as many tokens.
+PAIRS = [p for c in ALL for p in (c.ours, c.stock) if p is not None and not p.max_rounds]
+FEATURES = {"distribution", "logprobs", "top_logprobs", "logit_control"}
+
+
+def case(name: str) -> Case:
+    return next(case for case in ALL if case.name == name)
+
+
+def without_features(request: Request) -> dict[str, Any]:
+    return {k: v for k, v in request.payload.items() if k not in FEATURES}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_feature_and_baseline_differ_in_nothing_but_the_feature(pair: Pair) -> None:
+    feature = [without_features(request) for request in pair.feature.requests]
+    baseline = [without_features(request) for request in pair.baseline.requests]
+    assert feature == baseline
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+def test_every_request_generates_a_fixed_number_of_tokens_the_same_each_time(case: Case) -> None:
+    for request in (*case.ours.feature.requests, *case.ours.baseline.requests):
+        assert request.payload["ignore_eos"] is True
+        assert request.payload["temperature"] == 0
+        assert request.payload["stream_options"] == {"include_usage": True}
+        assert 2 <= request.tokens <= TOKENS
+
+
+def test_a_feature_is_recognised_in_the_answer() -> None:
+    for case in ALL:
+        for request in case.ours.feature.requests:
+            assert bool(request.marker) == ("distribution" in request.payload)
+
+
+def test_every_case_can_be_named_once() -> None:
+    assert len(set(CASES)) == len(CASES) == len(ALL) + 2
+
+
+def test_every_control_of_a_batch_is_different() -> None:
+    requests = with_control(TOKENS, WIDE_CONCURRENCY)
+    controls = [json.dumps(request.payload["logit_control"]) for request in requests]
+    assert len(set(controls)) == len(set(TOPICS)) == WIDE_CONCURRENCY
+    for request in requests:
+        assert request.payload["logit_control"].keys() == {"bias", "suppress", "steer"}
+
+
+def test_one_neighbour_asks_for_more() -> None:
+    widths = [r.payload["distribution"]["top_k"] for r in case("neighbour").ours.feature.requests]
+    assert widths == [1000, *[5] * 7]
+
+
+def test_short_requests_are_of_all_kinds() -> None:
+    kinds = [short_request(number).payload for number in range(8)]
+    assert len({json.dumps(sorted(kind.keys())) for kind in kinds}) == 4
+    assert [kind["distribution"] for kind in kinds if "distribution" in kind] == [
+        {"top_k": 20, "stages": ["base", "controlled"]},
+        {"top_k": 100, "encoding": "json"},
+        {"top_k": "all", "dtype": "float16"},
+        {"top_k": 1000, "top_p": 0.9},
+    ]
+
+
+def test_texts_of_short_requests_never_come_again() -> None:
+    texts = [
+        short_request(number).payload["logit_control"]["suppress"][0]["text"]
+        for number in range(7, 2000, 8)
+    ]
+    assert len(set(texts)) == len(texts)

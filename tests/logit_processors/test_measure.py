@@ -1,0 +1,165 @@
+"""Measures of rows against numpy in float64, and against values known on paper."""
+
+from __future__ import annotations
+
+from math import log
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from logit_processors import measure
+from tests.unit_support import INF
+
+Array = NDArray[np.float64]
+# Odd sizes: the candidate groups of the CPU's top-k are eighths of the vocabulary.
+SIZES = (1, 7, 8, 33, 64, 257, 1003)
+HALVES = torch.tensor([[0.5, 0.25, 0.25, 0.0]]).log()
+
+
+def reference(logits: torch.Tensor) -> Array:
+    """Log-probabilities in float64."""
+    values = logits.numpy().astype(np.float64)
+    shifted = values - values.max(axis=1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def made_rows(vocab: int, seed: int, *, ties: bool = False, masked: float = 0.0) -> torch.Tensor:
+    """Random logits; ``ties`` of few values, a share of ``masked`` tokens (never all)."""
+    random = np.random.default_rng(seed)
+    values = random.normal(0, 5, (3, vocab))
+    if ties:
+        values = np.round(values / 4)
+    hidden = random.random((3, vocab)) < masked
+    hidden[:, seed % vocab] = False
+    values[hidden] = -np.inf
+    return torch.from_numpy(values.astype(np.float32))
+
+
+@pytest.mark.parametrize("vocab", SIZES)
+@pytest.mark.parametrize("masked", [0.0, 0.5, 0.99])
+def test_measures_are_those_of_numpy(vocab: int, masked: float) -> None:
+    logits, other = made_rows(vocab, 1, masked=masked), made_rows(vocab, 2)
+    expected, expected_other = reference(logits), reference(other)
+    logprobs, other_logprobs = measure.log_softmax(logits), measure.log_softmax(other)
+    np.testing.assert_allclose(logprobs, expected, rtol=1e-5, atol=1e-5)
+    p = np.exp(expected)
+    with np.errstate(invalid="ignore"):
+        terms = np.where(p > 0, p * expected, 0.0)
+        gains = np.where(p > 0, p * (expected - expected_other), 0.0)
+    np.testing.assert_allclose(measure.entropy(logprobs), -terms.sum(1), rtol=1e-4, atol=1e-5)
+    kl = measure.kl_divergence(logprobs, other_logprobs)
+    np.testing.assert_allclose(kl, gains.sum(1), rtol=1e-4, atol=1e-5)
+
+
+def test_entropy_on_paper() -> None:
+    rows = torch.cat(
+        (HALVES, torch.zeros(1, 4).log_softmax(-1), torch.tensor([[0.0] + [-INF] * 3]))
+    )
+    assert measure.entropy(rows).tolist() == pytest.approx([1.5 * log(2), 2 * log(2), 0.0])
+
+
+def test_kl_on_paper() -> None:
+    uniform = torch.full((1, 4), 0.25).log()
+    # 1/2 log 2 + 1/4 log 1 + 1/4 log 1
+    assert measure.kl_divergence(HALVES, uniform).item() == pytest.approx(0.5 * log(2))
+    assert measure.kl_divergence(uniform, uniform).item() == 0.0
+    assert measure.kl_divergence(HALVES, HALVES).item() == 0.0
+
+
+def test_kl_of_suppressing_a_token_is_the_log_of_what_is_left() -> None:
+    base = torch.tensor([[0.1, 0.2, 0.3, 0.4]]).log()
+    controlled = measure.log_softmax(base.index_fill(1, torch.tensor([3]), -INF))
+    assert measure.kl_divergence(controlled, base).item() == pytest.approx(-log(0.6))
+
+
+@given(st.integers(1, 50), st.integers(0, 1000), st.integers(1001, 2000))
+def test_kl_is_never_negative_and_0_for_equal_rows(vocab: int, seed: int, other: int) -> None:
+    rows = measure.log_softmax(made_rows(vocab, seed))
+    assert (measure.kl_divergence(rows, measure.log_softmax(made_rows(vocab, other))) >= 0).all()
+    assert (measure.kl_divergence(rows, rows.clone()) == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_any_float_becomes_float32(dtype: torch.dtype) -> None:
+    logits = made_rows(100, 3).to(dtype)
+    logprobs = measure.log_softmax(logits)
+    assert logprobs.dtype == torch.float32
+    np.testing.assert_allclose(logprobs, reference(logits.float()), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("vocab", SIZES)
+def test_ranks_count_the_tokens_strictly_above(vocab: int) -> None:
+    rows = made_rows(vocab, 4, ties=True, masked=0.3)
+    chosen = torch.tensor([0, vocab // 2, vocab - 1])
+    values = rows.numpy()
+    expected = [
+        1 + int((row > row[token]).sum()) for row, token in zip(values, chosen, strict=True)
+    ]
+    assert measure.ranks(rows, chosen).tolist() == expected
+    gathered = [float(row[token]) for row, token in zip(values, chosen, strict=True)]
+    assert measure.gather(rows, chosen).tolist() == gathered
+
+
+def test_tied_tokens_share_the_best_rank() -> None:
+    rows = torch.tensor([[3.0, 1.0, 3.0, 2.0]]).repeat(4, 1)
+    assert measure.ranks(rows, torch.arange(4)).tolist() == [1, 4, 1, 3]
+
+
+def assert_top_k(rows: torch.Tensor, k: int) -> None:
+    """Values as numpy's sort has them; ids differ only where values are tied."""
+    values, token_ids = measure.top_k(rows, k)
+    assert (values.dtype, token_ids.dtype) == (torch.float32, torch.int32)
+    assert values.shape == token_ids.shape == (len(rows), k)
+    expected = -np.sort(-rows.numpy(), axis=1)[:, :k]
+    assert np.array_equal(values.numpy(), expected)
+    assert np.array_equal(np.take_along_axis(rows.numpy(), token_ids.long().numpy(), 1), expected)
+    assert all(len(set(row)) == k for row in token_ids.tolist())
+
+
+@pytest.mark.parametrize("vocab", SIZES)
+@pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
+@pytest.mark.parametrize("masked", [0.0, 0.5, 0.995])
+def test_top_k_is_the_head_of_a_sort(vocab: int, ties: bool, masked: float) -> None:
+    rows = measure.log_softmax(made_rows(vocab, 5, ties=ties, masked=masked))
+    for k in {1, 2, vocab // 33, vocab // 32, vocab // 8, vocab}:
+        if 1 <= k <= vocab:
+            assert_top_k(rows, k)
+
+
+@given(st.integers(32, 400), st.integers(1, 12), st.integers(0, 99), st.floats(0, 1))
+def test_top_k_of_any_size(vocab: int, k: int, seed: int, masked: float) -> None:
+    assert_top_k(made_rows(vocab, seed, ties=True, masked=masked), k)
+
+
+def test_top_k_finds_what_lies_beyond_the_last_whole_group() -> None:
+    rows = torch.zeros(1, 71)
+    rows[0, 64:] = torch.arange(1.0, 8.0)  # 71 is 8 groups of 8, and 7 more tokens
+    values, token_ids = measure.top_k(rows, 2)
+    assert values.tolist() == [[7.0, 6.0]]
+    assert token_ids.tolist() == [[70, 69]]
+
+
+def test_top_k_of_equal_tokens() -> None:
+    assert_top_k(torch.zeros(2, 640), 20)
+
+
+@pytest.mark.parametrize("vocab", [4, 640])
+def test_top_0_is_empty(vocab: int) -> None:
+    values, token_ids = measure.top_k(torch.zeros(2, vocab), 0)
+    assert values.shape == token_ids.shape == (2, 0)
+
+
+@pytest.mark.parametrize("vocab", [4, 640])
+def test_a_row_without_any_token_breaks_no_other_row(vocab: int) -> None:
+    # A grammar and suppression together can leave none: log_softmax then says NaN.
+    rows = measure.log_softmax(made_rows(vocab, 6).index_fill(0, torch.tensor([1]), -INF))
+    values, token_ids = measure.top_k(rows, 2)
+    assert values.shape == token_ids.shape == (3, 2)
+    expected = -np.sort(-rows[::2].numpy(), axis=1)[:, :2]
+    assert np.array_equal(values[::2].numpy(), expected)
+    assert ((token_ids >= 0) & (token_ids < vocab)).all()

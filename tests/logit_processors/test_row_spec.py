@@ -1,0 +1,48 @@
+"""Row specs: what they refuse, and their way over the wire."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logit_processors.row_spec import DENSE, STATISTICS, RowSpec
+
+specs = st.builds(RowSpec, st.integers(DENSE, 10**6), st.booleans(), st.booleans(), st.booleans())
+
+
+@given(specs)
+def test_a_spec_survives_the_wire(spec: RowSpec) -> None:
+    assert RowSpec.from_wire(json.loads(json.dumps(spec.to_wire()))) == spec
+
+
+@pytest.mark.parametrize("wire", [None, [], 3, "base", {"top": 1}, {"top_k": 1, "more": 2}])
+def test_a_wire_that_is_no_spec_is_refused(wire: object) -> None:
+    with pytest.raises(ValueError, match="not a row spec"):
+        RowSpec.from_wire(wire)
+
+
+def test_a_top_k_below_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="-2 is out of range; allowed: -1"):
+        RowSpec(top_k=-2)
+
+
+@pytest.mark.parametrize(
+    ("base", "controlled", "stages"),
+    [
+        (False, False, ()),
+        (True, False, ("base",)),
+        (False, True, ("controlled",)),
+        (True, True, ("base", "controlled")),
+    ],
+)
+def test_stages_come_in_the_order_in_which_rows_carry_them(
+    base: bool, controlled: bool, stages: tuple[str, ...]
+) -> None:
+    assert RowSpec(5, base, controlled).stages == stages
+
+
+def test_statistics_are_named_once() -> None:
+    assert len(set(STATISTICS)) == len(STATISTICS) == 8

@@ -1,0 +1,83 @@
+"""Suppression: probability exactly 0, whatever else is said of the token."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+import torch
+
+from logit_processors.controls import Program, TextBias, TextSuppress, TokenBias, TokenSuppress
+from logit_processors.suppress import apply_set_suppress, apply_suppress, exhausted
+from tests.unit_support import INF, run_programs, same
+
+LOGITS = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+
+
+def test_the_others_share_what_is_left() -> None:
+    logits = apply_suppress(
+        torch.tensor([[1.0, 1.0, 2.0, 4.0]]).log(), torch.tensor([[3]]), torch.tensor([[True]])
+    )
+    torch.testing.assert_close(logits.softmax(-1), torch.tensor([[0.25, 0.25, 0.5, 0.0]]))
+    assert logits.softmax(-1)[0, 3].item() == 0.0
+
+
+def test_what_does_not_apply_touches_nothing() -> None:
+    logits = LOGITS.clone()
+    # The padding of an entry table looks like this: token 0, not active.
+    apply_suppress(logits, torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1, 4).bool())
+    assert same(logits, LOGITS)
+
+
+@pytest.mark.parametrize("active", [[True, False], [False, True], [True, True]])
+def test_one_active_entry_of_several_is_enough(active: list[bool]) -> None:
+    logits = apply_suppress(LOGITS.clone(), torch.tensor([[2, 2]]), torch.tensor([active]))
+    assert logits.tolist() == [[1.0, 2.0, -INF, 4.0]]
+
+
+def test_each_row_has_its_own() -> None:
+    logits = torch.zeros(2, 4)
+    returned = apply_suppress(
+        logits, torch.tensor([[0, 1], [3, 0]]), torch.tensor([[True, True], [True, False]])
+    )
+    assert returned is logits
+    assert logits.tolist() == [[-INF, -INF, 0.0, 0.0], [0.0, 0.0, 0.0, -INF]]
+
+
+def test_a_set_is_suppressed_in_one_row_only() -> None:
+    logits = torch.zeros(2, 4)
+    assert apply_set_suppress(logits, 0, torch.tensor([1, 2])) is logits
+    assert logits.tolist() == [[0.0, -INF, -INF, 0.0], [0.0] * 4]
+
+
+def test_suppression_wins_over_bias() -> None:
+    program = Program(
+        token_bias=(TokenBias(2, 100.0),),
+        text_bias=(TextBias("ab", 100.0),),
+        token_suppress=(TokenSuppress(2),),
+    )
+    assert run_programs([program], LOGITS)[0, 2].item() == -INF
+    by_text = Program(token_bias=(TokenBias(2, 100.0),), text_suppress=(TextSuppress("ab"),))
+    assert run_programs([by_text], LOGITS).tolist() == [[1.0, 2.0, -INF, 4.0]]
+
+
+def test_entries_mean_the_same_in_any_order() -> None:
+    biases = (TokenBias(0, 1.0), TokenBias(2, 50.0), TokenBias(0, 2.0))
+    suppressed = (TokenSuppress(2), TokenSuppress(1), TokenSuppress(2))
+    expected = [[4.0, -INF, -INF, 4.0]]
+    for some in permutations(biases):
+        for others in permutations(suppressed):
+            program = Program(token_bias=some, token_suppress=others)
+            assert run_programs([program], LOGITS).tolist() == expected
+
+
+def test_only_a_row_with_no_token_left_is_exhausted() -> None:
+    logits = torch.tensor([[-INF, -INF], [-INF, -1e30], [0.0, 1.0]])
+    assert exhausted(logits).tolist() == [True, False, False]
+
+
+def test_a_program_can_exhaust_its_row_and_no_other() -> None:
+    everything = Program(token_suppress=tuple(TokenSuppress(i) for i in range(4)))
+    logits = run_programs([everything, None], LOGITS.repeat(2, 1))
+    assert exhausted(logits).tolist() == [True, False]
+    assert same(logits[1], LOGITS[0])

@@ -1,0 +1,201 @@
+"""The V1 adapter against a naive model: requests come, go, move, are preempted and resumed."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
+
+from logit_processors import v1
+from logit_processors.controls import (
+    Program,
+    TextBias,
+    TextSuppress,
+    TokenBias,
+    TokenSuppress,
+    Window,
+)
+from logit_processors.processor import ControlProcessor
+from logit_processors.vocabulary import Vocabulary
+from tests.integration.expected import set_of
+
+ROWS = 4
+VOCABULARY = Vocabulary([b"a", b"b", b"ab", b"aab", b" a", b"</s>", b"ba", b""], frozenset({5}))
+WINDOWS = st.sampled_from([Window(), Window(1, 3), Window(2)])
+TEXTS = st.sampled_from(["ab", "aa", "aba", " ab", "bb"])
+PROGRAMS = st.builds(
+    Program,
+    token_bias=st.lists(st.builds(TokenBias, st.integers(0, 7), st.floats(-5, 5), WINDOWS)).map(
+        tuple
+    ),
+    text_bias=st.lists(
+        st.builds(TextBias, TEXTS, st.floats(-5, 5), st.just(False), WINDOWS), max_size=2
+    ).map(tuple),
+    token_suppress=st.lists(st.builds(TokenSuppress, st.integers(0, 7), WINDOWS)).map(tuple),
+    text_suppress=st.lists(st.builds(TextSuppress, TEXTS, st.just(False), WINDOWS), max_size=2).map(
+        tuple
+    ),
+)
+
+
+def make_processor() -> Any:
+    """Make the adapter as vLLM's V1 loader does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(v1, "load_vocabulary", lambda model_config: VOCABULARY)
+        config = SimpleNamespace(
+            model_config=None, scheduler_config=SimpleNamespace(max_num_seqs=ROWS)
+        )
+        return ControlProcessor(config, torch.device("cpu"), False)
+
+
+def naive_row(program: Program | None, output: list[int], logits: np.ndarray[Any, Any]) -> Any:
+    """Return the controlled row of one request."""
+    row = logits.astype(np.float64)
+    if program is None:
+        return row
+    at, text = len(output), b"".join(VOCABULARY.text_bytes(token) for token in output)
+    for bias in program.token_bias:
+        row[bias.token_id] += bias.add * bias.when.covers(at)
+    for phrase in program.text_bias:
+        if phrase.when.covers(at):
+            row[set_of(text, {"text": phrase.text}, VOCABULARY, bias=True)] += phrase.add
+    for token in program.token_suppress:
+        if token.when.covers(at):
+            row[token.token_id] = -np.inf
+    for banned in program.text_suppress:
+        if banned.when.covers(at):
+            row[set_of(text, {"text": banned.text}, VOCABULARY, bias=False)] = -np.inf
+    return row
+
+
+class Batch(RuleBasedStateMachine):
+    """V1's persistent batch, and beside it what each row should be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.processor = make_processor()
+        self.rows: list[tuple[Program | None, list[int]]] = []
+        self.preempted: list[tuple[Program | None, list[int]]] = []
+
+    def _update(self, **changes: Any) -> None:
+        update = {"removed": [], "added": [], "moved": [], **changes}
+        self.processor.update_state(BatchUpdate(batch_size=len(self.rows), **update))
+
+    def _added(self, program: Program | None, output: list[int]) -> Any:
+        wire = {"sensefield": {"program": program.to_wire()}} if program else None
+        params = SimpleNamespace(extra_args=wire, logprob_token_ids=None, num_logprobs=None)
+        return (len(self.rows), params, [], output)
+
+    @precondition(lambda self: len(self.rows) < ROWS)
+    @rule(program=st.none() | PROGRAMS)
+    def add(self, program: Program | None) -> None:
+        output: list[int] = []
+        added = self._added(program, output)
+        self.rows.append((program, output))
+        self._update(added=[added])
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data(), preempt=st.booleans())
+    def remove(self, data: st.DataObject, preempt: bool) -> None:
+        """Remove a row; as vLLM condenses, the last row takes its place."""
+        row = data.draw(st.integers(0, len(self.rows) - 1))
+        last = len(self.rows) - 1
+        gone = self.rows[row]
+        self.rows[row] = self.rows[last]
+        self.rows.pop()
+        moved = [(last, row, MoveDirectionality.UNIDIRECTIONAL)] if row != last else []
+        self._update(removed=[row], moved=moved)
+        if preempt:
+            self.preempted.append(gone)
+
+    @precondition(lambda self: self.preempted and len(self.rows) < ROWS)
+    @rule()
+    def resume(self) -> None:
+        program, output = self.preempted.pop()
+        added = self._added(program, output)
+        self.rows.append((program, output))
+        self._update(added=[added])
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data(), program=st.none() | PROGRAMS)
+    def replace(self, data: st.DataObject, program: Program | None) -> None:
+        """A new request takes the row of one that ended in the same step."""
+        row = data.draw(st.integers(0, len(self.rows) - 1))
+        output: list[int] = []
+        _, params, prompt, _ = self._added(program, output)
+        self.rows[row] = (program, output)
+        self._update(added=[(row, params, prompt, output)])
+
+    @precondition(lambda self: len(self.rows) > 1)
+    @rule(data=st.data())
+    def swap(self, data: st.DataObject) -> None:
+        one, other = data.draw(
+            st.lists(st.integers(0, len(self.rows) - 1), min_size=2, max_size=2, unique=True)
+        )
+        self.rows[one], self.rows[other] = self.rows[other], self.rows[one]
+        self._update(moved=[(one, other, MoveDirectionality.SWAP)])
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data())
+    def generate(self, data: st.DataObject) -> None:
+        """A step: every row gets a token."""
+        for _, output in self.rows:
+            output.append(data.draw(st.integers(0, len(VOCABULARY) - 1)))
+        self.processor.update_state(None)
+
+    @invariant()
+    def rows_are_as_they_should_be(self) -> None:
+        if not self.rows:
+            return
+        logits = torch.arange(len(self.rows) * 8, dtype=torch.float32).reshape(-1, 8) / 7
+        wanted = np.stack(
+            [
+                naive_row(program, output, row)
+                for (program, output), row in zip(self.rows, logits.numpy(), strict=True)
+            ]
+        )
+        alone = logits[-1:].clone()
+        got = self.processor.apply(logits)
+        np.testing.assert_allclose(got.numpy(), wanted, atol=1e-5)
+        last = len(self.rows) - 1
+        self.processor.run_programs(alone, [last])
+        np.testing.assert_array_equal(alone[0].numpy(), got[last].numpy())
+
+
+Batch.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestBatch = Batch.TestCase
+
+
+def test_a_row_without_any_token_left_is_not_alive() -> None:
+    processor = make_processor()
+    program = Program(token_suppress=tuple(TokenSuppress(token) for token in range(8)))
+    params = SimpleNamespace(
+        extra_args={"sensefield": {"program": program.to_wire()}},
+        logprob_token_ids=None,
+        num_logprobs=None,
+    )
+    plain = SimpleNamespace(extra_args=None, logprob_token_ids=None, num_logprobs=None)
+    added: Any = [(0, params, [], []), (1, plain, [], [])]
+    processor.update_state(BatchUpdate(2, removed=[], added=added, moved=[]))
+    processor.apply(torch.zeros(2, 8))
+    assert processor.alive([0, 1]).tolist() == [0.0, 1.0]
+
+
+def test_a_vector_that_is_not_here_ends_its_request_only() -> None:
+    processor = make_processor()
+    wire = {"steer": [{"vector": "absent", "strength": 1.0}]}
+    params = SimpleNamespace(
+        extra_args={"sensefield": {"program": wire}}, logprob_token_ids=None, num_logprobs=None
+    )
+    plain = SimpleNamespace(extra_args=None, logprob_token_ids=None, num_logprobs=None)
+    added: Any = [(0, params, [], []), (1, plain, [], [])]
+    processor.update_state(BatchUpdate(2, removed=[], added=added, moved=[]))
+    processor.apply(torch.zeros(2, 8))
+    assert processor.alive([0, 1]).tolist() == [0.0, 1.0]

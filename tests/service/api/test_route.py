@@ -1,0 +1,187 @@
+"""Refusals as OpenAI error objects, and how much of a client's input they repeat."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict
+
+from service.api.route import SensefieldRoute, error_response, from_validation, json_path
+from service.errors import (
+    BadRequestError,
+    NotFoundError,
+    RequestError,
+    SaturatedError,
+    TooLargeError,
+    UnsupportedMediaError,
+)
+
+
+class Inner(BaseModel):
+    """Numbers, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    numbers: list[int]
+
+
+class Body(BaseModel):
+    """A body."""
+
+    inner: Inner
+
+
+def app_raising(error: Exception | None = None) -> httpx.AsyncClient:
+    """Return a client of an app whose one route takes a Body and raises."""
+    router = APIRouter(route_class=SensefieldRoute)
+
+    @router.post("/")
+    async def answer(body: Body) -> dict[str, Any]:
+        if error is not None:
+            raise error
+        return body.model_dump()
+
+    app = FastAPI()
+    app.include_router(router)
+    transport = httpx.ASGITransport(app)
+    return httpx.AsyncClient(transport=transport, base_url="http://test")
+
+
+GOOD = {"inner": {"numbers": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        (("body", "logit_control", "bias", 3, "add"), "logit_control.bias[3].add"),
+        (("body", 0, 1), "[0][1]"),
+        (("body",), "body"),
+        ((), "body"),
+        (("query", "k"), "query.k"),
+        (("inner", "body"), "inner.body"),
+    ],
+)
+def test_paths_are_written_as_json_paths(location: tuple[str | int, ...], path: str) -> None:
+    assert json_path(location) == path
+
+
+async def test_a_good_request_passes() -> None:
+    async with app_raising() as client:
+        answer = await client.post("/", json=GOOD)
+    assert (answer.status_code, answer.json()) == (200, GOOD)
+
+
+async def test_validation_is_a_400_with_param_and_message() -> None:
+    async with app_raising() as client:
+        answer = await client.post("/", json={"inner": {"numbers": [1, "two", 3], "more": 1}})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    assert error["code"] is None
+    assert error["param"] == "inner.numbers[1]"
+    assert "inner.numbers[1]: Input should be a valid integer (got 'two')" in error["message"]
+    assert "inner.more: " in error["message"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"text"', b"null", b"3"])
+async def test_a_body_of_another_shape_is_a_400(content: bytes) -> None:
+    async with app_raising() as client:
+        headers = {"content-type": "application/json"}
+        answer = await client.post("/", content=content, headers=headers)
+    assert answer.status_code == 400
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert answer.json()["error"]["param"] == "body"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BadRequestError("why", "field", "code"),
+        NotFoundError("why", "model", "model_not_found"),
+        TooLargeError("why", "body"),
+        SaturatedError("why", "distribution", "distribution_budget_exhausted"),
+    ],
+)
+async def test_an_error_of_our_tree_is_answered_as_it_says(error: RequestError) -> None:
+    async with app_raising(error) as client:
+        answer = await client.post("/", json=GOOD)
+    assert answer.status_code == error.status
+    assert answer.json() == error.to_body()
+    retry_after = None if error.retry_after is None else str(error.retry_after)
+    assert answer.headers.get("retry-after") == retry_after
+
+
+async def test_validation_within_the_route_is_a_400_too() -> None:
+    missing = {"type": "missing", "loc": ("body", "prompt"), "msg": "Field required", "input": {}}
+    async with app_raising(RequestValidationError([missing])) as client:
+        answer = await client.post("/", json=GOOD)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "prompt"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b'{"inner": 1' + b"0" * 5000 + b"}", b'{"inner": "\xff"}'],
+    ids=["deep", "a number of 5000 digits", "not UTF-8"],
+)
+async def test_a_body_that_the_json_parser_gives_up_on_is_a_400(content: bytes) -> None:
+    async with app_raising() as client:
+        headers = {"content-type": "application/json"}
+        answer = await client.post("/", content=content, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "body"
+    assert len(answer.json()["error"]["message"]) < 300
+
+
+async def test_an_error_nobody_expected_is_not_hidden() -> None:
+    async with app_raising(RuntimeError("a bug")) as client:
+        with pytest.raises(RuntimeError, match="a bug"):
+            await client.post("/", json=GOOD)
+
+
+def test_the_wrong_media_type_is_a_415() -> None:
+    answer = from_validation(["Unsupported Media Type: Only 'application/json' is allowed"])
+    assert isinstance(answer, UnsupportedMediaError)
+    assert error_response(answer).status_code == 415
+
+
+def wrong(location: tuple[str | int, ...], value: object) -> dict[str, Any]:
+    return {"type": "x", "loc": location, "msg": "Input should be an integer", "input": value}
+
+
+@pytest.mark.parametrize(("count", "told"), [(1, 1), (10, 10), (11, 10), (5000, 10)])
+def test_at_most_ten_errors_are_told(count: int, told: int) -> None:
+    errors = [wrong(("body", "numbers", at), "x") for at in range(count)]
+    answer = from_validation(errors)
+    assert answer.message.count("Input should be") == told
+    assert answer.param == "numbers[0]"
+    assert (f"and {count - 10} more" in answer.message) is (count > 10)
+
+
+@given(st.text() | st.integers() | st.floats() | st.lists(st.text()) | st.none())
+def test_any_value_can_be_told_of(value: object) -> None:
+    answer = from_validation([wrong(("body", "field"), value)])
+    assert answer.param == "field"
+    assert error_response(answer).status_code == 400
+
+
+def test_a_long_value_is_cut() -> None:
+    answer = from_validation([wrong(("body", "field"), "x" * 100_000)])
+    assert "x" * 100 in answer.message
+    assert "x" * 201 not in answer.message
+
+
+def test_a_long_name_of_an_unknown_field_is_cut() -> None:
+    answer = from_validation([wrong(("body", "k" * 100_000), 1)])
+    assert len(answer.message) < 1000
+    assert len(answer.param or "") < 1000
+
+
+def test_one_answer_echoes_no_more_than_200_characters_in_all() -> None:
+    answer = from_validation([wrong(("body", at), "x" * 1000) for at in range(10)])
+    assert answer.message.count("x") <= 200 + 1

@@ -1,0 +1,54 @@
+"""A step's rows: each request gets its own, whatever width its neighbours have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from service.engine.rows import RowGroup, StepRows
+
+
+def group(rows: list[int], width: int, mark: int) -> RowGroup:
+    """Rows whose every value is ``mark`` plus their place in the group."""
+    places = mark + torch.arange(len(rows))
+    return RowGroup(
+        rows,
+        places[:, None, None].expand(-1, 2, width).int().contiguous(),
+        places[:, None, None].expand(-1, 2, width).float().contiguous(),
+        places[:, None].expand(-1, 8).float().contiguous(),
+    )
+
+
+@pytest.fixture
+def step() -> StepRows:
+    return StepRows([group([4, 0], 3, 10), group([1], 1000, 20), group([2, 3, 5], 0, 30)])
+
+
+@pytest.mark.parametrize(
+    ("row", "width", "mark"), [(4, 3, 10), (0, 3, 11), (1, 1000, 20), (2, 0, 30), (5, 0, 32)]
+)
+def test_a_request_gets_its_rows(step: StepRows, row: int, width: int, mark: int) -> None:
+    token_ids, logprobs, statistics, _ = step.to_cpu_nonblocking().tolists().slice_request(row, 1)
+    assert token_ids.shape == logprobs.shape == (1, 2, width)
+    assert (token_ids == mark).all()
+    assert (logprobs == mark).all()
+    assert statistics.tolist() == [[mark] * 8]
+
+
+def test_rows_come_as_numpy_of_their_own_types(step: StepRows) -> None:
+    step.groups[0].logprobs = step.groups[0].logprobs.half()
+    rows = step.tolists()
+    assert rows.slice_request(4, 1).logprobs.dtype == np.float16
+    assert rows.slice_request(1, 1).logprobs.dtype == np.float32
+    assert rows.slice_request(1, 1).logprob_token_ids.dtype == np.int32
+
+
+def test_a_request_that_keeps_nothing_has_no_rows(step: StepRows) -> None:
+    with pytest.raises(KeyError):
+        step.tolists().slice_request(9, 1)
+
+
+def test_several_positions_of_one_request_lie_together() -> None:
+    rows = StepRows([group([3, 4, 5], 2, 1)]).tolists()
+    assert rows.slice_request(3, 3).sampled_token_ranks[:, 0].tolist() == [1.0, 2.0, 3.0]

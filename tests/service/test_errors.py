@@ -1,0 +1,81 @@
+"""The error tree: statuses, the OpenAI object, and how much of a client's input is repeated."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import (
+    MAX_ECHO,
+    BadRequestError,
+    ConflictError,
+    ExhaustedError,
+    NotFoundError,
+    RequestError,
+    SaturatedError,
+    SensefieldError,
+    StartupError,
+    StoreFullError,
+    TooLargeError,
+    UnsupportedMediaError,
+    echo,
+)
+
+STATUSES = {
+    BadRequestError: 400,
+    NotFoundError: 404,
+    ConflictError: 409,
+    TooLargeError: 413,
+    UnsupportedMediaError: 415,
+    SaturatedError: 503,
+    StoreFullError: 507,
+}
+
+
+@pytest.mark.parametrize(("kind", "status"), STATUSES.items())
+def test_each_refusal_has_its_status_and_the_openai_object(
+    kind: type[RequestError], status: int
+) -> None:
+    error = kind("why", "logit_control.bias[3].add", "some_code")
+    assert error.status == status
+    assert isinstance(error, SensefieldError)
+    assert str(error) == "why"
+    assert error.to_body() == {
+        "error": {
+            "message": "why",
+            "type": error.type,
+            "param": "logit_control.bias[3].add",
+            "code": "some_code",
+        }
+    }
+
+
+def test_param_and_code_are_null_where_there_are_none() -> None:
+    body = json.loads(json.dumps(BadRequestError("why").to_body()))
+    assert body["error"]["param"] is None
+    assert body["error"]["code"] is None
+
+
+def test_only_saturation_asks_to_come_back() -> None:
+    assert [kind for kind in STATUSES if kind.retry_after] == [SaturatedError]
+
+
+def test_every_refusal_is_listed_here() -> None:
+    assert set(RequestError.__subclasses__()) == set(STATUSES)
+    assert not issubclass(StartupError, RequestError)
+    assert not issubclass(ExhaustedError, RequestError)
+
+
+@given(st.text(max_size=400) | st.integers() | st.binary(max_size=400) | st.lists(st.text()))
+def test_no_more_than_200_characters_are_echoed(value: object) -> None:
+    shown = echo(value)
+    assert len(shown) <= MAX_ECHO == 200
+    if len(repr(value)) <= MAX_ECHO:
+        assert shown == repr(value)
+    else:
+        assert shown.endswith("…")
+        assert repr(value).startswith(shown[:-1])
+    shown.encode()  # a lone surrogate in it would break the answer

@@ -1,0 +1,245 @@
+"""Plans: what is checked, what rows are kept, what memory is claimed and given back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from logit_processors.controls import WIRE_KEY, Program
+from logit_processors.row_spec import DENSE, RowSpec
+from service.errors import BadRequestError, NotFoundError, SaturatedError
+from service.limits import Budget
+from service.plan import Asked, Planner, request_bytes, row_spec
+from service.schemas.control import LogitControl
+from service.schemas.distribution import DistributionRequest
+from service.settings import Settings
+from service.vectors.registry import VectorRegistry
+from service.vectors.store import VectorStore
+from tests.unit_support import FakeEngine, safetensors
+
+VOCAB, WIDTH = 90, 96  # a model may pad its logits
+NOTHING = Asked(None, None, None, None, False, 1, False, False)
+SUPPRESS: dict[str, Any] = {"suppress": [{"token_id": 3}]}
+BIAS: dict[str, Any] = {"bias": [{"token_id": 3, "add": 1.0}]}
+STEER: dict[str, Any] = {"steer": [{"vector": "calm", "strength": 1.0}]}
+
+
+def asked(
+    control: dict[str, Any] | None = None,
+    distribution: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Asked:
+    return replace(
+        NOTHING,
+        control=None if control is None else LogitControl.model_validate(control),
+        distribution=(
+            None if distribution is None else DistributionRequest.model_validate(distribution)
+        ),
+        **fields,
+    )
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+@pytest.fixture
+def planner(tmp_path: Path, engine: FakeEngine) -> Planner:
+    settings = Settings(vectors_dir=tmp_path, max_top_logprobs=None)
+    vectors = VectorRegistry(VectorStore(tmp_path), engine, 4, 9)
+    return Planner(settings, vectors, VOCAB, WIDTH, Budget(10_000, 15_000))
+
+
+@pytest.fixture
+def params() -> SimpleNamespace:
+    """The part of vLLM's SamplingParams that a plan touches."""
+    return SimpleNamespace(logprobs=None, extra_args=None)
+
+
+def test_asking_for_nothing_changes_nothing(planner: Planner, params: SimpleNamespace) -> None:
+    plan = planner.plan(NOTHING)
+    plan.apply_to(params, 100)
+    assert (plan.program, plan.spec, list(plan.kinds)) == (None, None, [])
+    assert (params.logprobs, params.extra_args) == (None, None)
+    assert planner.budget.promised_bytes == 0
+    plan.close()
+
+
+def test_program_and_rows_travel_with_the_request(
+    planner: Planner, params: SimpleNamespace
+) -> None:
+    params.extra_args = {"theirs": 1}
+    plan = planner.plan(asked(BIAS, {"top_k": 5}, logit_bias={"4": -1.0}))
+    plan.apply_to(params, 10)
+    assert params.extra_args["theirs"] == 1
+    wire = params.extra_args[WIRE_KEY]
+    assert Program.from_wire(wire["program"]) == plan.program
+    assert RowSpec.from_wire(wire["rows"]) == plan.spec == RowSpec(5, controlled=True)
+    assert params.logprobs == 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        (asked(), None),
+        (asked(BIAS), None),
+        (asked(SUPPRESS), RowSpec()),
+        (asked({"suppress": [{"text": "a"}]}), RowSpec()),
+        (asked(None, {}), RowSpec(20, controlled=True)),
+        (asked(None, {"stages": ["base"]}), RowSpec(20, base=True)),
+        (asked(None, {"stages": ["controlled", "base"]}), RowSpec(20, True, True)),
+        (asked(None, {"top_k": "all"}), RowSpec(DENSE, controlled=True)),
+        (asked(None, {"dtype": "float16"}), RowSpec(20, controlled=True, half=True)),
+        (asked(logprobs=0), RowSpec(0, base=True)),
+        (asked(logprobs=5), RowSpec(5, base=True)),
+        (asked(logprobs=-1), RowSpec(DENSE, base=True)),
+        (asked(None, {"top_k": 3}, logprobs=5), RowSpec(5, True, True)),
+        (asked(None, {"top_k": 30}, logprobs=5), RowSpec(30, True, True)),
+        (asked(None, {"top_k": 3}, logprobs=-1), RowSpec(DENSE, True, True)),
+        (asked(None, {"top_k": "all"}, logprobs=5), RowSpec(DENSE, True, True)),
+        # OpenAI's logprobs are served from the same rows and stay exact.
+        (asked(None, {"dtype": "float16"}, logprobs=5), RowSpec(20, True, True)),
+        (asked(SUPPRESS, beam_search=True), None),
+        (asked(SUPPRESS, scored_token_ids=True), None),
+    ],
+)
+def test_rows_hold_all_that_was_asked(
+    request_: Asked, expected: RowSpec | None, planner: Planner
+) -> None:
+    program = None if request_.beam_search else planner.plan(request_).program
+    assert row_spec(request_, program) == expected
+
+
+@pytest.mark.parametrize(
+    ("request_", "param", "words"),
+    [
+        (asked({"bias": [{"token_id": VOCAB, "add": 1.0}]}), "logit_control.bias[0].token_id",
+         ["90", "0 to 89"]),
+        (asked(logit_bias={"x": 1.0}), "logit_bias['x']", ["0 to 89"]),
+        (asked(None, {"top_k": 97}), "distribution.top_k", ["97", "1 to 96", "all"]),
+        (asked(logprobs=51), "top_logprobs", ["51", "up to 50"]),
+        (asked(logprobs=-1), "top_logprobs", ["-1", "up to 50"]),
+        (asked(BIAS, beam_search=True), "use_beam_search", ["logit_control"]),
+        (asked(None, {}, beam_search=True), "use_beam_search", ["distribution"]),
+        (asked(logit_bias={"1": 1.0}, beam_search=True), "use_beam_search", ["logit_bias"]),
+        (asked(None, {}, scored_token_ids=True), "logprob_token_ids", ["distribution"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(
+    request_: Asked, param: str, words: list[str], planner: Planner
+) -> None:
+    planner.settings = Settings(max_top_logprobs=50)
+    with pytest.raises(BadRequestError) as caught:
+        planner.plan(request_)
+    assert caught.value.param == param
+    assert all(word in caught.value.message for word in words), caught.value.message
+
+
+@pytest.mark.parametrize(("cap", "most"), [(None, WIDTH), (50, 50), (1000, WIDTH), (0, 0)])
+def test_the_cap_on_alternatives(cap: int | None, most: int, planner: Planner) -> None:
+    planner.settings = Settings(max_top_logprobs=cap)
+    planner.plan(asked(logprobs=most))
+    with pytest.raises(BadRequestError):
+        planner.plan(asked(logprobs=most + 1))
+    if most == WIDTH:
+        planner.plan(asked(logprobs=-1))
+
+
+def test_a_huge_top_k_is_echoed_in_part(planner: Planner) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        planner.plan(asked(None, {"top_k": 10**3000}))
+    assert len(caught.value.message) < 500
+
+
+def test_an_unknown_vector_is_named_at_its_path(planner: Planner) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        planner.plan(asked(STEER))
+    assert "calm" in caught.value.message
+    assert caught.value.code == "vector_not_found"
+    assert caught.value.param == "logit_control.steer[0].vector"
+
+
+async def test_a_running_request_keeps_its_vector(planner: Planner, engine: FakeEngine) -> None:
+    await planner.vectors.put("calm", safetensors(direction=[1, 2, 3, 4]))
+    plan = planner.plan(asked(STEER))
+    assert plan.program is not None
+    (sha256,) = {entry.vector for entry in plan.program.steer}
+    await planner.vectors.delete("calm")
+    assert engine.resident == {sha256}
+    plan.close()
+    await planner.vectors.put("other", safetensors(direction=[4, 3, 2, 1]))
+    assert sha256 not in engine.resident
+
+
+def test_kinds_of_control(planner: Planner) -> None:
+    control = {
+        "bias": [{"token_id": 1, "add": 1.0}, {"text": "a", "add": 1.0}],
+        "suppress": [{"token_id": 2}, {"text": "b"}],
+    }
+    assert list(planner.plan(asked(control)).kinds) == [
+        "token_bias",
+        "text_bias",
+        "token_suppress",
+        "text_suppress",
+    ]
+    assert list(planner.plan(asked(logit_bias={"1": 1.0})).kinds) == ["token_bias"]
+
+
+def test_memory_is_claimed_for_every_token_and_choice_and_given_back(
+    planner: Planner, params: SimpleNamespace
+) -> None:
+    request = asked(None, {"top_k": 10}, stream=True, choices=2)
+    plan = planner.plan(request)
+    plan.apply_to(params, 50)
+    # 10 entries of a float32 and an int32.
+    assert planner.budget.promised_bytes == 10 * 8 * 50 * 2
+    plan.close()
+    plan.close()
+    assert planner.budget.promised_bytes == 0
+
+
+def test_a_request_that_does_not_fit_is_refused(planner: Planner, params: SimpleNamespace) -> None:
+    request = asked(None, {"top_k": 10}, stream=True)
+    with pytest.raises(BadRequestError) as caught:
+        planner.plan(request).apply_to(params, 126)
+    assert caught.value.param == "distribution"
+    running = planner.plan(request)
+    running.apply_to(params, 120)
+    with pytest.raises(SaturatedError):
+        planner.plan(request).apply_to(params, 120)
+    running.close()
+    planner.plan(request).apply_to(params, 120)
+
+
+def test_rows_that_only_tell_whether_a_token_is_left_cost_nothing(
+    planner: Planner, params: SimpleNamespace
+) -> None:
+    planner.plan(asked(SUPPRESS)).apply_to(params, 10**9)
+    assert params.extra_args[WIRE_KEY]["rows"] == RowSpec().to_wire()
+    assert planner.budget.promised_bytes == 0
+
+
+def test_more_of_anything_never_takes_less_memory() -> None:
+    def size(distribution: dict[str, Any], tokens: int = 10, **fields: Any) -> int:
+        request = asked(None, distribution, **fields)
+        spec = row_spec(request, None)
+        assert spec is not None
+        return request_bytes(request, spec, WIDTH, tokens)
+
+    base = size({"top_k": 10})
+    assert base > 0
+    assert size({"top_k": 11}) > base
+    assert size({"top_k": 10, "stages": ["base", "controlled"]}) == 2 * base
+    assert size({"top_k": 10}, tokens=20) == 2 * base
+    assert size({"top_k": 10}, choices=3) == 3 * base
+    assert size({"top_k": 10}, stream=True) < base
+    assert size({"top_k": 10, "encoding": "json"}) > base
+    assert size({"top_k": 10, "dtype": "float16"}) < base
+    assert size({"top_k": 10}, logprobs=5) > base
+    assert size({"top_k": 10}, logprobs=-1) > size({"top_k": 10}, logprobs=5)
+    assert size({"top_k": "all", "dtype": "float16"}, stream=True) == 10 * WIDTH * 2

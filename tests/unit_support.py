@@ -1,0 +1,131 @@
+"""What several unit tests share: small vocabularies, programs run without an engine, fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from logit_processors.controls import Program
+from logit_processors.directions import Directions
+from logit_processors.host_text import HostText, TextStates
+from logit_processors.patterns import TokenSets
+from logit_processors.row_spec import STATISTICS, TokenRow
+from logit_processors.slots import Slots
+from logit_processors.vocabulary import Vocabulary
+
+CPU = torch.device("cpu")
+INF = float("inf")
+FOUR = Vocabulary([b"a", b"b", b"ab", b" "])
+"""Four tokens, so that a distribution can be worked out by hand."""
+
+
+def run_programs(
+    programs: Sequence[Program | None],
+    logits: torch.Tensor,
+    outputs: Sequence[Sequence[int]] | None = None,
+    vocabulary: Vocabulary = FOUR,
+    directions: Directions | None = None,
+) -> torch.Tensor:
+    """Apply one program a row to a copy of ``[rows, vocab]`` logits, as the V1 adapter does."""
+    outputs = outputs if outputs is not None else [[]] * len(programs)
+    slots = Slots(len(programs), CPU, directions or Directions())
+    states = []
+    for row, program in enumerate(programs):
+        slots.set(row, program)
+        if program is not None and (program.text_bias or program.text_suppress):
+            text = TextStates(program, outputs[row])
+            text.advance(vocabulary)
+            states.append((row, text))
+    return apply_slots(
+        slots,
+        logits.clone(),
+        np.arange(len(programs)),
+        [len(output) for output in outputs],
+        HostText(states, TokenSets(vocabulary, torch.from_numpy)),
+    )
+
+
+def apply_slots(
+    slots: Slots,
+    logits: torch.Tensor,
+    rows: NDArray[np.int64],
+    positions: Sequence[int],
+    text: HostText | None = None,
+) -> torch.Tensor:
+    """Apply the programs of the slots ``rows`` to as many rows of logits, in place."""
+    return slots.apply(
+        logits,
+        rows,
+        torch.from_numpy(rows),
+        torch.tensor(positions),
+        text or HostText([], None),
+        torch.from_numpy,
+    )
+
+
+def same(left: torch.Tensor, right: torch.Tensor) -> bool:
+    """Say whether two tensors hold the very same numbers."""
+    return left.shape == right.shape and bool((left == right).all())
+
+
+@dataclass
+class FakeEngine:
+    """Answers collective_rpc as a worker that holds vectors would, and records the calls."""
+
+    hidden_size: int = 4
+    resident: set[str] = field(default_factory=set)
+    calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+    refuse_with: Exception | None = None
+
+    async def collective_rpc(self, method: str, timeout: None, args: tuple[Any, ...]) -> list[Any]:
+        """Record the call and do what it asks."""
+        assert timeout is None
+        self.calls.append((method, args))
+        if self.refuse_with is not None:
+            raise self.refuse_with
+        if method == "sensefield_put_vector":
+            self.resident.add(args[0])
+        elif method == "sensefield_drop_vector":
+            self.resident.remove(args[0])
+        elif method == "sensefield_token_direction":
+            return [np.arange(1, 1 + self.hidden_size, dtype=np.float32).tobytes()]
+        elif method == "sensefield_nearest":
+            if args[0] not in self.resident:
+                return [None]
+            return [{"raised_ids": [1], "raised": [2.0], "lowered_ids": [3], "lowered": [-2.0]}]
+        return [None]
+
+    def methods(self) -> list[str]:
+        """Return the names of the calls, without their common prefix."""
+        return [method.removeprefix("sensefield_") for method, _ in self.calls]
+
+
+def safetensors(**tensors: Sequence[float] | NDArray[Any]) -> bytes:
+    """Return a safetensors file of float32 tensors; ``layer_3`` is named ``layer.3``."""
+    arrays = {
+        name.replace("_", "."): (
+            value if isinstance(value, np.ndarray) else np.array(value, np.float32)
+        )
+        for name, value in tensors.items()
+    }
+    return save(arrays)
+
+
+def token_row(
+    logprobs: Sequence[Sequence[float]],
+    token_ids: Sequence[Sequence[int]] | None = None,
+    dtype: type[np.floating[Any]] = np.float32,
+    **statistics: float,
+) -> TokenRow:
+    """Return a kept row: one list a stage; without ``token_ids`` a dense one."""
+    values = np.array([statistics.get(name, 0.0) for name in STATISTICS], np.float32)
+    ids = np.zeros((len(logprobs), 0), np.int32)
+    if token_ids is not None:
+        ids = np.array(token_ids, np.int32)
+    return TokenRow(ids, np.array(logprobs, dtype), values)
