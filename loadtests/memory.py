@@ -19,6 +19,8 @@ STREAMS = 20
 STREAM_TOKENS = 200
 SHORT_REQUESTS = 2000
 SHOWN_EVERY = 250
+REPEATED_AFTER = 200
+"""Fewer than are shown at once: what the server may remember of a text, it does from then on."""
 _SHORT_TOKENS = 4
 _SHORT_CONCURRENCY = 16
 _LEAVE_EVERY = 9
@@ -88,7 +90,8 @@ async def _send(client: Client, server: Server, numbers: Iterator[int]) -> None:
 
 
 def short_request(number: int) -> Request:
-    """Return one of the kinds in turn, with texts that never came before."""
+    """Return one of the kinds in turn, with a text that comes again after 200 requests."""
+    number %= REPEATED_AFTER
     topic = f"{TOPICS[number % len(TOPICS)]} {number}"
     pattern = {"text": f" {topic}"}
     kinds: tuple[Callable[[], Request], ...] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loadtests.memory import STREAM_TOKENS, STREAMS
+from loadtests.memory import REPEATED_AFTER, STREAM_TOKENS, STREAMS
 from loadtests.report import machine_line, markdown_table
 
 
@@ -26,7 +26,8 @@ def memory_markdown(
         f"{_mib(streams['promised_bytes'])} MiB were promised to them, and the server grew by "
         f"{_mib(growth)} MiB:\n\n"
         f"{_table(moments)}\n"
-        f"Short requests of all kinds, one in nine left by its client midway:\n\n"
+        f"Short requests of {REPEATED_AFTER} kinds in turn, one in nine left by its client "
+        f"midway:\n\n"
         f"{_table(after)}\n"
         f"`{settings['command']}`\n"
     )

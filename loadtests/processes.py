@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+_TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -20,6 +21,18 @@ def living(group: int) -> list[int]:
         if int(process_group) == group and state not in "ZX":
             found.append(int(stat.parent.name))
     return found
+
+
+def cpu_seconds(group: int) -> float:
+    """Return the processor time that a group's living processes have used."""
+    used = 0
+    for process in living(group):
+        try:
+            fields = (Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it ended while we looked
+            continue
+        used += int(fields[11]) + int(fields[12])  # user and system, in ticks
+    return used / _TICKS
 
 
 def resident_bytes(group: int) -> dict[str, int]:

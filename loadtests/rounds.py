@@ -80,9 +80,16 @@ def ratios(rounds: list[Round]) -> list[float]:
 
 
 async def _round(client: Client, servers: Mapping[str, Server], pair: Pair) -> Round:
-    feature = await client.run(servers[pair.feature.server].url, pair.feature.requests)
-    baseline = await client.run(servers[pair.baseline.server].url, pair.baseline.requests)
-    return Round(feature, baseline)
+    return Round(
+        await _run(client, servers, pair.feature), await _run(client, servers, pair.baseline)
+    )
+
+
+async def _run(client: Client, servers: Mapping[str, Server], load: Load) -> Run:
+    """Run one load once all servers are idle: the two share the machine."""
+    for server in servers.values():
+        await server.settled()
+    return await client.run(servers[load.server].url, load.requests)
 
 
 async def _warm_up(client: Client, servers: Mapping[str, Server], pair: Pair) -> Round:

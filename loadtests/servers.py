@@ -15,7 +15,7 @@ from pathlib import Path
 
 import aiohttp
 
-from loadtests.processes import living
+from loadtests.processes import cpu_seconds, living
 
 ROOT = Path(__file__).parents[1]
 SCRATCH = ROOT / ".bench"
@@ -25,7 +25,11 @@ STOCK = "stock"
 MODEL_NAME = "bench"
 START_SECONDS = 600
 STOP_SECONDS = 40
+SETTLE_SECONDS = 60
 _POLL_SECONDS = 0.1
+_LOOK_SECONDS = 0.5
+_IDLE_SHARE = 0.1
+"""Of one core, over a look; ticks are 10 ms."""
 
 _COMMANDS = {
     SENSEFIELD: ("service.cli", "serve"),
@@ -88,6 +92,21 @@ class Server:
                         return
             await asyncio.sleep(_POLL_SECONDS)
         raise ServerError(f"the {self.name} server was not ready after {START_SECONDS} s")
+
+    async def settled(self) -> None:
+        """Wait until it is idle: vLLM's workers spin for a second after their last request.
+
+        Raises:
+            ServerError: it kept working though nobody asked.
+
+        """
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline:
+            before = cpu_seconds(self.group)
+            await asyncio.sleep(_LOOK_SECONDS)
+            if cpu_seconds(self.group) - before <= _IDLE_SHARE * _LOOK_SECONDS:
+                return
+        raise ServerError(f"the {self.name} server was not idle after {SETTLE_SECONDS} s")
 
     def log_tail(self) -> str:
         """Return the last lines that it wrote."""

@@ -7,6 +7,8 @@ vLLM puts the sampled token first and then the most likely ones, and cuts that l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import add
+from typing import cast
 
 import numpy as np
 import orjson
@@ -32,16 +34,21 @@ class TokenTexts:
         """Return the token's text; bytes that are no character show as U+FFFD."""
         return self._bytes(token_id).decode(errors="replace")
 
-    def fragment(self, token_id: int) -> bytes:
-        """Return ``{"token":…,"bytes":[…],"logprob":``, ready for a number and a brace."""
-        fragment = self._fragments[token_id]
-        if fragment is None:
-            data = self._bytes(token_id)
-            text = orjson.dumps(data.decode(errors="replace"))
-            shown = orjson.dumps(list(data))
-            fragment = b'{"token":%s,"bytes":%s,"logprob":' % (text, shown)
-            self._fragments[token_id] = fragment
-        return fragment
+    def fragments(self, token_ids: Sequence[int]) -> list[bytes]:
+        """Return ``{"token":…,"bytes":[…],"logprob":`` of tokens, ready for a number."""
+        known = self._fragments
+        found = [known[token_id] for token_id in token_ids]
+        if None in found:
+            for token_id in token_ids:
+                if known[token_id] is None:
+                    known[token_id] = self._make_fragment(token_id)
+            found = [known[token_id] for token_id in token_ids]
+        return cast(list[bytes], found)
+
+    def _make_fragment(self, token_id: int) -> bytes:
+        data = self._bytes(token_id)
+        text = orjson.dumps(data.decode(errors="replace"))
+        return b'{"token":%s,"bytes":%s,"logprob":' % (text, orjson.dumps(list(data)))
 
     def _bytes(self, token_id: int) -> bytes:
         tokens = self._vocabulary.tokens
@@ -53,8 +60,9 @@ def top_entries(row: TokenRow, sampled: int, count: int) -> tuple[list[int], lis
     token_ids, logprobs = _likeliest(row, count)
     others = token_ids != sampled
     ids = [sampled, *token_ids[others].tolist()]
-    values = [float(row.statistics[_LOGPROB]), *logprobs[others].tolist()]
-    return ids, [max(value, NEVER) for value in values]
+    chosen = row.statistics[_LOGPROB : _LOGPROB + 1]
+    values = np.maximum(np.concatenate((chosen, logprobs[others])), np.float32(NEVER))
+    return ids, values.tolist()
 
 
 def _likeliest(row: TokenRow, count: int) -> tuple[NDArray[np.int32], NDArray[np.floating]]:
@@ -75,9 +83,10 @@ def chat_logprobs(
         ids, values = top_entries(row, token_id, count)
         # One call formats all numbers; a comma cannot be inside one.
         numbers = orjson.dumps(values)[1:-1].split(b",")
-        entries = [texts.fragment(i) + n + b"}" for i, n in zip(ids, numbers, strict=True)]
+        entries = list(map(add, texts.fragments(ids), numbers))
         shown = entries if count == DENSE else entries[:count]
-        content.append(entries[0][:-1] + b',"top_logprobs":[' + b",".join(shown) + b"]}")
+        listed = b"},".join(shown) + b"}" if shown else b""
+        content.append(entries[0] + b',"top_logprobs":[' + listed + b"]}")
     return orjson.Fragment(b'{"content":[' + b",".join(content) + b"]}")
 
 

@@ -13,17 +13,23 @@ from numpy.typing import NDArray
 NEVER = -9999.0
 """What JSON says for a log-probability of -inf, as OpenAI's API does."""
 
+_NAMES = {np.dtype(f"<{code}"): name for code, name in {
+    "f4": b"float32", "f2": b"float16", "i4": b"int32"
+}.items()}  # fmt: skip
+"""The types that answers are made of, little-endian."""
+
 Encoder = Callable[[NDArray[Any]], Any]
 
 
 def to_base64(array: NDArray[Any]) -> orjson.Fragment:
     """Return ``{"dtype", "shape", "data"}`` with the bytes in base64, C order."""
-    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    head = b'{"dtype":"%s","shape":%s,"data":"' % (
-        array.dtype.name.encode(),
-        orjson.dumps(array.shape),
-    )
-    return orjson.Fragment(head + b2a_base64(little.data, newline=False) + b'"}')
+    if array.dtype not in _NAMES or not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    shape = b",".join([b"%d" % size for size in array.shape])
+    # The name of a dtype takes numpy longer than encoding a thousand numbers.
+    name = _NAMES.get(array.dtype) or array.dtype.name.encode()
+    data = b2a_base64(array.data, newline=False)
+    return orjson.Fragment(b'{"dtype":"%s","shape":[%s],"data":"%s"}' % (name, shape, data))
 
 
 def to_lists(array: NDArray[Any]) -> Any:

@@ -54,20 +54,34 @@ def serving(
     folder: Path, flags: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
     """Serve the embedded model in float32 until the context ends."""
+    model = (str(embedded_model_dir()), "--served-model-name", MODEL, "--enforce-eager")
+    flags = (*model, "--dtype", "float32", *flags)
+    with _running(folder, flags, environment or {}) as server:
+        yield server
+
+
+@contextmanager
+def serving_embedded(folder: Path) -> Iterator[Server]:
+    """Serve as `make serve` does, without naming a model."""
+    with _running(folder, (), {}) as server:
+        yield server
+
+
+@contextmanager
+def _running(
+    folder: Path, flags: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[Server]:
     port = free_port()
     command = [
-        str(Path(sys.executable).parent / "sensefield"),
-        *("serve", str(embedded_model_dir()), "--served-model-name", MODEL),
-        *("--port", str(port), "--host", "127.0.0.1", "--enforce-eager"),
-        *("--dtype", "float32", "--vectors-dir", str(folder / "vectors")),
-        *flags,
+        *(str(Path(sys.executable).parent / "sensefield"), "serve", *flags),
+        *("--port", str(port), "--host", "127.0.0.1", "--vectors-dir", str(folder / "vectors")),
     ]
     variables = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1",
-        **(environment or {}),
+        **environment,
     }
     log = folder / "server.log"
     with log.open("wb") as output:

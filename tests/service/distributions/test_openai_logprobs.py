@@ -81,13 +81,13 @@ def test_no_tokens_are_no_entries() -> None:
 
 
 def test_any_bytes_make_json() -> None:
-    assert json.loads(TEXTS.fragment(3) + b"0}") == {
+    assert json.loads(TEXTS.fragments([3])[0] + b"0}") == {
         "token": '"\n', "bytes": [34, 10], "logprob": 0,
     }  # fmt: skip
-    assert TEXTS.fragment(3) is TEXTS.fragment(3)
-    assert json.loads(TEXTS.fragment(4) + b"0}")["token"] == "<end>"
+    assert TEXTS.fragments([3])[0] is TEXTS.fragments([3])[0]
+    assert json.loads(TEXTS.fragments([4])[0] + b"0}")["token"] == "<end>"
     # A logit that pads the vocabulary writes nothing.
-    assert json.loads(TEXTS.fragment(5) + b"0}") == {"token": "", "bytes": [], "logprob": 0}
+    assert json.loads(TEXTS.fragments([5])[0] + b"0}") == {"token": "", "bytes": [], "logprob": 0}
 
 
 def test_numbers_are_those_of_float32() -> None:

@@ -1,0 +1,56 @@
+"""The README's Python examples run as they are pasted, one after another, on the default server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.integration.servers import REPOSITORY, Server, serving_embedded
+
+_BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+README = (REPOSITORY / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server started without naming a model."""
+    with serving_embedded(tmp_path_factory.mktemp("embedded")) as server:
+        yield server
+
+
+def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = _BLOCK.findall(README)
+    assert len(blocks) >= 8
+    names: dict[str, object] = {"__name__": "readme"}
+    printed = []
+    for at, block in enumerate(blocks):
+        source = block.replace("http://localhost:8000", embedded.url)
+        exec(compile(source, f"README block {at}", "exec"), names)
+        printed.append(capsys.readouterr().out)
+    assert all(printed), "every example shows something"
+    plain, biased, suppressed, steered, late, distribution, streamed, metrics = printed
+    assert "whale" in biased
+    assert "whale" not in plain
+    assert "the" not in suppressed.lower()
+    assert "' ocean'" in steered
+    assert "whale" not in late[:20]
+    assert "(24, 1000)" in distribution
+    assert streamed.count("entropy") == 8
+    assert 'kind="text_bias"' in metrics
+    client = names["client"]
+    assert hasattr(client, "close")
+    client.close()
+
+
+def test_the_greeting_can_be_pasted(embedded: Server) -> None:
+    greeting = embedded.log.read_text()
+    found = re.search(r"curl (\S+/v1/chat/completions) .* -d '(.*)'", greeting)
+    assert found is not None
+    answer = httpx.post(
+        found[1], content=found[2], headers={"content-type": "application/json"}, timeout=60
+    )
+    assert answer.is_success, answer.text
+    assert "V1 runner" in greeting
