@@ -32,12 +32,13 @@ def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) 
         printed.append(capsys.readouterr().out)
     assert all(printed), "every example shows something"
     plain, biased, suppressed, steered, late, distribution, streamed, metrics = printed
-    assert "whale" in biased
-    assert "whale" not in plain
+    assert plain.startswith("The sea")
+    assert "ocean" in biased[:12]
     assert "the" not in suppressed.lower()
     assert "' ocean'" in steered
-    assert "whale" not in late[:20]
-    assert "(24, 1000)" in distribution
+    assert late[:10] == plain[:10]
+    assert late != plain
+    assert ", 1000)" in distribution
     assert streamed.count("entropy") == 8
     assert 'kind="text_bias"' in metrics
     client = names["client"]
