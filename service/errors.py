@@ -109,7 +109,7 @@ def error_body(
     return {"error": {"message": message, "type": type_, "param": param, "code": code}}
 
 
-def echo(value: object) -> str:
-    """Return a client's value as an error message may repeat it."""
+def echo(value: object, room: int = MAX_ECHO) -> str:
+    """Return a client's value as an error message may repeat it, in ``room`` characters."""
     text = repr(value)
-    return text if len(text) <= MAX_ECHO else text[: MAX_ECHO - 1] + "…"
+    return text if len(text) <= room else text[: room - 1] + "…"

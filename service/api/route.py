@@ -12,7 +12,13 @@ from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from service.errors import MAX_ECHO, BadRequestError, RequestError, UnsupportedMediaError
+from service.errors import (
+    MAX_ECHO,
+    BadRequestError,
+    RequestError,
+    UnsupportedMediaError,
+    echo,
+)
 from service.metrics import REJECTED
 
 MAX_ERRORS = 10
@@ -98,5 +104,4 @@ def _shown(value: object, room: int) -> str:
     """Return a plain value as the message may repeat it, nothing if there is no room."""
     if isinstance(value, list | dict) or room <= 1:
         return ""
-    text = repr(value)
-    return text if len(text) <= room else text[: room - 1] + "…"
+    return echo(value, room)
