@@ -233,9 +233,9 @@ class Program:
         return sum(len(getattr(self, group)) for group in KINDS)
 
     @property
-    def suppresses(self) -> bool:
-        """Whether a row can run out of tokens under this program."""
-        return bool(self.token_suppress or self.text_suppress)
+    def can_fail(self) -> bool:
+        """Whether a row can run out of tokens, or of a vector or pattern, under this program."""
+        return bool(self.token_suppress or self.text_suppress or self.text_bias or self.steer)
 
     def summed_token_bias(self) -> list[tuple[int, float, Window]]:
         """Return (token id, sum of adds in nats, window) for every token and window named."""

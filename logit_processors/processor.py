@@ -102,7 +102,7 @@ class ControlProcessor(V1LogitsProcessor, V2LogitsProcessor):
 
     @abstractmethod
     def alive(self, rows: Sequence[int]) -> torch.Tensor:
-        """Say which rows had a token left after the last ``apply``: ``[rows]`` float32 0 or 1."""
+        """Say how the last ``apply`` left rows: ``[rows]`` float32 ALIVE, EXHAUSTED or BROKEN."""
 
 
 def load_vocabulary(model_config: Any) -> Vocabulary | None:

@@ -70,6 +70,9 @@ STATISTICS = (
 )
 """Columns of the float32 statistics that every kept row carries; ranks are exact in it."""
 
+ALIVE, EXHAUSTED, BROKEN = 1.0, 0.0, -1.0
+"""Values of ``alive``: the program ran; it left no token; a vector or pattern was not at hand."""
+
 
 class TokenRow(NamedTuple):
     """What was kept of one generated token's row."""

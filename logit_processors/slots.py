@@ -6,7 +6,7 @@ looks up its slot's entries. Nothing here reads a device tensor back to the host
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from logit_processors.controls import Program, Window
 from logit_processors.directions import Directions
 from logit_processors.steer import apply_steer
 from logit_processors.suppress import apply_suppress
+from logit_processors.upload import upload
 
 _NO_END = np.iinfo(np.int32).max
 
@@ -48,9 +49,8 @@ class EntryTable:
         count = len(entries)
         ids, values, windows = zip(*entries, strict=True)
         bounds = [(w.start, _NO_END if w.stop is None else w.stop) for w in windows]
-        self._put(self._ids[slot, :count], ids)
-        self._put(self._values[slot, :count], values)
-        self._put(self._windows[slot, :count], bounds)
+        for table, column in ((self._ids, ids), (self._values, values), (self._windows, bounds)):
+            table[slot, :count] = upload(column, table.device, table.dtype)
 
     def at(
         self, slots: torch.Tensor, positions: torch.Tensor
@@ -63,13 +63,6 @@ class EntryTable:
         at = positions.unsqueeze(1)
         active = (windows[..., 0] <= at) & (at < windows[..., 1])
         return self._ids[slots], self._values[slots], active
-
-    @staticmethod
-    def _put(target: torch.Tensor, values: Sequence[object]) -> None:
-        source = torch.tensor(values, dtype=target.dtype)
-        if target.is_cuda:
-            source = source.pin_memory()
-        target.copy_(source, non_blocking=True)
 
     def _widen(self, count: int) -> None:
         width = 1 << (count - 1).bit_length()
@@ -134,7 +127,6 @@ class Slots:
         slots: torch.Tensor,
         positions: torch.Tensor,
         text: TextControls,
-        upload: Callable[[NDArray[np.int64]], torch.Tensor],
     ) -> torch.Tensor:
         """Run every row's program: bias, steer, suppress, in place.
 
@@ -145,7 +137,6 @@ class Slots:
             slots: the same on the device, int64.
             positions: ``[rows]`` int, tokens generated before the one being chosen.
             text: the text patterns of these rows.
-            upload: brings a small array to the device without waiting for it.
 
         """
         if self._bias.used[host_slots].any():
@@ -155,7 +146,7 @@ class Slots:
         steered = np.flatnonzero(self._steer.used[host_slots])
         if len(steered):
             exact = len(host_slots) == len(logits)
-            rows = upload(steered if exact else np.arange(len(logits)))
+            rows = upload(steered if exact else np.arange(len(logits)), self.device)
             index, strengths, active = self._steer.at(slots[rows], positions[rows])
             apply_steer(logits, rows, self._directions.table, index, strengths * active)
         if self._suppress.used[host_slots].any():

@@ -14,9 +14,10 @@ from logit_processors.directions import DIRECTIONS
 from logit_processors.host_text import HostText, TextStates
 from logit_processors.patterns import TokenSets
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
-from logit_processors.row_spec import PlainLogprobs, RowSpec
+from logit_processors.row_spec import BROKEN, PlainLogprobs, RowSpec
 from logit_processors.slots import Slots
 from logit_processors.suppress import exhausted
+from logit_processors.upload import upload
 
 
 @dataclass
@@ -32,9 +33,8 @@ class _Running:
 class V1ControlProcessor(ControlProcessor):
     """Follows V1's batch and runs its programs."""
 
-    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+    def __init__(self, vllm_config: Any, device: torch.device, _is_pin_memory: bool) -> None:
         self._vocabulary = load_vocabulary(vllm_config.model_config)
-        self._pin_memory = is_pin_memory
         self._slots = Slots(vllm_config.scheduler_config.max_num_seqs, device, DIRECTIONS)
         self._free = list(range(self._slots.count))
         self._running: dict[int, _Running] = {}
@@ -91,10 +91,9 @@ class V1ControlProcessor(ControlProcessor):
         return self._slots.apply(
             logits,
             host_slots,
-            self._upload(host_slots),
-            self._upload(positions),
+            upload(host_slots, self._slots.device),
+            upload(positions, self._slots.device),
             HostText(states, self._sets),
-            self._upload,
         )
 
     def has_program(self, row: int) -> bool:
@@ -111,14 +110,14 @@ class V1ControlProcessor(ControlProcessor):
         }
 
     def alive(self, rows: Sequence[int]) -> torch.Tensor:
-        """Say which batch rows had a token left after the last :meth:`apply`."""
+        """Say how the last :meth:`apply` left batch rows, ``[rows]`` float32."""
         alive = torch.ones(len(rows), device=self._slots.device)
         if self._alive is not None:
-            alive *= self._alive[self._upload(np.array(rows, np.int64))]
+            alive *= self._alive[upload(rows, self._slots.device)]
         for at, row in enumerate(rows):
             running = self._running.get(row)
             if running is not None and self._slots.broken[running.slot]:
-                alive[at] = 0
+                alive[at] = BROKEN
         return alive
 
     def _start(self, wanted: Wanted, output: Sequence[int]) -> _Running:
@@ -140,9 +139,3 @@ class V1ControlProcessor(ControlProcessor):
         running = self._running.pop(row, None)
         if running is not None:
             self._stop(running)
-
-    def _upload(self, values: np.ndarray[Any, np.dtype[np.int64]]) -> torch.Tensor:
-        tensor = torch.from_numpy(values)
-        if self._pin_memory:
-            tensor = tensor.pin_memory()
-        return tensor.to(self._slots.device, non_blocking=True)

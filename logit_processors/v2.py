@@ -15,10 +15,11 @@ from logit_processors.device_text import DeviceText, History, TextRows
 from logit_processors.directions import DIRECTIONS
 from logit_processors.patterns import Automaton
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
-from logit_processors.row_spec import PlainLogprobs, RowSpec
+from logit_processors.row_spec import BROKEN, PlainLogprobs, RowSpec
 from logit_processors.slots import EntryTable, Slots
 from logit_processors.suppress import exhausted
 from logit_processors.token_masks import Key, MaskPool, TokenBytes
+from logit_processors.upload import upload
 
 PATTERN_BYTES = 256 << 20
 """Device memory that automata of text patterns may take."""
@@ -48,6 +49,7 @@ class V2ControlProcessor(ControlProcessor):
         self._wanted = [Wanted()] * req_states.max_num_reqs
         self._alive: torch.Tensor | None = None
         self._step: Step | None = None
+        self._looked_at: torch.Tensor | None = None
         vocabulary = load_vocabulary(vllm_config.model_config)
         self._patterns: tuple[MaskPool, TokenBytes] | None = None
         if vocabulary is not None:
@@ -68,6 +70,7 @@ class V2ControlProcessor(ControlProcessor):
         """Take the layout of the step about to be sampled from vLLM's input batch."""
         index = batch.logits_indices
         self._take(batch, batch.positions[index], batch.input_ids[index])
+        self._looked_at = batch.expanded_idx_mapping
 
     def _take(self, layout: Any, last: torch.Tensor, fed: torch.Tensor) -> None:
         self._step = Step(
@@ -81,7 +84,8 @@ class V2ControlProcessor(ControlProcessor):
 
     def apply(self, logits: torch.Tensor, ctx: Any) -> torch.Tensor:
         """Run the programs of the whole step on ``[rows, vocab]`` logits, in place."""
-        self._take(ctx, ctx.pos, ctx.input_ids)
+        if ctx.expanded_idx_mapping is not self._looked_at:
+            self._take(ctx, ctx.pos, ctx.input_ids)
         self._run(logits, slice(None), None)
         self._alive = ~exhausted(logits)
         return logits
@@ -89,7 +93,7 @@ class V2ControlProcessor(ControlProcessor):
     def run_programs(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
         """Run the programs of some rows of the step on their logits, in place."""
         host_rows = np.array(rows, np.int64)
-        return self._run(logits, host_rows, self._upload(host_rows))
+        return self._run(logits, host_rows, upload(host_rows, self._slots.device))
 
     def has_program(self, row: int) -> bool:
         """Say whether the request of a row of the step has a control program."""
@@ -103,13 +107,16 @@ class V2ControlProcessor(ControlProcessor):
         return {row: spec for row, spec in wanted.items() if spec is not None}
 
     def alive(self, rows: Sequence[int]) -> torch.Tensor:
-        """Say which rows of the step had a token left after the last :meth:`apply`."""
+        """Say how the last :meth:`apply` left rows of the step, ``[rows]`` float32."""
         assert self._step is not None
         host_rows = np.array(rows, np.int64)
-        whole = ~self._slots.broken[self._step.host_slots[host_rows]]
-        alive = self._upload(whole.astype(np.int64)).float()
+        broken = self._slots.broken[self._step.host_slots[host_rows]]
+        device = self._slots.device
+        alive = torch.ones(len(rows), device=device)
         if self._alive is not None:
-            alive *= self._alive[self._upload(host_rows)]
+            alive *= self._alive[upload(host_rows, device)]
+        if broken.any():
+            alive[upload(np.flatnonzero(broken), device)] = BROKEN
         return alive
 
     def _run(
@@ -136,7 +143,7 @@ class V2ControlProcessor(ControlProcessor):
             ),
             History(step.fed, step.offset, self._states.all_token_ids.gpu),
         )
-        return self._slots.apply(logits, host_slots, slots, positions, text, self._upload)
+        return self._slots.apply(logits, host_slots, slots, positions, text)
 
     def _set_text(self, slot: int, program: Program) -> None:
         for key in self._held[slot]:
@@ -172,9 +179,3 @@ class V2ControlProcessor(ControlProcessor):
     def _mask_pool(self) -> MaskPool:
         assert self._patterns is not None, "text patterns need a vocabulary"
         return self._patterns[0]
-
-    def _upload(self, values: NDArray[np.int64]) -> torch.Tensor:
-        tensor = torch.from_numpy(values)
-        if self._slots.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self._slots.device, non_blocking=True)

@@ -2,15 +2,14 @@
 
 SensefieldError
 ├── StartupError            the server refuses to start, and says why
-├── RequestError            the client's request; carries status, type, param and code
-│   ├── BadRequestError         400
-│   ├── NotFoundError           404
-│   ├── ConflictError           409
-│   ├── TooLargeError           413
-│   ├── UnsupportedMediaError   415
-│   ├── SaturatedError          503, with Retry-After
-│   └── StoreFullError          507
-└── ExhaustedError          a program left a token no probability: that request ends
+└── RequestError            the client's request; carries status, type, param and code
+    ├── BadRequestError         400
+    ├── NotFoundError           404
+    ├── ConflictError           409
+    ├── TooLargeError           413
+    ├── UnsupportedMediaError   415
+    ├── SaturatedError          503, with Retry-After
+    └── StoreFullError          507
 """
 
 from __future__ import annotations
@@ -96,10 +95,6 @@ class StoreFullError(RequestError):
 
     status = 507
     type = "insufficient_storage_error"
-
-
-class ExhaustedError(SensefieldError):
-    """Suppression, together with a grammar perhaps, left a token no probability at all."""
 
 
 def error_body(

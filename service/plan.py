@@ -118,8 +118,8 @@ def row_spec(asked: Asked, program: Program | None) -> RowSpec | None:
         return None
     distribution, logprobs = asked.distribution, asked.logprobs
     if distribution is None and logprobs is None:
-        # A row that says whether suppression left the token a choice.
-        return RowSpec() if program is not None and program.suppresses else None
+        # A row that says whether the program could be run and left the token a choice.
+        return RowSpec() if program is not None and program.can_fail else None
     kept = distribution.kept if distribution is not None else 0
     wanted = {kept, logprobs or 0}
     stages = distribution.stages if distribution is not None else []

@@ -65,7 +65,6 @@ def apply_slots(
         torch.from_numpy(rows),
         torch.tensor(positions),
         text or HostText([], None),
-        torch.from_numpy,
     )
 
 

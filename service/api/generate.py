@@ -20,12 +20,12 @@ from vllm.entrypoints.serve.utils.api_utils import (
 )
 from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
-from vllm.exceptions import VLLMError
+from vllm.exceptions import RetryableRequestError, VLLMError
 
 from service.api.requests import ChatRequest, TextRequest
 from service.api.route import SensefieldRoute
 from service.context import context_of
-from service.errors import NotFoundError, error_body
+from service.errors import NotFoundError, SaturatedError, error_body
 from service.metrics import CONTROLLED, IN_FLIGHT, PROMISED_BYTES, REQUESTS
 
 _LOAD_FORMAT_HEADER = "endpoint-load-metrics-format"
@@ -95,6 +95,8 @@ async def _serve(route: str, request: Planned, raw_request: Request, handle: Any
         except (asyncio.CancelledError, GeneratorExit):
             outcome.name = "cancelled"
             raise
+        except RetryableRequestError as error:
+            raise SaturatedError(str(error)) from None
         except (VLLMError, ValueError, TypeError, OverflowError):
             outcome.name = "client_error"
             raise

@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import orjson
-from vllm.exceptions import VLLMValidationError
+from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.outputs import CompletionOutput, RequestOutput
 
-from logit_processors.row_spec import STATISTICS, TokenRow
+from logit_processors.row_spec import BROKEN, EXHAUSTED, STATISTICS, TokenRow
 from service.distributions.encode import encode_distribution
 from service.distributions.openai_logprobs import TokenTexts, chat_logprobs
 from service.metrics import ENCODE_SECONDS, KL_NATS, QUEUED, ROW_BYTES, ROWS
@@ -46,13 +46,20 @@ class RowsTap:
 
         Raises:
             VLLMValidationError: suppression left one of its tokens no probability.
+            RetryableRequestError: the engine had no longer what the program needs.
 
         """
         self.leave_queue()
         rows: Any = output.logprobs
         if self._plan.spec is None or not rows:
             return
-        if any(row.statistics[_ALIVE] == 0 for row in rows):
+        worst = min(row.statistics[_ALIVE] for row in rows)
+        if worst == BROKEN:
+            raise RetryableRequestError(
+                "the engine does not hold a vector or text pattern of this request at the "
+                "moment; send it again"
+            )
+        if worst == EXHAUSTED:
             raise VLLMValidationError(
                 "suppression, together with the grammar or allowed_token_ids if there is one, "
                 "left no token to choose",

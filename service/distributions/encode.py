@@ -33,7 +33,7 @@ def encode_distribution(
 
     """
     encode = ENCODERS[request.encoding]
-    statistics = np.stack([row.statistics for row in rows])
+    statistics = stacked([row.statistics for row in rows])
     stages = [stage for stage in spec.stages if stage in request.stages]
     sampled: dict[str, Any] = {"token_id": encode(np.array(token_ids, np.int32))}
     for stage in stages:
@@ -62,8 +62,8 @@ def _encode_stage(
     rows: Sequence[TokenRow],
     encode: Encoder,
 ) -> dict[str, Any]:
-    logprobs = np.stack([row.logprobs[at] for row in rows])
-    token_ids = np.stack([row.token_ids[at] for row in rows])
+    logprobs = stacked([row.logprobs[at] for row in rows])
+    token_ids = stacked([row.token_ids[at] for row in rows])
     if spec.top_k == DENSE and (request.kept != DENSE or request.top_p is not None):
         token_ids, logprobs = _sorted(logprobs, request.kept)
     elif request.kept != DENSE:
@@ -80,6 +80,11 @@ def _encode_stage(
         }
     encoded = {"logprobs": encode(logprobs.astype(wanted, copy=False))}
     return encoded if request.kept == DENSE else {"token_ids": encode(token_ids), **encoded}
+
+
+def stacked(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    """Return equal ``[n]`` arrays as ``[rows, n]``; a single one, as streams have, uncopied."""
+    return np.stack(arrays) if len(arrays) > 1 else arrays[0][None]
 
 
 def _sorted(

@@ -7,7 +7,6 @@ vLLM puts the sampled token first and then the most likely ones, and cuts that l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import add
 from typing import cast
 
 import numpy as np
@@ -35,34 +34,34 @@ class TokenTexts:
         return self._bytes(token_id).decode(errors="replace")
 
     def fragments(self, token_ids: Sequence[int]) -> list[bytes]:
-        """Return ``{"token":…,"bytes":[…],"logprob":`` of tokens, ready for a number."""
-        known = self._fragments
-        found = [known[token_id] for token_id in token_ids]
+        """Return ``},{"token":…,"bytes":[…],"logprob":`` of tokens, between two numbers."""
+        known = self._fragments.__getitem__
+        found = list(map(known, token_ids))
         if None in found:
             for token_id in token_ids:
-                if known[token_id] is None:
-                    known[token_id] = self._make_fragment(token_id)
-            found = [known[token_id] for token_id in token_ids]
+                if known(token_id) is None:
+                    self._fragments[token_id] = self._make_fragment(token_id)
+            found = list(map(known, token_ids))
         return cast(list[bytes], found)
 
     def _make_fragment(self, token_id: int) -> bytes:
         data = self._bytes(token_id)
         text = orjson.dumps(data.decode(errors="replace"))
-        return b'{"token":%s,"bytes":%s,"logprob":' % (text, orjson.dumps(list(data)))
+        return b'},{"token":%s,"bytes":%s,"logprob":' % (text, orjson.dumps(list(data)))
 
     def _bytes(self, token_id: int) -> bytes:
         tokens = self._vocabulary.tokens
         return tokens[token_id] if token_id < len(tokens) else b""
 
 
-def top_entries(row: TokenRow, sampled: int, count: int) -> tuple[list[int], list[float]]:
+def top_entries(row: TokenRow, sampled: int, count: int) -> tuple[list[int], NDArray[np.float64]]:
     """Return ids and log-probabilities: the sampled token, then the ``count`` likeliest."""
     token_ids, logprobs = _likeliest(row, count)
     others = token_ids != sampled
     ids = [sampled, *token_ids[others].tolist()]
     chosen = row.statistics[_LOGPROB : _LOGPROB + 1]
-    values = np.maximum(np.concatenate((chosen, logprobs[others])), np.float32(NEVER))
-    return ids, values.tolist()
+    values = np.concatenate((chosen, logprobs[others])).astype(np.float64)
+    return ids, np.maximum(values, NEVER)
 
 
 def _likeliest(row: TokenRow, count: int) -> tuple[NDArray[np.int32], NDArray[np.floating]]:
@@ -82,11 +81,13 @@ def chat_logprobs(
     for token_id, row in zip(token_ids, rows, strict=True):
         ids, values = top_entries(row, token_id, count)
         # One call formats all numbers; a comma cannot be inside one.
-        numbers = orjson.dumps(values)[1:-1].split(b",")
-        entries = list(map(add, texts.fragments(ids), numbers))
-        shown = entries if count == DENSE else entries[:count]
-        listed = b"},".join(shown) + b"}" if shown else b""
-        content.append(entries[0] + b',"top_logprobs":[' + listed + b"]}")
+        numbers = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+        entries = [b""] * (2 * len(ids))
+        entries[::2] = texts.fragments(ids)
+        entries[1::2] = numbers
+        shown = entries if count == DENSE else entries[: 2 * count]
+        listed = b"".join(shown)[2:] + b"}" if shown else b""
+        content.append(entries[0][2:] + entries[1] + b',"top_logprobs":[' + listed + b"]}")
     return orjson.Fragment(b'{"content":[' + b",".join(content) + b"]}")
 
 
@@ -99,5 +100,5 @@ def completion_logprobs(
     ranks = [int(row.statistics[_RANK]), *places.tolist()]
     return {
         token: Logprob(logprob=value, rank=rank, decoded_token=texts.text(token))
-        for token, value, rank in zip(ids, values, ranks, strict=True)
+        for token, value, rank in zip(ids, values.tolist(), ranks, strict=True)
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from binascii import b2a_base64
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from pybase64 import b64encode
 
 NEVER = -9999.0
 """What JSON says for a log-probability of -inf, as OpenAI's API does."""
@@ -23,13 +23,15 @@ Encoder = Callable[[NDArray[Any]], Any]
 
 def to_base64(array: NDArray[Any]) -> orjson.Fragment:
     """Return ``{"dtype", "shape", "data"}`` with the bytes in base64, C order."""
-    if array.dtype not in _NAMES or not array.flags.c_contiguous:
-        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    shape = b",".join([b"%d" % size for size in array.shape])
     # The name of a dtype takes numpy longer than encoding a thousand numbers.
-    name = _NAMES.get(array.dtype) or array.dtype.name.encode()
-    data = b2a_base64(array.data, newline=False)
-    return orjson.Fragment(b'{"dtype":"%s","shape":[%s],"data":"%s"}' % (name, shape, data))
+    name = _NAMES.get(array.dtype)
+    if name is None or not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        name = array.dtype.name.encode()
+    shape = b",".join([b"%d" % size for size in array.shape])
+    return orjson.Fragment(
+        b'{"dtype":"%s","shape":[%s],"data":"%s"}' % (name, shape, b64encode(array.data))
+    )
 
 
 def to_lists(array: NDArray[Any]) -> Any:

@@ -19,6 +19,7 @@ from vllm.v1.sample.sampler import Sampler as V1Sampler
 from logit_processors import measure
 from logit_processors.processor import ControlProcessor
 from logit_processors.row_spec import DENSE, STATISTICS, PlainLogprobs, RowSpec
+from logit_processors.upload import upload
 from service.engine.rows import RowGroup, StepRows
 
 _COLUMN = {name: at for at, name in enumerate(STATISTICS)}
@@ -45,7 +46,7 @@ def measure_rows(
         spec: what to keep.
         stages: ``[rows, vocab]`` each; None if the spec measures nothing.
         sampled: ``[rows]`` int64, the token that was drawn.
-        alive: ``[rows]`` float32, 0 where the program left no token.
+        alive: ``[rows]`` float32, how the program left each row.
         rows: the batch rows they are.
 
     """
@@ -249,14 +250,6 @@ def _measured_index(
 ) -> torch.Tensor:
     measured = [row for row, spec in wanted.items() if _is_measured(spec)]
     return upload(measured, device)
-
-
-def upload(rows: Sequence[int], device: torch.device) -> torch.Tensor:
-    """Bring row numbers to the device, int64, without waiting for it."""
-    index = torch.tensor(rows, dtype=torch.long)
-    if device.type == "cuda":
-        index = index.pin_memory()
-    return index.to(device, non_blocking=True)
 
 
 def _processor_of(processors: Sequence[Any]) -> ControlProcessor | None:

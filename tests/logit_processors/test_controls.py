@@ -194,10 +194,12 @@ def test_adds_to_one_token_are_summed_where_their_windows_agree() -> None:
     assert program.summed_token_bias() == [(7, 1.0, ALWAYS), (7, 2.0, early), (8, 1.0, ALWAYS)]
 
 
-def test_only_suppression_can_leave_a_row_without_tokens() -> None:
-    assert not Program(token_bias=(TokenBias(1, -100),), steer=(Steer("ab", 1),)).suppresses
-    assert Program(token_suppress=(TokenSuppress(1),)).suppresses
-    assert Program(text_suppress=(TextSuppress("a"),)).suppresses
+def test_only_a_bias_on_tokens_can_never_fail() -> None:
+    assert not Program(token_bias=(TokenBias(1, -100),)).can_fail
+    assert Program(token_suppress=(TokenSuppress(1),)).can_fail
+    assert Program(text_suppress=(TextSuppress("a"),)).can_fail
+    assert Program(text_bias=(TextBias("a", 1.0),)).can_fail
+    assert Program(steer=(Steer("ab", 1),)).can_fail
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_rows_whose_slots_only_the_device_knows_get_the_same() -> None:
 
         def apply_suppress(self, logits: torch.Tensor) -> None: ...
 
-    slots.apply(from_device, np.array([0, 1]), on_device, positions, NoText(), torch.from_numpy)
+    slots.apply(from_device, np.array([0, 1]), on_device, positions, NoText())
     assert same(from_device, exact)
 
 
@@ -225,5 +225,5 @@ def test_controls_run_as_bias_then_steer_then_suppress() -> None:
     )
     slots.set(0, program)
     zero = np.array([0])
-    slots.apply(logits, zero, torch.from_numpy(zero), torch.tensor([0]), Text(), torch.from_numpy)
+    slots.apply(logits, zero, torch.from_numpy(zero), torch.tensor([0]), Text())
     assert order == ["bias [[1.0, 0.0, 0.0, 0.0]]", "suppress [[2.0, -1.0, 1.0, -inf]]"]

@@ -23,6 +23,7 @@ from logit_processors.controls import (
     Window,
 )
 from logit_processors.processor import ControlProcessor
+from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED
 from logit_processors.vocabulary import Vocabulary
 from tests.integration.expected import set_of
 
@@ -185,7 +186,7 @@ def test_a_row_without_any_token_left_is_not_alive() -> None:
     added: Any = [(0, params, [], []), (1, plain, [], [])]
     processor.update_state(BatchUpdate(2, removed=[], added=added, moved=[]))
     processor.apply(torch.zeros(2, 8))
-    assert processor.alive([0, 1]).tolist() == [0.0, 1.0]
+    assert processor.alive([0, 1]).tolist() == [EXHAUSTED, ALIVE]
 
 
 def test_a_vector_that_is_not_here_ends_its_request_only() -> None:
@@ -198,4 +199,4 @@ def test_a_vector_that_is_not_here_ends_its_request_only() -> None:
     added: Any = [(0, params, [], []), (1, plain, [], [])]
     processor.update_state(BatchUpdate(2, removed=[], added=added, moved=[]))
     processor.apply(torch.zeros(2, 8))
-    assert processor.alive([0, 1]).tolist() == [0.0, 1.0]
+    assert processor.alive([0, 1]).tolist() == [BROKEN, ALIVE]

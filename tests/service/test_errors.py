@@ -12,7 +12,6 @@ from service.errors import (
     MAX_ECHO,
     BadRequestError,
     ConflictError,
-    ExhaustedError,
     NotFoundError,
     RequestError,
     SaturatedError,
@@ -66,7 +65,6 @@ def test_only_saturation_asks_to_come_back() -> None:
 def test_every_refusal_is_listed_here() -> None:
     assert set(RequestError.__subclasses__()) == set(STATUSES)
     assert not issubclass(StartupError, RequestError)
-    assert not issubclass(ExhaustedError, RequestError)
 
 
 @given(st.text(max_size=400) | st.integers() | st.binary(max_size=400) | st.lists(st.text()))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from logit_processors.controls import WIRE_KEY, Program
+from logit_processors.controls import WIRE_KEY, Program, Steer
 from logit_processors.row_spec import DENSE, RowSpec
 from service.errors import BadRequestError, NotFoundError, SaturatedError
 from service.limits import Budget
@@ -90,6 +90,7 @@ def test_program_and_rows_travel_with_the_request(
         (asked(BIAS), None),
         (asked(SUPPRESS), RowSpec()),
         (asked({"suppress": [{"text": "a"}]}), RowSpec()),
+        (asked({"bias": [{"text": "a", "add": 1.0}]}), RowSpec()),
         (asked(None, {}), RowSpec(20, controlled=True)),
         (asked(None, {"stages": ["base"]}), RowSpec(20, base=True)),
         (asked(None, {"stages": ["controlled", "base"]}), RowSpec(20, True, True)),
@@ -154,6 +155,11 @@ def test_a_huge_top_k_is_echoed_in_part(planner: Planner) -> None:
     with pytest.raises(BadRequestError) as caught:
         planner.plan(asked(None, {"top_k": 10**3000}))
     assert len(caught.value.message) < 500
+
+
+def test_a_steered_request_sees_whether_its_vector_was_there() -> None:
+    program = Program(steer=(Steer("ab", 1.0),))
+    assert row_spec(asked(STEER), program) == RowSpec()
 
 
 def test_an_unknown_vector_is_named_at_its_path(planner: Planner) -> None:

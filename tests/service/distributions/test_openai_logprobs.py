@@ -29,17 +29,27 @@ DENSE_ROW = token_row(
 )
 
 
+def listed(row: Any, sampled: int, count: int) -> tuple[list[int], list[float]]:
+    ids, values = top_entries(row, sampled, count)
+    return ids, values.tolist()
+
+
+def fragment(token_id: int) -> Any:
+    """Return a token's fragment as JSON, with 0 for the number and no entry before it."""
+    return json.loads(TEXTS.fragments([token_id])[0].removeprefix(b"},") + b"0}")
+
+
 @pytest.mark.parametrize("row", [ROW, DENSE_ROW], ids=["top_k", "dense"])
 @pytest.mark.parametrize(
     ("count", "ids"), [(0, [2]), (1, [2, 1]), (2, [2, 1, 0]), (3, [2, 1, 0]), (4, [2, 1, 0, 3])]
 )
 def test_the_sampled_token_comes_first(row: Any, count: int, ids: list[int]) -> None:
     values = {0: -1.0, 1: -0.5, 2: -2.5, 3: -3.0}
-    assert top_entries(row, 2, count) == (ids, [values[i] for i in ids])
+    assert listed(row, 2, count) == (ids, [values[i] for i in ids])
 
 
 def test_all_alternatives_are_the_whole_vocabulary() -> None:
-    ids, values = top_entries(DENSE_ROW, 2, DENSE)
+    ids, values = listed(DENSE_ROW, 2, DENSE)
     assert sorted(ids) == list(range(6))
     assert ids[:4] == [2, 1, 0, 3]
     assert values[4:] == [-9999.0, -9999.0]
@@ -47,12 +57,12 @@ def test_all_alternatives_are_the_whole_vocabulary() -> None:
 
 def test_rows_kept_for_a_distribution_tell_of_the_base_stage() -> None:
     row = token_row([[-0.25, -9.0], [-0.5, -8.0]], [[0, 1], [1, 0]], base_logprob=-9.0)
-    assert top_entries(row, 1, 2) == ([1, 0], [-9.0, -0.25])
+    assert listed(row, 1, 2) == ([1, 0], [-9.0, -0.25])
 
 
 def test_a_row_that_keeps_no_alternatives_still_tells_of_the_sampled_token() -> None:
     row = token_row([[]], [[]], base_logprob=-1.25)
-    assert top_entries(row, 3, 0) == ([3], [-1.25])
+    assert listed(row, 3, 0) == ([3], [-1.25])
 
 
 def test_chat_logprobs_as_openai_has_them() -> None:
@@ -81,13 +91,13 @@ def test_no_tokens_are_no_entries() -> None:
 
 
 def test_any_bytes_make_json() -> None:
-    assert json.loads(TEXTS.fragments([3])[0] + b"0}") == {
+    assert fragment(3) == {
         "token": '"\n', "bytes": [34, 10], "logprob": 0,
     }  # fmt: skip
     assert TEXTS.fragments([3])[0] is TEXTS.fragments([3])[0]
-    assert json.loads(TEXTS.fragments([4])[0] + b"0}")["token"] == "<end>"
+    assert fragment(4)["token"] == "<end>"
     # A logit that pads the vocabulary writes nothing.
-    assert json.loads(TEXTS.fragments([5])[0] + b"0}") == {"token": "", "bytes": [], "logprob": 0}
+    assert fragment(5) == {"token": "", "bytes": [], "logprob": 0}
 
 
 def test_numbers_are_those_of_float32() -> None:

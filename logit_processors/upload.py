@@ -1,0 +1,22 @@
+"""Small arrays on their way to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+def upload(
+    values: Sequence[object] | NDArray[np.int64],
+    device: torch.device,
+    dtype: torch.dtype = torch.int64,
+) -> torch.Tensor:
+    """Return the values as a tensor on the device, without waiting for it."""
+    tensor = torch.as_tensor(values, dtype=dtype)
+    if device.type == "cuda":
+        # Only pinned memory is copied while the host goes on.
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -1,0 +1,54 @@
+"""What waits to be sent, and what ends a request instead."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from vllm.exceptions import RetryableRequestError, VLLMValidationError
+
+from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
+from service.api.rows_tap import RowsTap
+
+
+def output(*alive: float) -> Any:
+    """Return an engine's output of so many tokens, whose rows say only how they were left."""
+    rows = []
+    for value in alive:
+        statistics = np.zeros(len(STATISTICS), np.float32)
+        statistics[STATISTICS.index("alive")] = value
+        nothing = np.empty((0, 0), np.float32)
+        rows.append(TokenRow(nothing.astype(np.int32), nothing, statistics))
+    return SimpleNamespace(token_ids=list(range(len(alive))), logprobs=rows)
+
+
+def tap(spec: RowSpec | None = RowSpec()) -> RowsTap:  # noqa: B008 - frozen
+    plan: Any = SimpleNamespace(spec=spec, asked=SimpleNamespace(logprobs=None, distribution=None))
+    texts: Any = None
+    return RowsTap(plan, texts)
+
+
+def test_rows_that_are_well_add_nothing_to_an_answer_that_asked_for_none() -> None:
+    taken = tap()
+    taken.take(0, output(ALIVE, ALIVE))
+    choice = {"index": 0, "delta": {"content": "a"}}
+    taken.into_choice(choice, chat=True)
+    assert choice == {"index": 0, "delta": {"content": "a"}}
+
+
+def test_a_row_without_tokens_ends_its_request_as_the_clients_fault() -> None:
+    with pytest.raises(VLLMValidationError, match="left no token") as refused:
+        tap().take(0, output(ALIVE, EXHAUSTED))
+    assert refused.value.parameter == "logit_control.suppress"
+
+
+@pytest.mark.parametrize("alive", [(BROKEN,), (ALIVE, BROKEN), (EXHAUSTED, BROKEN)])
+def test_a_row_whose_program_could_not_run_may_be_sent_again(alive: tuple[float, ...]) -> None:
+    with pytest.raises(RetryableRequestError, match="send it again"):
+        tap().take(0, output(*alive))
+
+
+def test_rows_are_nobodys_where_none_were_asked_for() -> None:
+    tap(spec=None).take(0, output(BROKEN))
