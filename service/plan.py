@@ -32,6 +32,8 @@ class Asked:
     logit_bias: dict[str, float] | None
     logprobs: int | None
     """OpenAI's number of alternatives; None if no logprobs were asked for, -1 for all."""
+    logprobs_field: str
+    """Where that number stands in the request."""
     stream: bool
     choices: int
     """``n``."""
@@ -97,7 +99,7 @@ class Planner:
         ):
             raise BadRequestError(
                 f"{echo(asked.logprobs)} alternatives are too many; allowed: up to {cap}",
-                "top_logprobs",
+                asked.logprobs_field,
             )
         if asked.beam_search and (program is not None or distribution is not None):
             raise BadRequestError(
@@ -186,7 +188,8 @@ class Plan:
             wire["program"] = self.program.to_wire()
         if self.spec is not None:
             wire["rows"] = self.spec.to_wire()
-            param = "distribution" if self.asked.distribution is not None else "top_logprobs"
+            asked = self.asked
+            param = "distribution" if asked.distribution is not None else asked.logprobs_field
             size = request_bytes(self.asked, self.spec, self.width, max_tokens)
             if size:
                 self._claims.append(self.budget.claim(size, param))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, PrivateAttr
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -19,6 +19,8 @@ class _Planned(BaseModel):
     logit_control: LogitControl | None = None
     distribution: DistributionRequest | None = None
     _plan: Plan | None = PrivateAttr(None)
+    _logprobs_field: ClassVar[str]
+    """Where the number of OpenAI's alternatives stands."""
 
     @property
     def plan(self) -> Plan:
@@ -35,6 +37,7 @@ class _Planned(BaseModel):
             distribution=self.distribution,
             logit_bias=request.logit_bias,
             logprobs=None if left_to_engine else self._alternatives(),
+            logprobs_field=self._logprobs_field,
             stream=bool(request.stream),
             choices=request.n or 1,
             beam_search=bool(request.use_beam_search),
@@ -60,12 +63,16 @@ class _Planned(BaseModel):
 class ChatRequest(_Planned, ChatCompletionRequest):
     """A chat completion request that may control logits and ask for distributions."""
 
+    _logprobs_field: ClassVar[str] = "top_logprobs"
+
     def _alternatives(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class TextRequest(_Planned, CompletionRequest):
     """A completion request that may control logits and ask for distributions."""
+
+    _logprobs_field: ClassVar[str] = "logprobs"
 
     def _alternatives(self) -> int | None:
         return self.logprobs

@@ -42,7 +42,9 @@ class SensefieldRoute(APIRoute):
             except ValidationError as error:
                 return error_response(from_validation(error.errors()))
             except HTTPException as error:
-                # FastAPI's word for a body that its JSON parser gave up on.
+                # FastAPI's word for a body that its JSON parser gave up on, or vLLM's own.
+                if error.status_code != 400:
+                    raise
                 return error_response(BadRequestError(str(error.detail)[:MAX_ECHO], "body"))
             except RequestError as error:
                 return error_response(error)

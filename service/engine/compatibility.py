@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import vllm
+from vllm.triton_utils import HAS_TRITON
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import output_processor
 from vllm.v1.outputs import LogprobsLists
@@ -34,6 +35,17 @@ _SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
         ("self", "scheduler_output", "model_runner_output"),
     ),
 ]
+if HAS_TRITON:
+    from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
+
+    _SIGNATURES += [
+        ("V2's Sampler.__call__", V2Sampler.__call__, ("self", "logits", "input_batch")),
+        (
+            "V2's Sampler.get_logprobs_dims",
+            V2Sampler.get_logprobs_dims,
+            ("self", "idx_mapping_np", "include_token_ids"),
+        ),
+    ]
 _LOGPROBS_FIELDS = (
     "logprob_token_ids",
     "logprobs",

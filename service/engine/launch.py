@@ -31,30 +31,47 @@ def launch(flags: Sequence[str]) -> None:
         StartupError: another vLLM than supported, or a flag that Sensefield cannot serve with.
 
     """
-    flags = list(flags)
-    if not flags or flags[0].startswith("-"):
-        flags = _embedded(flags)
     _allow_plugins()
 
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.logger import configure_logging_from_args
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     from service.engine.compatibility import assert_supported
 
     assert_supported()
     cli_env_setup()
-    parser = FlexibleArgumentParser(description="sensefield")
-    command = ServeSubcommand()
-    command.subparser_init(parser.add_subparsers(dest="subparser"))
-    args = plug_in(parser.parse_args(["serve", *flags]), flags)
+    args = parse(flags)
     configure_logging_from_args(args)
+    command = ServeSubcommand()
     command.validate(args)
     command.cmd(args)
 
 
-def plug_in(args: Namespace, flags: Sequence[str]) -> Namespace:
+def parse(flags: Sequence[str]) -> Namespace:
+    """Return what vLLM reads in the flags, with Sensefield plugged in.
+
+    Raises:
+        StartupError: a flag that Sensefield cannot serve with.
+
+    """
+    from vllm.entrypoints.cli.serve import ServeSubcommand
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = FlexibleArgumentParser(description="sensefield")
+    ServeSubcommand().subparser_init(parser.add_subparsers(dest="subparser"))
+    if _given(flags, "--served-model-name") and flags[0].startswith("-"):
+        # These names take all that follows them: a model can only stand ahead of them.
+        flags = _embedded(flags)
+    args = parser.parse_args(["serve", *flags])
+    if args.model_tag is None:
+        flags = _embedded(flags)
+        args = parser.parse_args(["serve", *flags])
+    plug_in(args, flags)
+    return args
+
+
+def plug_in(args: Namespace, flags: Sequence[str]) -> None:
     """Add our processor and worker extension to vLLM's parsed flags.
 
     Raises:
@@ -70,6 +87,10 @@ def plug_in(args: Namespace, flags: Sequence[str]) -> Namespace:
             f"--logprobs-mode {args.logprobs_mode}: Sensefield serves raw_logprobs; ask for "
             'the stage "controlled" of a distribution to see the effect of control'
         )
+    if args.enable_batch_sharded_sampling:
+        raise StartupError(
+            "--enable-batch-sharded-sampling: Sensefield keeps rows where every rank samples all"
+        )
     args.worker_extension_cls = WORKER
     args.logits_processors = [*(args.logits_processors or []), PROCESSOR]
     if not _given(flags, "--shutdown-timeout"):
@@ -77,10 +98,9 @@ def plug_in(args: Namespace, flags: Sequence[str]) -> Namespace:
     if not args.enforce_eager and _on_cpu() and not _has_compiler():
         _say("no C++ compiler found: running eagerly (--enforce-eager)")
         args.enforce_eager = True
-    return args
 
 
-def _embedded(flags: list[str]) -> list[str]:
+def _embedded(flags: Sequence[str]) -> list[str]:
     """Return flags that serve the embedded model, where they do not say otherwise."""
     flags = [str(embedded_model_dir()), *flags]
     for flag, value in {

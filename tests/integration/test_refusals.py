@@ -62,6 +62,12 @@ def test_bad_values_are_refused(
     assert error["code"] is None or isinstance(error["code"], str)
 
 
+def test_each_route_names_its_own_fields(v1: Client) -> None:
+    body = {"model": MODEL, "prompt": "Hi", "max_tokens": 4}
+    status, error = v1.refused("/v1/completions", body | {"logprobs": VOCABULARY + 1})
+    assert (status, error["param"]) == (400, "logprobs")
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_that_are_not_finite_are_refused(v1: Client, number: str) -> None:
     body = (

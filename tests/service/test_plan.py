@@ -22,7 +22,7 @@ from service.vectors.store import VectorStore
 from tests.unit_support import FakeEngine, safetensors
 
 VOCAB, WIDTH = 90, 96  # a model may pad its logits
-NOTHING = Asked(None, None, None, None, False, 1, False, False)
+NOTHING = Asked(None, None, None, None, "top_logprobs", False, 1, False, False)
 SUPPRESS: dict[str, Any] = {"suppress": [{"token_id": 3}]}
 BIAS: dict[str, Any] = {"bias": [{"token_id": 3, "add": 1.0}]}
 STEER: dict[str, Any] = {"steer": [{"vector": "calm", "strength": 1.0}]}

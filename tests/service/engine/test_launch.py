@@ -1,0 +1,69 @@
+"""From our command line to vLLM's: what is added, what is refused, which model is meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.engine import launch
+from service.errors import StartupError
+
+
+@pytest.fixture(autouse=True)
+def _a_machine_with_a_compiler_and_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "embedded_model_dir", lambda: Path("/embedded"))
+    monkeypatch.setattr(launch, "_has_compiler", lambda: True)
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+
+
+@pytest.mark.parametrize(
+    "flags", [["other"], ["other", "--port", "1"], ["--port", "1", "other"], ["--port=1", "other"]]
+)
+def test_a_named_model_is_served_wherever_it_stands(flags: list[str]) -> None:
+    args = launch.parse(flags)
+    assert args.model_tag == "other"
+    assert args.served_model_name is None
+    assert not args.enforce_eager
+
+
+@pytest.mark.parametrize("flags", [[], ["--port", "1"], ["--max-num-seqs", "3"]])
+def test_without_a_model_the_embedded_one_is_served(flags: list[str]) -> None:
+    args = launch.parse(flags)
+    assert args.model_tag == "/embedded"
+    assert args.served_model_name == [launch.EMBEDDED_NAME]
+    assert (args.max_model_len, args.enforce_eager) == (2048, True)
+
+
+def test_what_is_said_of_the_embedded_model_holds() -> None:
+    args = launch.parse(["--max-model-len", "64", "--served-model-name=mine"])
+    assert (args.max_model_len, args.served_model_name) == (64, ["mine"])
+
+
+def test_sensefield_is_plugged_in_beside_what_was_asked_for() -> None:
+    args = launch.parse(["m", "--logits-processors", "theirs:Processor"])
+    assert args.logits_processors == ["theirs:Processor", launch.PROCESSOR]
+    assert args.worker_extension_cls == launch.WORKER
+    assert args.shutdown_timeout == launch.DRAIN_SECONDS
+    assert launch.parse(["m", "--shutdown-timeout", "7"]).shutdown_timeout == 7
+
+
+def test_without_a_compiler_the_engine_runs_eagerly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launch, "_has_compiler", lambda: False)
+    assert launch.parse(["m"]).enforce_eager
+    assert "no C++ compiler found" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--worker-extension-cls", "their.Extension"],
+        ["--logprobs-mode", "processed_logprobs"],
+        ["--enable-batch-sharded-sampling"],
+    ],
+)
+def test_flags_that_take_our_place_are_refused(flags: list[str]) -> None:
+    with pytest.raises(StartupError, match=flags[0]):
+        launch.parse(["m", *flags])
