@@ -117,9 +117,11 @@ async def _cases(options: argparse.Namespace, model: str) -> list[Result]:
 
 async def _memory(options: argparse.Namespace, model: str, settings: dict[str, Any]) -> None:
     engine_flags = shlex.split(options.engine_flags)
-    async with running((SENSEFIELD,), model, engine_flags) as servers, connected() as client:
+    short = {}
+    async with running((SENSEFIELD, STOCK), model, engine_flags) as servers, connected() as client:
         streams = await memory.measure_streams(client, servers[SENSEFIELD])
-        short = await memory.measure_short_requests(client, servers[SENSEFIELD])
+        for name, make in ((SENSEFIELD, memory.short_request), (STOCK, memory.short_chat)):
+            short[name] = await memory.measure_short_requests(client, servers[name], make)
     machine = describe_machine()
     content = {"machine": machine, "settings": settings, "streams": streams, "short": short}
     text = memory_markdown(streams, short, settings, machine)

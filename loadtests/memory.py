@@ -19,6 +19,9 @@ STREAMS = 20
 STREAM_TOKENS = 200
 SHORT_REQUESTS = 2000
 SHOWN_EVERY = 250
+WARM_SHAPES = 200
+"""Prompts of as many lengths are sent first: vLLM's CPU kernels keep what they prepared for the
+last 128 numbers of tokens, in each layer, and grow until they have seen so many."""
 REPEATED_AFTER = 200
 """Fewer than are shown at once: what the server may remember of a text, it does from then on."""
 _SHORT_TOKENS = 4
@@ -27,7 +30,7 @@ _LEAVE_EVERY = 9
 """Shares no factor with the number of kinds, so clients leave requests of every kind."""
 _POLL_SECONDS = 0.2
 _PROMISED = re.compile(r"^sensefield_distribution_promised_bytes(?:{.*})? (\S+)$", re.MULTILINE)
-_IN_FLIGHT = re.compile(r"^sensefield_in_flight_requests(?:{.*})? (\S+)$", re.MULTILINE)
+_RUNNING = re.compile(r"^vllm:num_requests_(?:running|waiting)(?:{.*})? (\S+)$", re.MULTILINE)
 
 Sizes = dict[str, int]
 
@@ -64,23 +67,30 @@ async def measure_streams(client: Client, server: Server) -> dict[str, Any]:
     }
 
 
-async def measure_short_requests(client: Client, server: Server) -> list[dict[str, Any]]:
-    """Run many short requests of all kinds; return memory now and then."""
+async def measure_short_requests(
+    client: Client, server: Server, make: Callable[[int], Request]
+) -> list[dict[str, Any]]:
+    """Run many short requests; return memory now and then."""
+    for length in range(WARM_SHAPES):
+        await client.run(server.url, [chat(f"{length}{' word' * length}", 2)])
     shown = [{"requests": 0, "resident": await idle_memory(client, server)}]
     for start in range(0, SHORT_REQUESTS, SHOWN_EVERY):
         numbers = iter(range(start, start + SHOWN_EVERY))
-        await asyncio.gather(*(_send(client, server, numbers) for _ in range(_SHORT_CONCURRENCY)))
+        await asyncio.gather(
+            *(_send(client, server, make, numbers) for _ in range(_SHORT_CONCURRENCY))
+        )
         resident = await idle_memory(client, server)
         shown.append({"requests": start + SHOWN_EVERY, "resident": resident})
-        print(
-            f"{start + SHOWN_EVERY} requests: {sum(resident.values()) / 2**20:.0f} MiB", flush=True
-        )
+        total = sum(resident.values()) / 2**20
+        print(f"{server.name}, {start + SHOWN_EVERY} requests: {total:.0f} MiB", flush=True)
     return shown
 
 
-async def _send(client: Client, server: Server, numbers: Iterator[int]) -> None:
+async def _send(
+    client: Client, server: Server, make: Callable[[int], Request], numbers: Iterator[int]
+) -> None:
     for number in numbers:
-        request = short_request(number)
+        request = make(number)
         if number % _LEAVE_EVERY == 0:  # a client that leaves in the middle
             body = json.dumps(request.payload).encode()
             async with client.post(server.url, request, body) as answer:
@@ -89,10 +99,14 @@ async def _send(client: Client, server: Server, numbers: Iterator[int]) -> None:
             await client.run(server.url, [request])
 
 
+def short_chat(number: int) -> Request:
+    """Return a chat that asks for nothing special; its text comes again after 200 requests."""
+    return chat(_topic(number), _SHORT_TOKENS)
+
+
 def short_request(number: int) -> Request:
     """Return one of the kinds in turn, with a text that comes again after 200 requests."""
-    number %= REPEATED_AFTER
-    topic = f"{TOPICS[number % len(TOPICS)]} {number}"
+    topic = _topic(number)
     pattern = {"text": f" {topic}"}
     kinds: tuple[Callable[[], Request], ...] = (
         lambda: chat(topic, _SHORT_TOKENS),
@@ -104,7 +118,12 @@ def short_request(number: int) -> Request:
         lambda: chat(topic, _SHORT_TOKENS, logit_control={"bias": [{**pattern, "add": 2.0}]}),
         lambda: chat(topic, _SHORT_TOKENS, logit_control={"suppress": [pattern]}),
     )
-    return kinds[number % len(kinds)]()
+    return kinds[number % REPEATED_AFTER % len(kinds)]()
+
+
+def _topic(number: int) -> str:
+    number %= REPEATED_AFTER
+    return f"{TOPICS[number % len(TOPICS)]} {number}"
 
 
 @asynccontextmanager
@@ -128,7 +147,7 @@ async def watching(client: Client, server: Server) -> AsyncIterator[Watch]:
 
 async def idle_memory(client: Client, server: Server) -> Sizes:
     """Return a server's memory once nothing runs and nothing is promised."""
-    while await _metric(client, server, _PROMISED) or await _metric(client, server, _IN_FLIGHT):
+    while await _metric(client, server, _PROMISED) or await _metric(client, server, _RUNNING):
         await asyncio.sleep(_POLL_SECONDS)
     return resident_bytes(server.group)
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loadtests.memory import REPEATED_AFTER, STREAM_TOKENS, STREAMS
+from loadtests.memory import REPEATED_AFTER, STREAM_TOKENS, STREAMS, WARM_SHAPES
 from loadtests.report import machine_line, markdown_table
+from loadtests.servers import SENSEFIELD, STOCK
 
 
 def memory_markdown(
     streams: Mapping[str, Any],
-    short: Sequence[Mapping[str, Any]],
+    short: Mapping[str, Sequence[Mapping[str, Any]]],
     settings: Mapping[str, Any],
     machine: Mapping[str, Any],
 ) -> str:
     """Return the page: two tables and what they show."""
     moments = [(name, streams[name]) for name in ("before", "peak", "after")]
-    after = [(f"after {row['requests']} requests", row["resident"]) for row in short]
+    after = {
+        name: _table([(f"after {row['requests']} requests", row["resident"]) for row in rows])
+        for name, rows in short.items()
+    }
     growth = _total(streams["peak"]) - _total(streams["before"])
     return (
         f"{machine_line(machine, settings['model'])}. Resident memory, MiB.\n\n"
@@ -26,9 +30,12 @@ def memory_markdown(
         f"{_mib(streams['promised_bytes'])} MiB were promised to them, and the server grew by "
         f"{_mib(growth)} MiB:\n\n"
         f"{_table(moments)}\n"
-        f"Short requests of {REPEATED_AFTER} kinds in turn, one in nine left by its client "
-        f"midway:\n\n"
-        f"{_table(after)}\n"
+        f"Short requests, {REPEATED_AFTER} different ones in turn, one in nine left by its client "
+        f"midway, once both servers had seen {WARM_SHAPES} lengths of prompts. Sensefield, with "
+        f"logprobs, distributions and controls of all kinds:\n\n"
+        f"{after[SENSEFIELD]}\n"
+        f"Stock vLLM, the same chats without any of it:\n\n"
+        f"{after[STOCK]}\n"
         f"`{settings['command']}`\n"
     )
 

@@ -9,7 +9,7 @@ from loadtests.bench import CASES
 from loadtests.cases import WIDE_CONCURRENCY, Case, Pair, throughput_cases
 from loadtests.chats import TOPICS, with_control
 from loadtests.client import Request
-from loadtests.memory import REPEATED_AFTER, SHOWN_EVERY, short_request
+from loadtests.memory import REPEATED_AFTER, SHOWN_EVERY, short_chat, short_request
 
 TOKENS = 96
 ALL = throughput_cases(TOKENS)
@@ -79,6 +79,7 @@ def test_short_requests_are_of_all_kinds() -> None:
 def test_short_requests_repeat_before_memory_is_shown() -> None:
     assert REPEATED_AFTER < SHOWN_EVERY
     assert short_request(REPEATED_AFTER + 7) == short_request(7)
+    assert short_chat(REPEATED_AFTER + 7) == short_chat(7) != short_chat(8)
     texts = [
         short_request(number).payload["logit_control"]["suppress"][0]["text"]
         for number in range(7, REPEATED_AFTER, 8)

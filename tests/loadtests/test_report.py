@@ -103,11 +103,15 @@ def test_memory_is_shown_by_process_and_in_all() -> None:
         "promised_bytes": 750.0 * mib,
         "received_bytes": 1000 * mib,
     }
-    short = [{"requests": 250, "resident": {"API server": 102 * mib}}]
+    short = {
+        "sensefield": [{"requests": 250, "resident": {"API server": 102 * mib}}],
+        "stock": [{"requests": 250, "resident": {"API server": 99 * mib}}],
+    }
     page = memory_markdown(streams, short, SETTINGS, MACHINE)
     rows = [cells(line) for line in page.splitlines() if line.startswith("|")]
     assert ["", "API server", "Worker", "all"] in rows
     assert ["peak", "150", "210", "360"] in rows
     assert ["after 250 requests", "102", "102"] in rows
+    assert ["after 250 requests", "99", "99"] in rows
     assert "750 MiB were promised" in page
     assert "grew by 60 MiB" in page
