@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,7 @@ def test_a_mark_changes_with_the_file(tmp_path: Path) -> None:
 def test_a_remote_mark_changes_with_time(monkeypatch: pytest.MonkeyPatch) -> None:
     files = RemoteFiles("memory://marks", ["a"])
     now = 100.0
-    monkeypatch.setattr(files_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     before = files.mark("a/x")
     assert files.mark("a/x") == before
     now += files_module.LOOK_AGAIN_SECONDS
@@ -141,10 +143,10 @@ def test_errors_of_other_filesystems_are_told(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_ages_as_filesystems_tell_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files_module.time, "time", lambda: 1_000_000_060.0)
+    monkeypatch.setattr(time, "time", lambda: 1_000_000_060.0)
     for told in (
         {"mtime": 1_000_000_000.0},
-        {"LastModified": files_module.datetime.fromisoformat("2001-09-09T01:46:40+00:00")},
+        {"LastModified": datetime.fromisoformat("2001-09-09T01:46:40+00:00")},
         {"updated": "2001-09-09T01:46:40+00:00"},
         {"updated": "lately", "created": 1_000_000_000},
     ):
@@ -154,6 +156,7 @@ def test_ages_as_filesystems_tell_them(monkeypatch: pytest.MonkeyPatch) -> None:
 
 CHILD = """
 import sys
+from datetime import datetime
 from pathlib import Path
 from service.vectors.files import FolderFiles
 files = FolderFiles(Path(sys.argv[1]), ["a"])

@@ -1,4 +1,4 @@
-"""Vectors as GGUF control vectors, beside the gguf package that llama.cpp's tools and repeng use."""
+"""Vectors as GGUF control vectors, beside the gguf package that llama.cpp and repeng use."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -183,7 +184,12 @@ async def test_a_name_that_has_not_changed_is_not_read_again(
     await registry.put("a", ONE)
     await registry.refresh(["a"])
     reads: list[object] = []
-    monkeypatch.setattr(FolderFiles, "read", lambda self, paths: reads.append(paths) or {})
+
+    def nothing(self: FolderFiles, paths: object) -> dict[str, bytes]:
+        reads.append(paths)
+        return {}
+
+    monkeypatch.setattr(FolderFiles, "read", nothing)
     await registry.refresh(["a", "a"])
     assert reads == []
     assert registry.content_of("a") == SHA_ONE
@@ -368,7 +374,7 @@ async def test_vectors_are_counted(registry: VectorRegistry) -> None:
     [({"hidden_size": 8}, "hidden size 4"), ({"layers": 5}, "layer 5"), ({"largest": 3.0}, "4")],
 )
 async def test_a_vector_of_another_model_is_told_of_and_can_only_be_taken_away(
-    change: dict[str, int], words: str, registry: VectorRegistry, tmp_path: Path
+    change: dict[str, Any], words: str, registry: VectorRegistry, tmp_path: Path
 ) -> None:
     await registry.put("a", TWO)
     engine = FakeEngine(8)
