@@ -17,10 +17,8 @@ from service.errors import ConflictError, TooLargeError, echo
 from service.schemas.vectors import MakeVector, Source
 from service.vectors.creation import from_combination, from_text
 from service.vectors.exchange import MEDIA_TYPES, Format, Made
-from service.vectors.store import Entry, check_name
+from service.vectors.store import Entry, StoredName, check_name
 
-MAX_BODY_BYTES = 64 << 20
-"""A vector of 100 layers of 16,384 float64 values is 13 MB."""
 MAX_PAGE = 1000
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -72,7 +70,7 @@ async def make_vector(body: MakeVector, request: Request, response: Response) ->
 
     def guard(entry: Entry | None) -> None:
         wanted.check(entry)
-        if entry is not None and not may_replace:
+        if isinstance(entry, StoredName) and not may_replace:
             raise ConflictError(
                 f"the vector {echo(body.name)} exists; set replace to take its place", "name"
             )
@@ -87,8 +85,9 @@ async def put_vector(name: Name, request: Request, response: Response) -> dict[s
     """Store a safetensors or GGUF file as a vector, in the place of what the name pointed at."""
     check_name(name)
     wanted = preconditions_of(request)
-    data = await _body(request)
-    described, new = await context_of(request).vectors.put(name, data, wanted.check)
+    context = context_of(request)
+    data = await _body(request, context.model.max_file_bytes)
+    described, new = await context.vectors.put(name, data, wanted.check)
     return _answer(response, described, new)
 
 
@@ -182,11 +181,13 @@ async def _nearest(context: Context, name: str, k: int) -> dict[str, Any]:
     }
 
 
-async def _body(request: Request) -> bytes:
-    """Return the request's body, refusing one that is too large before it is read whole."""
+async def _body(request: Request, limit: int) -> bytes:
+    """Return the request's body, refusing one over ``limit`` bytes before it is read whole."""
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
-        if len(data) > MAX_BODY_BYTES:
-            raise TooLargeError(f"the body is over {MAX_BODY_BYTES} bytes", "body")
+        if len(data) > limit:
+            raise TooLargeError(
+                f"the body is over {limit} bytes, more than a vector of this model needs", "body"
+            )
     return bytes(data)

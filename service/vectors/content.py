@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from service.errors import BadRequestError, echo
 
 DIRECTION = "direction"
+_HEADER_BYTES = 2 << 20
 _LAYER = re.compile(r"layer\.(0|[1-9][0-9]{0,3})")
 
 
@@ -38,6 +39,11 @@ class ModelFacts:
     dtype: str
     largest: float
     """Largest finite value of ``dtype``."""
+
+    @property
+    def max_file_bytes(self) -> int:
+        """Most bytes that a file of a vector needs: every layer in float64, and its header."""
+        return 8 * self.layers * self.hidden_size + _HEADER_BYTES
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ class FolderFiles:
 
     def __init__(self, root: Path, folders: Sequence[str]) -> None:
         self._root = root.expanduser()
+        self._prefix = f"{self._root}/"
         self._lock = self._root / ".lock"
         with _errors_told():
             for folder in folders:
@@ -144,7 +145,7 @@ class FolderFiles:
     def mark(self, path: str) -> Hashable:
         """Return the file's identity: a rename gives it another one."""
         try:
-            stat = os.stat(self._root / path)
+            stat = os.stat(self._prefix + path)  # joining Paths would cost more than the call
         except OSError:
             return None
         return (stat.st_ino, stat.st_ctime_ns, stat.st_size)

@@ -37,7 +37,7 @@ from service.vectors.store import (
     unknown,
 )
 
-_DAMAGED_NAME = "the file of its name is damaged"
+_UNREADABLE = "the file of its name in the store cannot be read"
 
 
 class UnusableVectorError(ConflictError):
@@ -283,7 +283,7 @@ class VectorRegistry:
         """
         while True:
             if isinstance(entry, BrokenName):
-                raise UnusableVectorError(entry, _DAMAGED_NAME)
+                raise UnusableVectorError(entry, _UNREADABLE)
             misfit = entry.summary.misfit(self._model)
             if misfit and not any_model:
                 raise UnusableVectorError(entry, misfit)
@@ -313,7 +313,7 @@ class VectorRegistry:
     def _describe(self, entry: Entry) -> dict[str, Any]:
         described: dict[str, Any] = {"id": entry.name, "name": entry.name, "object": "vector"}
         if isinstance(entry, BrokenName):
-            return {**described, "usable": False, "reason": _DAMAGED_NAME}
+            return {**described, "usable": False, "reason": _UNREADABLE}
         reason = entry.summary.misfit(self._model)
         known = self._unusable.get(entry.name)
         if reason is None and known is not None and known.entry == entry:

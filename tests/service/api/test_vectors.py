@@ -202,19 +202,18 @@ async def test_what_is_refused_changes_nothing(
 
 
 async def test_a_body_too_large_is_refused_before_it_is_read(
-    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    http: httpx.AsyncClient,
 ) -> None:
-    monkeypatch.setattr(routes, "MAX_BODY_BYTES", 1000)
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
         nonlocal sent
-        while sent < 100_000:
-            sent += 300
-            yield bytes(300)
+        while sent < 10 * MODEL.max_file_bytes:
+            sent += 1 << 16
+            yield bytes(1 << 16)
 
     assert refusal(await http.put(f"{URL}/a", content=endless())) == (413, "body")
-    assert sent < 2000
+    assert sent < 2 * MODEL.max_file_bytes
 
 
 async def test_a_full_store_is_507(http: httpx.AsyncClient) -> None:
@@ -242,4 +241,7 @@ async def test_a_damaged_vector_can_be_looked_at_and_deleted(
     assert got.json()["nearest"] is None
     assert (await http.get(f"{URL}/a/nearest")).status_code == 409
     assert (await http.get(f"{URL}/a/content")).status_code == 409
+    body = {"name": "a", "from": {"text": "b"}}
+    assert (await http.post(URL, json=body)).status_code == 200, "it stands for nothing"
+    (tmp_path / "names" / "a.json").write_bytes(b"{")
     assert (await http.delete(f"{URL}/a")).status_code == 204

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from safetensors.numpy import save
 
 from service.errors import BadRequestError
 from service.vectors.content import VectorContent, check
@@ -119,6 +120,12 @@ def test_values_beyond_the_models_type_are_refused() -> None:
     for value in (65505.0, -1e30):
         with pytest.raises(BadRequestError, match="overflows the model's float16"):
             check({"direction": floats(value, 1, 1, 1)}, half)
+
+
+def test_a_file_of_every_layer_in_float64_is_not_too_large() -> None:
+    model = replace(MODEL, hidden_size=512, layers=40)
+    whole = {f"layer.{n}": np.ones(512) for n in range(40)}
+    assert len(save(whole)) < model.max_file_bytes < 2 * len(save(whole)) + (2 << 20)
 
 
 def test_a_vector_of_another_model_says_why_it_does_not_fit() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from service.errors import StoreFullError, StoreUnavailableError
@@ -24,10 +25,13 @@ from service.vectors import files as files_module
 from service.vectors.files import Files, FolderFiles, RemoteFiles, open_files
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(params=["folder", "memory", "fsspec's folder"])
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
-    location = str(tmp_path / "s") if request.param == "folder" else f"memory://{uuid.uuid4()}"
-    return open_files(location, ["a", "b"])
+    if request.param == "folder":
+        return open_files(str(tmp_path), ["a", "b"])
+    if request.param == "memory":
+        return open_files(f"memory://{uuid.uuid4()}", ["a", "b"])
+    return RemoteFiles(f"file://{tmp_path}", ["a", "b"])
 
 
 def names(files: Files, folder: str = "a") -> list[str]:
@@ -104,6 +108,7 @@ def test_a_write_that_fails_leaves_what_was_there(
 
     monkeypatch.setattr(os, "replace", fail)
     monkeypatch.setattr(MemoryFileSystem, "cp_file", fail)
+    monkeypatch.setattr(LocalFileSystem, "mv", fail)
     for path in ("a/x", "a/y"):
         with pytest.raises(kind, match="the vector store"):
             files.write(path, b"new")

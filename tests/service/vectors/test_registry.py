@@ -437,14 +437,14 @@ async def test_a_damaged_name_is_never_served(registry: VectorRegistry, tmp_path
     await registry.put("a", TWO)
     (tmp_path / "names" / "a.json").write_bytes(b"{")
     await registry.refresh(["a"])
-    with pytest.raises(UnusableVectorError, match="damaged"):
+    with pytest.raises(UnusableVectorError, match="cannot be read"):
         registry.content_of("a")
     assert await registry.describe("a") == {
         "id": "a",
         "name": "a",
         "object": "vector",
         "usable": False,
-        "reason": "the file of its name is damaged",
+        "reason": "the file of its name in the store cannot be read",
     }
     await registry.delete("a")
 
