@@ -14,18 +14,17 @@ from typing import Any
 
 from service.errors import (
     BadRequestError,
-    ConflictError,
     NotFoundError,
     StartupError,
     StoreFullError,
     StoreUnavailableError,
-    echo,
 )
 from service.metrics import VECTORS
 from service.vectors.content import ModelFacts, VectorContent
+from service.vectors.entries import UNREADABLE, UnusableVectorError, describe, read_content
 from service.vectors.exchange import Format, Made, export, read_upload
 from service.vectors.resident import Engine, ResidentContents
-from service.vectors.safetensors_file import read_safetensors, write_safetensors
+from service.vectors.safetensors_file import write_safetensors
 from service.vectors.store import (
     BrokenName,
     Entry,
@@ -36,19 +35,6 @@ from service.vectors.store import (
     is_name,
     unknown,
 )
-
-_UNREADABLE = "the file of its name in the store cannot be read"
-
-
-class UnusableVectorError(ConflictError):
-    """A stored vector that this model cannot use."""
-
-    def __init__(self, entry: Entry, reason: str) -> None:
-        super().__init__(
-            f"the vector {echo(entry.name)} cannot be used: {reason}", "vector", "vector_unusable"
-        )
-        self.entry = entry
-        self.reason = reason
 
 
 def anything(_: Entry | None) -> None:
@@ -283,7 +269,7 @@ class VectorRegistry:
         """
         while True:
             if isinstance(entry, BrokenName):
-                raise UnusableVectorError(entry, _UNREADABLE)
+                raise UnusableVectorError(entry, UNREADABLE)
             misfit = entry.summary.misfit(self._model)
             if misfit and not any_model:
                 raise UnusableVectorError(entry, misfit)
@@ -291,7 +277,7 @@ class VectorRegistry:
                 return entry, resident
             data = await asyncio.to_thread(self._store.read, entry.sha256)
             if data is not None:
-                return entry, await asyncio.to_thread(_checked, entry, data)
+                return entry, await asyncio.to_thread(read_content, entry, data)
             now = await self._entry(entry.name)
             if now == entry:
                 raise UnusableVectorError(entry, "its content is missing from the store")
@@ -311,33 +297,6 @@ class VectorRegistry:
             known.pop(name, None)
 
     def _describe(self, entry: Entry) -> dict[str, Any]:
-        described: dict[str, Any] = {"id": entry.name, "name": entry.name, "object": "vector"}
-        if isinstance(entry, BrokenName):
-            return {**described, "usable": False, "reason": _UNREADABLE}
-        reason = entry.summary.misfit(self._model)
         known = self._unusable.get(entry.name)
-        if reason is None and known is not None and known.entry == entry:
-            reason = known.reason
-        return {
-            **described,
-            "created": entry.created,
-            "model": entry.model,
-            "made_from": entry.made_from,
-            "sha256": entry.sha256,
-            "bytes": entry.bytes,
-            **entry.summary.describe(),
-            "usable": reason is None,
-            "reason": reason,
-        }
-
-
-def _checked(entry: StoredName, data: bytes) -> VectorContent:
-    """Return the content in a file; UnusableVectorError if it is not what its name says."""
-    try:
-        tensors, _ = read_safetensors(data)
-    except BadRequestError as error:
-        raise UnusableVectorError(entry, error.message) from None
-    content = VectorContent({name: values.astype("<f4") for name, values in tensors.items()})
-    if content.sha256 != entry.sha256:
-        raise UnusableVectorError(entry, f"its content is damaged: its SHA-256 is {content.sha256}")
-    return content
+        found = known.reason if known is not None and known.entry == entry else None
+        return describe(entry, self._model, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from functools import partial
@@ -200,6 +201,33 @@ asyncio.run(registry.put(name, data) if data else registry.delete(name))
 """
     command = [sys.executable, "-c", code, str(folder), name, str(hidden_size)]
     subprocess.run(command, input=data or b"", check=True, cwd=REPOSITORY)
+
+
+def test_a_vector_deleted_while_a_request_runs_with_it(v1: Client) -> None:
+    body = {"name": "brief-sea", "from": {"text": " sea"}, "replace": True}
+    assert v1.http.post("/v1/vectors", json=body).is_success
+    request = {
+        "model": MODEL,
+        "prompt": "The",
+        "max_tokens": 40,
+        "temperature": 0,
+        "ignore_eos": True,
+        "logit_control": {"steer": [{"vector": "brief-sea", "strength": 1.0}]},
+    }
+    undisturbed = v1.http.post("/v1/completions", json=request).json()["choices"][0]["text"]
+    parts: list[str] = []
+    stream = {**request, "stream": True}
+    with v1.http.stream("POST", "/v1/completions", json=stream) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                parts.append(json.loads(line[len("data: ") :])["choices"][0]["text"])
+                if len(parts) == 3:
+                    assert v1.http.delete("/v1/vectors/brief-sea").status_code == 204
+                    # Whatever comes next may take the place that is free now.
+                    body = {"name": "next", "from": {"text": " desert"}, "replace": True}
+                    assert v1.http.post("/v1/vectors", json=body).is_success
+    assert "".join(parts) == undisturbed
+    assert v1.refused("/v1/completions", request)[0] == 404
 
 
 def test_vectors_survive_a_restart_and_sigterm_drains(tmp_path: Path) -> None:

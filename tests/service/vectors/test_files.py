@@ -219,6 +219,27 @@ def test_two_threads_of_a_process_exclude_each_other(
         pass
 
 
+def test_a_copy_of_the_open_lock_does_not_keep_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a process has that was forked meanwhile.
+    monkeypatch.setattr(files_module, "LOCK_SECONDS", 0.05)
+    files = FolderFiles(tmp_path, ["a"])
+    opened: list[int] = []
+    really_open = os.open
+
+    def recorded(path: Any, *arguments: Any) -> int:
+        opened.append(really_open(path, *arguments))
+        return opened[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", recorded)
+        with files.exclusive():
+            copy = os.dup(opened[-1])
+    with files.exclusive():
+        os.close(copy)
+
+
 def test_a_url_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nonsense"):
         open_files("nonsense://x", ["a"])

@@ -140,6 +140,13 @@ LIES = {
 }
 
 
+def test_more_entries_than_a_control_vector_needs_are_refused(tmp_path: Path) -> None:
+    strings = struct.pack("<IIQ", 9, 8, 40_000) + bytes(8 * 40_000)
+    keys = b"".join(struct.pack("<Q", 1) + key + strings for key in (b"a", b"b"))
+    with pytest.raises(BadRequestError, match="40000 elements of an array"):
+        read_gguf(header(keys=2) + keys)
+
+
 @pytest.mark.parametrize("data", LIES.values(), ids=LIES)
 def test_lies_are_refused_at_once(data: bytes) -> None:
     with pytest.raises(BadRequestError) as caught:

@@ -22,9 +22,10 @@ from service.errors import (
 )
 from service.vectors import files as files_module
 from service.vectors.content import ModelFacts
+from service.vectors.entries import UnusableVectorError
 from service.vectors.exchange import read_upload
 from service.vectors.files import FolderFiles
-from service.vectors.registry import UnusableVectorError, VectorRegistry
+from service.vectors.registry import VectorRegistry
 from service.vectors.store import Entry, VectorStore
 from tests.unit_support import FakeEngine, model_facts, safetensors
 
@@ -431,6 +432,20 @@ async def test_a_damaged_content_is_never_served(
     await registry.put("a", TWO)
     assert await meaning(registry, "a") == SHA_TWO
     assert (await registry.describe("a"))["usable"] is True
+
+
+async def test_what_was_damaged_and_has_been_replaced_elsewhere_is_not_blamed(
+    registry: VectorRegistry, tmp_path: Path
+) -> None:
+    other = new_registry(tmp_path, FakeEngine(HIDDEN))
+    await other.put("a", TWO)
+    (content,) = (tmp_path / "contents").iterdir()
+    content.write_bytes(ONE)
+    await registry.load()
+    assert (await registry.describe("a"))["usable"] is False
+    await other.put("a", ONE)
+    assert (await registry.describe("a"))["usable"] is True
+    assert await meaning(registry, "a") == SHA_ONE
 
 
 async def test_a_damaged_name_is_never_served(registry: VectorRegistry, tmp_path: Path) -> None:
