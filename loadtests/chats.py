@@ -80,7 +80,7 @@ def _control(at: int, topic: str) -> dict[str, Any]:
 async def make_vectors(client: Client, url: str) -> None:
     """Have Sensefield make the vectors that the controls name."""
     for topic in TOPICS:
-        body = {"name": _vector_name(topic), "from": {"text": f" {topic}"}}
+        body = {"name": _vector_name(topic), "from": {"text": f" {topic}"}, "replace": True}
         async with client.session.post(f"{url}/v1/vectors", json=body) as answer:
             answer.raise_for_status()
 

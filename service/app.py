@@ -16,6 +16,7 @@ from service.errors import StartupError
 from service.limits import Budget
 from service.plan import Planner
 from service.settings import settings
+from service.vectors.content import ModelFacts
 from service.vectors.registry import VectorRegistry
 from service.vectors.store import VectorStore
 
@@ -45,12 +46,9 @@ class SensefieldEndpoints:
         own = settings()
         vocabulary = Vocabulary.from_tokenizer(tokenizer, model_config.get_vocab_size())
         texts = TokenTexts(vocabulary)
-        registry = VectorRegistry(
-            VectorStore(own.vectors_dir),
-            engine_client,
-            model_config.get_hidden_size(),
-            own.max_vectors,
-        )
+        model = model_facts(model_config, args)
+        store = VectorStore(own.vectors_dir, own.max_vectors, own.vectors_bytes)
+        registry = VectorRegistry(store, engine_client, model)
         await registry.load()
         budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
         state.sensefield = Context(
@@ -63,6 +61,8 @@ class SensefieldEndpoints:
                 speculative=engine_client.vllm_config.speculative_config is not None,
             ),
             vectors=registry,
+            engine=engine_client,
+            model=model,
             vocabulary=vocabulary,
             texts=texts,
             tokenizer=tokenizer,
@@ -76,10 +76,28 @@ def _adopt(kind: Any, stock: object | None, texts: TokenTexts) -> Any:
     return None if stock is None else kind.adopt(stock, texts)
 
 
+def model_facts(model_config: Any, args: Namespace) -> ModelFacts:
+    """Return what a vector must know of the served model."""
+    import torch
+
+    return ModelFacts(
+        name=_served_name(args),
+        architecture=str(model_config.hf_text_config.model_type),
+        hidden_size=model_config.get_hidden_size(),
+        layers=model_config.get_total_num_hidden_layers(),
+        dtype=str(model_config.dtype).removeprefix("torch."),
+        largest=torch.finfo(model_config.dtype).max,
+    )
+
+
+def _served_name(args: Namespace) -> str:
+    return str(args.served_model_name[0] if args.served_model_name else args.model)
+
+
 def _greet(vllm_config: Any, args: Namespace) -> None:
     """Print where the server listens, what runs, and something to try."""
     runner = "V2" if vllm_config.use_v2_model_runner else "V1"
-    model = args.served_model_name[0] if args.served_model_name else args.model
+    model = _served_name(args)
     address = f"http://{args.host or 'localhost'}:{args.port}"
     print(
         f"\nSensefield serves {model} on {address} (vLLM's {runner} runner). Try:\n\n"

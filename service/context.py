@@ -11,7 +11,9 @@ from logit_processors.vocabulary import Vocabulary
 from service.api.serving import ChatServing, TextServing
 from service.distributions.openai_logprobs import TokenTexts
 from service.plan import Planner
+from service.vectors.content import ModelFacts
 from service.vectors.registry import VectorRegistry
+from service.vectors.resident import Engine
 
 
 @dataclass
@@ -20,6 +22,8 @@ class Context:
 
     planner: Planner
     vectors: VectorRegistry
+    engine: Engine
+    model: ModelFacts
     vocabulary: Vocabulary
     texts: TokenTexts
     tokenizer: Any

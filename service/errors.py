@@ -6,9 +6,11 @@ SensefieldError
     ├── BadRequestError         400
     ├── NotFoundError           404
     ├── ConflictError           409
+    ├── PreconditionFailedError 412
     ├── TooLargeError           413
     ├── UnsupportedMediaError   415
     ├── SaturatedError          503, with Retry-After
+    ├── StoreUnavailableError   503, with Retry-After
     └── StoreFullError          507
 """
 
@@ -62,10 +64,17 @@ class NotFoundError(RequestError):
 
 
 class ConflictError(RequestError):
-    """A name that already stands for something else."""
+    """A name that already stands for something else, or for something this model cannot use."""
 
     status = 409
     type = "conflict_error"
+
+
+class PreconditionFailedError(RequestError):
+    """A thing is not as If-Match or If-None-Match says."""
+
+    status = 412
+    type = "precondition_failed_error"
 
 
 class TooLargeError(RequestError):
@@ -87,6 +96,13 @@ class SaturatedError(RequestError):
 
     status = 503
     type = "overloaded_error"
+    retry_after = 5
+
+
+class StoreUnavailableError(RequestError):
+    """The vector store does not answer, or another server keeps it busy."""
+
+    status = 503
     retry_after = 5
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -36,12 +37,15 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    vectors_dir: Path = Field(
-        default_factory=lambda: data_dir() / "vectors",
-        description="Folder of the steering vectors; kept across restarts.",
+    vectors_dir: Annotated[str, BeforeValidator(str)] = Field(
+        default_factory=lambda: str(data_dir() / "vectors"),
+        description="Folder or fsspec URL of the steering vectors; several servers may share it.",
     )
     max_vectors: int = Field(
         256, ge=1, description="Most vectors the store takes; each costs 4 bytes a token."
+    )
+    vectors_bytes: int = Field(
+        4 * _GIB, ge=1, description="Most bytes of vectors that the store takes."
     )
     max_top_logprobs: int | None = Field(
         None, ge=0, description="Cap on OpenAI's top_logprobs; none means the vocabulary."

@@ -18,9 +18,11 @@ from logit_processors.patterns import TokenSets
 from logit_processors.row_spec import STATISTICS, TokenRow
 from logit_processors.slots import Slots
 from logit_processors.vocabulary import Vocabulary
+from service.vectors.content import ModelFacts
 
 CPU = torch.device("cpu")
 INF = float("inf")
+FLOAT32 = float(np.finfo(np.float32).max)
 FOUR = Vocabulary([b"a", b"b", b"ab", b" "])
 """Four tokens, so that a distribution can be worked out by hand."""
 
@@ -103,6 +105,11 @@ class FakeEngine:
     def methods(self) -> list[str]:
         """Return the names of the calls, without their common prefix."""
         return [method.removeprefix("sensefield_") for method, _ in self.calls]
+
+
+def model_facts(hidden_size: int = 4, layers: int = 12, largest: float = FLOAT32) -> ModelFacts:
+    """Return a model that vectors must fit."""
+    return ModelFacts("tiny", "llama", hidden_size, layers, "float32", largest)
 
 
 def safetensors(**tensors: Sequence[float] | NDArray[Any]) -> bytes:

@@ -82,7 +82,10 @@ async def create_completion(
 
 async def _serve(route: str, request: Planned, raw_request: Request, handle: Any) -> Response:
     """Plan, generate, answer; whatever the request held is given back when it has ended."""
-    plan = request.make_plan(context_of(raw_request).planner)
+    context = context_of(raw_request)
+    if request.logit_control is not None:
+        await context.vectors.refresh([entry.vector for entry in request.logit_control.steer])
+    plan = request.make_plan(context.planner)
     for kind in plan.kinds:
         CONTROLLED.labels(kind).inc()
     with ExitStack() as ending:

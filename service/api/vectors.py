@@ -1,4 +1,7 @@
-"""``/v1/vectors``: steering vectors, put, made, looked into, deleted."""
+"""``/v1/vectors``: steering vectors, put, made, looked into, taken away, deleted.
+
+A vector's entity tag is the SHA-256 of its directions (see :mod:`service.vectors.content`).
+"""
 
 from __future__ import annotations
 
@@ -6,61 +9,124 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import Field
 
+from service.api.preconditions import ANY, Preconditions, preconditions_of, quoted
 from service.api.route import SensefieldRoute
 from service.context import Context, context_of
-from service.errors import BadRequestError, TooLargeError
-from service.schemas.control import StrictModel
+from service.errors import ConflictError, TooLargeError, echo
+from service.schemas.vectors import MakeVector, Source
+from service.vectors.creation import from_combination, from_text
+from service.vectors.exchange import MEDIA_TYPES, Format, Made
+from service.vectors.store import Entry, StoredName, check_name
 
-MAX_BODY_BYTES = 64 << 20
-"""A vector of 100 layers of 16,384 float64 values is 13 MB."""
+MAX_PAGE = 1000
 
-router = APIRouter(route_class=SensefieldRoute, tags=["vectors"])
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text}
+    for status, text in {
+        400: "A value that cannot be; `param` names the field.",
+        404: "There is no such vector.",
+        409: "The name exists, or its vector cannot be used with this model.",
+        412: "If-Match or If-None-Match does not hold.",
+        413: "The body is too large.",
+        415: "Neither safetensors nor GGUF.",
+        503: "The store does not answer; see Retry-After.",
+        507: "The store is full.",
+    }.items()
+}
+
+router = APIRouter(route_class=SensefieldRoute, tags=["vectors"], responses=_ERRORS)
 Name = Annotated[str, Path(description="1 to 64 of a-z, 0-9, '.', '_', '-'.")]
 
 
-class FromText(StrictModel):
-    """The direction of a text's tokens in the unembedding."""
-
-    text: str = Field(min_length=1, max_length=1024)
-
-
-class MakeVector(StrictModel):
-    """A vector to be made by the server."""
-
-    name: str
-    from_: FromText = Field(alias="from")
-
-
 @router.get("/v1/vectors")
-async def list_vectors(request: Request) -> dict[str, Any]:
-    """List all vectors."""
-    return {"object": "list", "data": context_of(request).vectors.describe_all()}
+async def list_vectors(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+    after: Annotated[str | None, Query(description="Start after this name.")] = None,
+) -> dict[str, Any]:
+    """List vectors by name, a page at a time; ``last_id`` is the next page's ``after``."""
+    if after is not None:
+        check_name(after, "after")
+    page, more = await context_of(request).vectors.describe_all(limit, after)
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": more,
+    }
 
 
 @router.post("/v1/vectors", status_code=201)
-async def make_vector(body: MakeVector, request: Request) -> dict[str, Any]:
-    """Make a vector from a text."""
+async def make_vector(body: MakeVector, request: Request, response: Response) -> dict[str, Any]:
+    """Make a vector of a text or of other vectors.
+
+    A name that exists is a 409, unless ``replace`` is true or If-Match names its content.
+    """
+    check_name(body.name)
+    wanted = preconditions_of(request)
+    may_replace = body.replace or wanted.match is not None
+
+    def guard(entry: Entry | None) -> None:
+        wanted.check(entry)
+        if isinstance(entry, StoredName) and not may_replace:
+            raise ConflictError(
+                f"the vector {echo(body.name)} exists; set replace to take its place", "name"
+            )
+
+    made = await _make(context_of(request), body.from_)
+    described, new = await context_of(request).vectors.keep(body.name, made, guard)
+    return _answer(response, described, new)
+
+
+@router.put("/v1/vectors/{name}", responses={201: {"description": "The name is new."}})
+async def put_vector(name: Name, request: Request, response: Response) -> dict[str, Any]:
+    """Store a safetensors or GGUF file as a vector, in the place of what the name pointed at."""
+    check_name(name)
+    wanted = preconditions_of(request)
     context = context_of(request)
-    token_ids = await asyncio.to_thread(_encode, context, body.from_.text)
-    return await context.vectors.put_text(body.name, body.from_.text, token_ids)
-
-
-@router.put("/v1/vectors/{name}")
-async def put_vector(name: Name, request: Request) -> dict[str, Any]:
-    """Store a safetensors file as a vector, in the place of what the name pointed at."""
-    return await context_of(request).vectors.put(name, await _body(request))
+    data = await _body(request, context.model.max_file_bytes)
+    described, new = await context.vectors.put(name, data, wanted.check)
+    return _answer(response, described, new)
 
 
 @router.get("/v1/vectors/{name}")
 async def get_vector(
-    name: Name, request: Request, k: Annotated[int, Query(ge=0, le=1000)] = 10
+    name: Name,
+    request: Request,
+    response: Response,
+    k: Annotated[int, Query(ge=0, le=1000)] = 10,
 ) -> dict[str, Any]:
-    """Describe a vector and the k tokens that it raises and lowers most."""
+    """Describe a vector and, if it is usable, the k tokens that it raises and lowers most."""
     context = context_of(request)
-    description = context.vectors.describe(name)
-    return description | {"nearest": await _nearest(context, name, k)}
+    described = await context.vectors.describe(check_name(name))
+    nearest = await _nearest(context, name, k) if described["usable"] else None
+    return _answer(response, described, new=False) | {"nearest": nearest}
+
+
+@router.get(
+    "/v1/vectors/{name}/content",
+    response_class=Response,
+    responses={
+        200: {"content": {media: {} for media in MEDIA_TYPES.values()}},
+        304: {"description": "If-None-Match names this content."},
+    },
+)
+async def get_content(
+    name: Name,
+    request: Request,
+    form: Annotated[Format, Query(alias="format")] = "safetensors",
+) -> Response:
+    """Return a vector as a safetensors file or a GGUF control vector."""
+    known = preconditions_of(request).none_match or frozenset()
+    data, sha256 = await context_of(request).vectors.file(check_name(name), form)
+    tag = sha256 if form == "safetensors" else f"{sha256}.{form}"
+    headers = {"ETag": quoted(tag)}
+    if ANY in known or tag in known:
+        return Response(status_code=304, headers=headers)
+    headers["Content-Disposition"] = f'attachment; filename="{name}.{form}"'
+    return Response(data, headers=headers, media_type=MEDIA_TYPES[form])
 
 
 @router.get("/v1/vectors/{name}/nearest")
@@ -68,14 +134,34 @@ async def get_nearest(
     name: Name, request: Request, k: Annotated[int, Query(ge=1, le=1000)] = 20
 ) -> dict[str, Any]:
     """Return the k tokens that a vector raises and lowers most in logit space."""
-    return await _nearest(context_of(request), name, k)
+    return await _nearest(context_of(request), check_name(name), k)
 
 
 @router.delete("/v1/vectors/{name}", status_code=204)
 async def delete_vector(name: Name, request: Request) -> Response:
     """Delete a vector; running requests keep it."""
-    await context_of(request).vectors.delete(name)
+    wanted: Preconditions = preconditions_of(request)
+    await context_of(request).vectors.delete(name, wanted.check)
     return Response(status_code=204)
+
+
+async def _make(context: Context, source: Source) -> Made:
+    model = context.model
+    if source.text is not None:
+        token_ids = await asyncio.to_thread(_encode, context, source.text)
+        return await from_text(source.text, token_ids, context.engine, model)
+    parts = [(part.vector, part.weight) for part in source.combine or []]
+    return await from_combination(parts, source.orthogonal_to, context.vectors, model)
+
+
+def _answer(response: Response, described: dict[str, Any], new: bool) -> dict[str, Any]:
+    """Return a description, with its entity tag and, if the name is new, where it is."""
+    if "sha256" in described:
+        response.headers["ETag"] = quoted(described["sha256"])
+    response.status_code = 201 if new else 200
+    if new:
+        response.headers["Location"] = f"/v1/vectors/{described['name']}"
+    return described
 
 
 def _encode(context: Context, text: str) -> list[int]:
@@ -95,13 +181,13 @@ async def _nearest(context: Context, name: str, k: int) -> dict[str, Any]:
     }
 
 
-async def _body(request: Request) -> bytes:
-    """Return the request's body, refusing one that is too large before it is read whole."""
+async def _body(request: Request, limit: int) -> bytes:
+    """Return the request's body, refusing one over ``limit`` bytes before it is read whole."""
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
-        if len(data) > MAX_BODY_BYTES:
-            raise TooLargeError(f"the body is over {MAX_BODY_BYTES} bytes", "body")
-    if not data:
-        raise BadRequestError("the body is empty; a safetensors file is expected", "body")
+        if len(data) > limit:
+            raise TooLargeError(
+                f"the body is over {limit} bytes, more than a vector of this model needs", "body"
+            )
     return bytes(data)

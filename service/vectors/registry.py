@@ -1,192 +1,302 @@
-"""The vectors of a running server: names, and contents resident in every worker."""
+"""The vectors of a running server: what names mean, by the store that others may change too.
+
+Before a request is planned, :meth:`VectorRegistry.refresh` looks at the names it uses: in a
+folder that is one ``stat`` each, a remote store is asked again after a second.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
-
-import numpy as np
+from collections.abc import Collection, Hashable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
 
 from service.errors import (
     BadRequestError,
     NotFoundError,
     StartupError,
     StoreFullError,
-    echo,
+    StoreUnavailableError,
 )
 from service.metrics import VECTORS
-from service.vectors.content import VectorContent, from_direction, parse
-from service.vectors.store import StoredName, VectorStore, check_name
+from service.vectors.content import ModelFacts, VectorContent
+from service.vectors.entries import UNREADABLE, UnusableVectorError, describe, read_content
+from service.vectors.exchange import Format, Made, export, read_upload
+from service.vectors.resident import Engine, ResidentContents
+from service.vectors.safetensors_file import write_safetensors
+from service.vectors.store import (
+    BrokenName,
+    Entry,
+    Guard,
+    StoredName,
+    VectorStore,
+    check_name,
+    is_name,
+    unknown,
+)
 
 
-class Engine(Protocol):
-    """The part of vLLM's engine client that vectors need."""
-
-    def collective_rpc(
-        self, method: str, timeout: None, args: tuple[Any, ...]
-    ) -> Awaitable[list[Any]]:
-        """Call a method on every worker."""
+def anything(_: Entry | None) -> None:
+    """Let a name be changed whatever it means: a guard that guards nothing."""
 
 
 class VectorRegistry:
     """Names to contents; a content stays in the workers while a request runs with it."""
 
-    def __init__(
-        self, store: VectorStore, engine: Engine, hidden_size: int, max_vectors: int
-    ) -> None:
+    def __init__(self, store: VectorStore, engine: Engine, model: ModelFacts) -> None:
         self._store = store
-        self._engine = engine
-        self._hidden_size = hidden_size
-        self._max_vectors = max_vectors
-        self._names: dict[str, StoredName] = {}
-        self._contents: dict[str, VectorContent] = {}
-        self._leases: dict[str, int] = {}
+        self._model = model
+        self._resident = ResidentContents(engine)
+        self._names: dict[str, str] = {}
+        """SHA-256 by name, of contents that are resident."""
+        self._unusable: dict[str, UnusableVectorError] = {}
+        self._marks: dict[str, Hashable] = {}
+        """What the store's mark was when a name's meaning was looked up."""
         self._lock = asyncio.Lock()
 
     async def load(self) -> None:
-        """Bring every stored vector into the workers."""
-        for stored in self._store.names():
-            await self._make_resident(self._read(stored))
-            self._names[stored.name] = stored
-        self._count()
+        """Bring every stored vector that the model can use into the workers.
 
-    def describe_all(self) -> list[dict[str, Any]]:
-        """Describe all vectors, by name."""
-        return [self.describe(name) for name in sorted(self._names)]
+        Raises:
+            StartupError: the store does not answer, or cannot be written.
 
-    def describe(self, name: str) -> dict[str, Any]:
-        """Describe one vector; NotFoundError if there is none of that name."""
-        stored = self._stored(name)
-        return {
-            "name": name,
-            "object": "vector",
-            "created": stored.created,
-            "made_from": stored.made_from,
-            **self._contents[stored.sha256].describe(),
-        }
+        """
+        try:
+            await asyncio.to_thread(self._store.sweep)
+            await self.refresh(await asyncio.to_thread(self._store.list_names))
+            await self._settle()
+        except (StoreFullError, StoreUnavailableError) as error:
+            raise StartupError(error.message) from None
+
+    async def refresh(self, names: Collection[str]) -> None:
+        """Learn what names mean now, and bring their contents into the workers.
+
+        Raises:
+            StoreUnavailableError: the store does not answer.
+
+        """
+        if not self._stale(names):
+            return
+        async with self._lock:
+            if stale := self._stale(names):
+                await self._learn(stale)
 
     def content_of(self, name: str) -> str:
-        """Return the SHA-256 that a name points at; NotFoundError if there is none."""
-        return self._stored(name).sha256
+        """Return the SHA-256 that a name, once refreshed, points at.
 
-    @contextmanager
-    def lease(self, contents: set[str]) -> Iterator[None]:
+        Raises:
+            NotFoundError: there is no such vector.
+            UnusableVectorError: the model cannot use it.
+
+        """
+        if name in self._unusable:
+            known = self._unusable[name]
+            raise UnusableVectorError(known.entry, known.reason)
+        if name not in self._names:
+            raise unknown(name)
+        return self._names[name]
+
+    def lease(self, contents: set[str]) -> AbstractContextManager[None]:
         """Keep contents in the workers for as long as the context lasts."""
-        for sha256 in contents:
-            self._leases[sha256] = self._leases.get(sha256, 0) + 1
-        try:
-            yield
-        finally:
-            for sha256 in contents:
-                self._leases[sha256] -= 1
-                if not self._leases[sha256]:
-                    del self._leases[sha256]
+        return self._resident.lease(contents)
 
-    async def put(self, name: str, data: bytes) -> dict[str, Any]:
-        """Store a safetensors file under a name, in the place of what it pointed at."""
-        check_name(name)
-        content = parse(data, self._hidden_size)
-        return await self._store_content(name, content, {"upload": "safetensors"})
+    async def describe_all(
+        self, limit: int, after: str | None = None
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """Describe up to ``limit`` vectors by name, and say whether there are more.
 
-    async def put_text(self, name: str, text: str, token_ids: list[int]) -> dict[str, Any]:
-        """Make a vector of the direction of a text's tokens in the unembedding."""
+        Args:
+            limit: at least 1.
+            after: only names that come after this one, which need not exist.
+
+        """
+        names = await asyncio.to_thread(self._store.list_names)
+        names = [name for name in names if after is None or name > after]
+        entries = await asyncio.to_thread(self._store.find, names[:limit])
+        found = [self._describe(entry) for _, entry in sorted(entries.items())]
+        return found, len(names) > limit
+
+    async def describe(self, name: str) -> dict[str, Any]:
+        """Describe one vector; NotFoundError if there is none of that name."""
+        return self._describe(await self._entry(name))
+
+    async def read(self, name: str) -> VectorContent:
+        """Return the content of a vector that the model can use.
+
+        Raises:
+            NotFoundError: there is no such vector.
+            UnusableVectorError: the model cannot use it.
+
+        """
+        _, content = await self._open(await self._entry(name))
+        return content
+
+    async def file(self, name: str, form: Format) -> tuple[bytes, str]:
+        """Return a vector, usable or not, as a file, and its SHA-256.
+
+        Raises:
+            NotFoundError: there is no such vector.
+            BadRequestError: it cannot be in that format.
+            UnusableVectorError: it is damaged.
+
+        """
+        entry, content = await self._open(await self._entry(name), any_model=True)
+        data = await asyncio.to_thread(export, entry, content, form, self._model)
+        return data, content.sha256
+
+    async def put(
+        self, name: str, data: bytes, guard: Guard = anything
+    ) -> tuple[dict[str, Any], bool]:
+        """Store a file under a name; returns its description and whether the name is new."""
         check_name(name)
-        if not token_ids:
-            raise BadRequestError(f"text {echo(text)} has no tokens", "from.text")
-        answers = await self._engine.collective_rpc(
-            "sensefield_token_direction", None, (token_ids,)
+        made = await asyncio.to_thread(read_upload, data, self._model)
+        return await self.keep(name, made, guard)
+
+    async def keep(
+        self, name: str, made: Made, guard: Guard = anything
+    ) -> tuple[dict[str, Any], bool]:
+        """Store what was made under a name.
+
+        Returns:
+            Its description, and whether the name is new.
+
+        Raises:
+            RequestError: what ``guard`` raises; nothing has changed then.
+            BadRequestError: not a name, or a vector that steers nowhere.
+            StoreFullError: no room for it.
+
+        """
+        content = made.content
+        data = write_safetensors(content)
+        stored = StoredName(
+            name=check_name(name),
+            sha256=content.sha256,
+            created=int(time.time()),
+            made_from=made.made_from,
+            model=made.model,
+            bytes=len(data),
+            summary=content.summary,
         )
-        direction = np.frombuffer(answers[0], np.float32)
-        made_from = {"text": text, "token_ids": token_ids}
-        return await self._store_content(name, from_direction(direction), made_from)
+        async with self._lock:
+            # Asked here too, so that what is refused costs the workers nothing.
+            guard((await asyncio.to_thread(self._store.find, [name])).get(name))
+            await self._resident.put(content)
+            try:
+                new = await asyncio.to_thread(self._store.write, stored, data, guard)
+                self._forget(name)
+                self._names[name] = content.sha256
+            finally:
+                await self._settle()
+        return self._describe(stored), new
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, guard: Guard = anything) -> None:
         """Forget a name; running requests keep the content they started with."""
         async with self._lock:
-            stored = self._names.pop(check_name(name), None)
-            if stored is None:
-                raise _unknown(name)
-            self._store.delete(stored)
-            await self._sweep()
-            self._count()
+            await asyncio.to_thread(self._store.delete, check_name(name), guard)
+            await self._settle()
 
     async def nearest(self, name: str, k: int) -> dict[str, list[Any]]:
         """Return ids and scores of the k tokens that a vector raises and lowers most."""
-        answers = await self._engine.collective_rpc(
-            "sensefield_nearest", None, (self.content_of(name), k)
-        )
-        if answers[0] is None:
-            raise _unknown(name)
-        nearest: dict[str, list[Any]] = answers[0]
+        await self.refresh([name])
+        nearest = await self._resident.nearest(self.content_of(name), k)
+        if nearest is None:
+            raise unknown(name)
         return nearest
 
-    def _read(self, stored: StoredName) -> VectorContent:
-        """Return a stored content; StartupError if it is not what its name says."""
+    async def _learn(self, names: list[str]) -> None:
+        """Take over what the store says of names."""
+        marks = {name: self._store.mark(name) for name in names}
+        entries = await asyncio.to_thread(self._store.find, names)
+        before = len(self._resident)
+        for name in names:
+            entry = entries.get(name)
+            try:
+                sha256 = None if entry is None else await self._bring(entry)
+            except UnusableVectorError as error:
+                self._forget(name)
+                self._unusable[name] = error
+            except NotFoundError:  # deleted meanwhile
+                self._forget(name)
+            else:
+                self._forget(name)
+                if sha256 is not None:
+                    self._names[name] = sha256
+            if entry is not None:
+                self._marks[name] = marks[name]
+        if len(self._resident) > before:
+            await self._settle()
+        else:
+            await self._resident.keep(self._names.values())
+
+    async def _bring(self, entry: Entry) -> str:
+        """Bring the content of an entry into the workers and return its SHA-256."""
+        if isinstance(entry, StoredName) and entry.sha256 in self._resident:
+            return entry.sha256
+        entry, content = await self._open(entry)
         try:
-            content = parse(self._store.read(stored.sha256), self._hidden_size)
-        except (OSError, BadRequestError) as error:
-            raise StartupError(
-                f"the stored vector {stored.name!r} cannot be used with this model: {error}"
-            ) from None
-        if content.sha256 != stored.sha256:
-            raise StartupError(
-                f"the stored vector {stored.name!r} is damaged: its SHA-256 is {content.sha256}, "
-                f"not {stored.sha256}"
-            )
-        return content
+            await self._resident.put(content)
+        except BadRequestError as error:
+            raise UnusableVectorError(entry, error.message) from None
+        return content.sha256
 
-    async def _store_content(
-        self, name: str, content: VectorContent, made_from: dict[str, Any]
-    ) -> dict[str, Any]:
-        async with self._lock:
-            if name not in self._names and len(self._names) >= self._max_vectors:
-                raise StoreFullError(
-                    f"the store holds {self._max_vectors} vectors, which is its limit: "
-                    "delete one, or raise max_vectors",
-                    "name",
-                )
-            await self._make_resident(content)
-            stored = StoredName(name, content.sha256, int(time.time()), made_from)
-            self._store.write(stored, content.data)
-            self._names[name] = stored
-            await self._sweep()
-            self._count()
-        return self.describe(name)
+    async def _settle(self) -> None:
+        """Forget the names that are no more, drop what nobody needs, count what is left."""
+        stored = await asyncio.to_thread(self._store.list_names)
+        for name in (self._names.keys() | self._unusable.keys()) - set(stored):
+            self._forget(name)
+        await self._resident.keep(self._names.values())
+        VECTORS.labels("stored").set(len(stored))
+        VECTORS.labels("resident").set(len(self._resident))
 
-    async def _make_resident(self, content: VectorContent) -> None:
-        if content.sha256 in self._contents:
-            return
-        direction = content.read_by_unembedding.tobytes()
-        try:
-            await self._engine.collective_rpc(
-                "sensefield_put_vector", None, (content.sha256, direction, content.residual)
-            )
-        except Exception as error:
-            if "no direction" in str(error):
-                raise BadRequestError(str(error)[:200], "body") from None
-            raise
-        self._contents[content.sha256] = content
+    async def _entry(self, name: str) -> Entry:
+        if not is_name(name):
+            raise unknown(name)
+        entry = (await asyncio.to_thread(self._store.find, [name])).get(name)
+        if entry is None:
+            raise unknown(name)
+        return entry
 
-    async def _sweep(self) -> None:
-        """Drop from the workers what no name points at and no request runs with."""
-        kept = {stored.sha256 for stored in self._names.values()} | self._leases.keys()
-        for sha256 in self._contents.keys() - kept:
-            del self._contents[sha256]
-            await self._engine.collective_rpc("sensefield_drop_vector", None, (sha256,))
+    async def _open(
+        self, entry: Entry, any_model: bool = False
+    ) -> tuple[StoredName, VectorContent]:
+        """Return an entry's content, and the entry or what another server made of it meanwhile.
 
-    def _stored(self, name: str) -> StoredName:
-        stored = self._names.get(name)
-        if stored is None:
-            raise _unknown(name)
-        return stored
+        Raises:
+            UnusableVectorError: it is damaged, or does not fit the model.
+            NotFoundError: it was deleted meanwhile.
 
-    def _count(self) -> None:
-        VECTORS.labels("stored").set(len(self._names))
-        VECTORS.labels("resident").set(len(self._contents))
+        """
+        while True:
+            if isinstance(entry, BrokenName):
+                raise UnusableVectorError(entry, UNREADABLE)
+            misfit = entry.summary.misfit(self._model)
+            if misfit and not any_model:
+                raise UnusableVectorError(entry, misfit)
+            if resident := self._resident.get(entry.sha256):
+                return entry, resident
+            data = await asyncio.to_thread(self._store.read, entry.sha256)
+            if data is not None:
+                return entry, await asyncio.to_thread(read_content, entry, data)
+            now = await self._entry(entry.name)
+            if now == entry:
+                raise UnusableVectorError(entry, "its content is missing from the store")
+            entry = now
 
+    def _stale(self, names: Iterable[str]) -> list[str]:
+        """Return the names whose meaning may have changed, and those that mean nothing yet."""
+        return [
+            name
+            for name in dict.fromkeys(names)
+            if is_name(name)
+            and (name not in self._marks or self._marks[name] != self._store.mark(name))
+        ]
 
-def _unknown(name: str) -> NotFoundError:
-    return NotFoundError(f"there is no vector {echo(name)}", "vector", "vector_not_found")
+    def _forget(self, name: str) -> None:
+        for known in (self._names, self._unusable, self._marks):
+            known.pop(name, None)
+
+    def _describe(self, entry: Entry) -> dict[str, Any]:
+        known = self._unusable.get(entry.name)
+        found = known.reason if known is not None and known.entry == entry else None
+        return describe(entry, self._model, found)

@@ -1,114 +1,226 @@
-"""The folder that keeps vectors: contents by SHA-256, names that point at them.
+"""The store that keeps vectors: contents by SHA-256, names that point at them.
 
-Every write goes to a temporary file that is then renamed, so a reader or a crash never
-sees half of one.
+``contents/<sha256>.safetensors`` never changes; ``names/<name>.json`` says which content a
+name means, how it came to be and what it is in numbers. Several servers may share a store: on
+a folder their changes come one after another, elsewhere the last writer of a name wins.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import orjson
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
 
-from service.errors import BadRequestError, StartupError, echo
+from service.errors import (
+    BadRequestError,
+    NotFoundError,
+    RequestError,
+    StartupError,
+    StoreFullError,
+    echo,
+)
+from service.vectors.content import Summary
+from service.vectors.files import TEMPORARY, Listed, open_files
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_NAMES, _CONTENTS = "names", "contents"
+_NAME_END, _CONTENT_END = ".json", ".safetensors"
 
 
-def check_name(name: str) -> str:
+def is_name(name: str) -> bool:
+    """Say whether a vector can be called that."""
+    return _NAME.fullmatch(name) is not None
+
+
+def check_name(name: str, param: str = "name") -> str:
     """Return ``name``; BadRequestError if no vector can be called that."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise BadRequestError(
             f"{echo(name)} is not a vector name; allowed: 1 to 64 of a-z, 0-9, '.', '_', '-', "
             "starting with a letter or digit",
-            "name",
+            param,
         )
     return name
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True)
 class StoredName:
     """A name, what it points at and where that came from."""
 
     name: str
-    sha256: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     created: int
     """Seconds since the epoch."""
     made_from: dict[str, Any]
+    model: str | None
+    """Name of the model it was made on, where that is known."""
+    bytes: int
+    """Size of the content's file."""
+    summary: Summary
+
+
+@dataclass(frozen=True)
+class BrokenName:
+    """A name whose file cannot be read: it can only be replaced or deleted."""
+
+    name: str
+
+
+Entry = StoredName | BrokenName
+Guard = Callable[[Entry | None], None]
+"""Gets what a name is now; raises if that is not to be changed."""
+_STORED = TypeAdapter(StoredName)
 
 
 class VectorStore:
-    """Vectors in a folder."""
+    """Vectors in a folder or at an fsspec URL. Blocking: not for the event loop."""
 
-    def __init__(self, folder: Path) -> None:
-        self._contents = folder / "contents"
-        self._names = folder / "names"
+    def __init__(
+        self, location: str | Path, max_names: int = 1 << 20, max_bytes: int = 1 << 60
+    ) -> None:
+        self._max_names = max_names
+        self._max_bytes = max_bytes
         try:
-            self._contents.mkdir(parents=True, exist_ok=True)
-            self._names.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
+            self._files = open_files(str(location), (_NAMES, _CONTENTS))
+        except (RequestError, ValueError, ImportError) as error:
             raise StartupError(
-                f"vectors_dir {folder} cannot be written: {error.strerror}; "
-                "set SENSEFIELD_VECTORS_DIR to a folder that can"
+                f"vectors_dir {location} cannot be written: {error}; "
+                "set SENSEFIELD_VECTORS_DIR to a folder or fsspec URL that can"
             ) from None
 
-    def names(self) -> list[StoredName]:
+    def list_names(self) -> list[str]:
         """Return all names in order."""
-        return [
-            StoredName(path.stem, **orjson.loads(path.read_bytes()))
-            for path in sorted(self._names.glob("*.json"))
-        ]
+        found = (file.name for file in self._files.listing(_NAMES))
+        return sorted(
+            file.removesuffix(_NAME_END)
+            for file in found
+            if file.endswith(_NAME_END) and is_name(file.removesuffix(_NAME_END))
+        )
 
-    def read(self, sha256: str) -> bytes:
-        """Return a content that a stored name points at."""
-        return self._content_path(sha256).read_bytes()
+    def find(self, names: Iterable[str]) -> dict[str, Entry]:
+        """Return those of the names that exist, and what they point at."""
+        paths = {_name_path(name): name for name in names}
+        read = self._files.read(list(paths))
+        return {paths[path]: _parse(paths[path], data) for path, data in read.items()}
 
-    def write(self, stored: StoredName, data: bytes) -> None:
-        """Keep a content and point a name at it."""
-        if not self._content_path(stored.sha256).exists():
-            _write_whole(self._content_path(stored.sha256), data)
-        fields = {
-            "sha256": stored.sha256,
-            "created": stored.created,
-            "made_from": stored.made_from,
-        }
-        _write_whole(self._name_path(stored.name), orjson.dumps(fields))
-        self._sweep()
+    def mark(self, name: str) -> Hashable:
+        """Return what differs once the name may mean something else. Does not block."""
+        return self._files.mark(_name_path(name))
 
-    def delete(self, stored: StoredName) -> None:
-        """Forget a name, and its content if no other name points at it."""
-        self._name_path(stored.name).unlink(missing_ok=True)
-        self._sweep()
+    def read(self, sha256: str) -> bytes | None:
+        """Return a content, None if it is not there."""
+        path = _content_path(sha256)
+        return self._files.read([path]).get(path)
+
+    def write(self, stored: StoredName, data: bytes, guard: Guard) -> bool:
+        """Keep a content and point a name at it; returns whether the name is new.
+
+        Raises:
+            StoreFullError: too many names or bytes, or the disk is full.
+            RequestError: what ``guard`` raises.
+
+        """
+        content, name = _content_path(stored.sha256), _name_path(stored.name)
+        with self._files.exclusive():
+            before = self.find([stored.name]).get(stored.name)
+            guard(before)
+            self._check_room(stored, len(data), new=before is None)
+            self._files.write(content, data)
+            self._files.write(name, stored_bytes(stored))
+            if not self._files.read([content]):
+                # Without a lock, a sweep may have taken what nothing pointed at a moment ago.
+                self._files.write(content, data)
+            if before is not None:
+                self._sweep()
+        return before is None
+
+    def delete(self, name: str, guard: Guard) -> None:
+        """Forget a name, and its content if no other name points at it.
+
+        Raises:
+            NotFoundError: there is no such name.
+            RequestError: what ``guard`` raises.
+
+        """
+        with self._files.exclusive():
+            before = self.find([check_name(name)]).get(name)
+            guard(before)
+            if before is None:
+                raise unknown(name)
+            self._files.remove(_name_path(name))
+            self._sweep()
+
+    def sweep(self) -> None:
+        """Remove contents that no name points at, and what crashes left behind."""
+        with self._files.exclusive():
+            self._sweep()
 
     def _sweep(self) -> None:
-        """Remove the contents that no name points at."""
-        named = {stored.sha256 for stored in self.names()}
-        for path in self._contents.glob("*.safetensors"):
-            if path.stem not in named:
-                path.unlink(missing_ok=True)
+        grace = self._files.grace_seconds
+        # Contents first: what is named between the two listings is then not taken.
+        contents = self._files.listing(_CONTENTS)
+        for folder, listed in ((_CONTENTS, contents), (_NAMES, self._files.listing(_NAMES))):
+            for file in listed:
+                if file.name.startswith(TEMPORARY) and file.age_seconds >= grace:
+                    self._files.remove(f"{folder}/{file.name}")
+        old = [file for file in contents if _is_content(file) and file.age_seconds >= grace]
+        if not old:
+            return
+        entries = self.find(self.list_names()).values()
+        if any(isinstance(entry, BrokenName) for entry in entries):
+            return  # which content it means is not known, so none is given up
+        named = {entry.sha256 for entry in entries if isinstance(entry, StoredName)}
+        for file in old:
+            if file.name.removesuffix(_CONTENT_END) not in named:
+                self._files.remove(f"{_CONTENTS}/{file.name}")
 
-    def _content_path(self, sha256: str) -> Path:
-        return self._contents / f"{sha256}.safetensors"
+    def _check_room(self, stored: StoredName, size: int, new: bool) -> None:
+        if new and len(self.list_names()) >= self._max_names:
+            raise StoreFullError(
+                f"the store holds {self._max_names} vectors, which is its limit: "
+                "delete one, or raise max_vectors",
+                "name",
+            )
+        contents = {file.name: file.size for file in self._files.listing(_CONTENTS)}
+        contents[f"{stored.sha256}{_CONTENT_END}"] = size
+        if sum(contents.values()) > self._max_bytes:
+            raise StoreFullError(
+                f"with {size} bytes more the store would hold over {self._max_bytes} bytes, "
+                "which is its limit: delete a vector, or raise vectors_bytes",
+                "body",
+            )
 
-    def _name_path(self, name: str) -> Path:
-        return self._names / f"{check_name(name)}.json"
+
+def stored_bytes(stored: StoredName) -> bytes:
+    """Return the file of a name."""
+    return _STORED.dump_json(stored)
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+def unknown(name: str) -> NotFoundError:
+    """Return the error that there is no such vector."""
+    return NotFoundError(f"there is no vector {echo(name)}", "vector", "vector_not_found")
+
+
+def _parse(name: str, data: bytes) -> Entry:
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        stored = _STORED.validate_json(data)
+    except ValidationError:
+        return BrokenName(name)
+    return stored if stored.name == name else BrokenName(name)
+
+
+def _is_content(file: Listed) -> bool:
+    return file.name.endswith(_CONTENT_END) and not file.name.startswith(TEMPORARY)
+
+
+def _name_path(name: str) -> str:
+    return f"{_NAMES}/{check_name(name)}{_NAME_END}"
+
+
+def _content_path(sha256: str) -> str:
+    return f"{_CONTENTS}/{sha256}{_CONTENT_END}"

@@ -31,11 +31,12 @@ def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) 
         exec(compile(source, f"README block {at}", "exec"), names)
         printed.append(capsys.readouterr().out)
     assert all(printed), "every example shows something"
-    plain, biased, suppressed, steered, late, distribution, streamed, metrics = printed
+    plain, biased, suppressed, steered, vectors, late, distribution, streamed, metrics = printed
     assert plain.startswith("The sea")
     assert "ocean" in biased[:12]
     assert "the" not in suppressed.lower()
     assert "' ocean'" in steered
+    assert "the same vector again: True" in vectors
     assert late[:10] == plain[:10]
     assert late != plain
     assert ", 1000)" in distribution

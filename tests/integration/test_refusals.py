@@ -122,16 +122,16 @@ def test_a_suppressed_end_of_text_runs_to_the_cap(v1: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "status"),
     [
-        b"",
-        b"\x80\x04\x95pickle",
-        b"\xff\xff\xff\xff\xff\xff\xff\x7f{}",
+        (b"", 400),
+        (b"\x80\x04\x95pickle", 415),
+        (b"\xff\xff\xff\xff\xff\xff\xff\x7f{}", 400),
     ],
 )
-def test_bytes_that_are_no_vector_are_refused(v1: Client, data: bytes) -> None:
+def test_bytes_that_are_no_vector_are_refused(v1: Client, data: bytes, status: int) -> None:
     answer = v1.http.put("/v1/vectors/bad", content=data)
-    assert answer.status_code == 400
+    assert answer.status_code == status
     assert v1.http.get("/v1/vectors/bad").status_code == 404
 
 

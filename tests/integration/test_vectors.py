@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import gguf
 import numpy as np
+import pytest
 import safetensors.numpy
 
 from tests.integration.client import Client, array
-from tests.integration.servers import serving
+from tests.integration.servers import MODEL, REPOSITORY, serving
 
 
 def test_a_vector_made_from_text_raises_that_text_and_its_kin(v1: Client) -> None:
@@ -69,6 +76,158 @@ def test_a_deleted_vector_is_gone_and_a_name_can_be_used_again(v1: Client) -> No
     assert v1.http.post("/v1/vectors", json=request).status_code == 201
     raised = v1.http.get("/v1/vectors/brief?k=1").json()["nearest"]["raised"]
     assert raised[0]["token"] == " green"
+
+
+def layers(seed: int, *numbers: int) -> dict[str, Any]:
+    """Return random vectors of some decoder layers."""
+    rng = np.random.default_rng(seed)
+    return {f"layer.{n}": rng.standard_normal(576).astype(np.float32) for n in numbers}
+
+
+def test_a_vector_goes_out_and_in_again_in_both_formats(v1: Client, tmp_path: Path) -> None:
+    sent = layers(5, 3, 29)
+    put = v1.http.put("/v1/vectors/out", content=safetensors.numpy.save(sent))
+    assert put.status_code == 201, put.text
+    for form in ("safetensors", "gguf"):
+        file = v1.http.get(f"/v1/vectors/out/content?format={form}")
+        back = v1.http.put(f"/v1/vectors/back-{form}", content=file.content)
+        assert back.headers["etag"] == put.headers["etag"]
+        if form == "safetensors":
+            assert file.headers["etag"] == put.headers["etag"]
+            found = safetensors.numpy.load(file.content)
+        else:
+            (tmp_path / "v.gguf").write_bytes(file.content)
+            reader = gguf.GGUFReader(tmp_path / "v.gguf")
+            assert reader.fields["controlvector.model_hint"].contents() == "llama"
+            found = {t.name.replace("direction", "layer"): t.data for t in reader.tensors}
+        assert found.keys() == sent.keys()
+        assert all((found[name] == sent[name]).all() for name in sent)
+
+
+def test_what_is_combined_steers_as_its_parts_together(v1: Client) -> None:
+    for name, seed in (("part-a", 6), ("part-b", 7)):
+        direction = np.random.default_rng(seed).standard_normal(576).astype(np.float32)
+        v1.http.put(f"/v1/vectors/{name}", content=safetensors.numpy.save({"direction": direction}))
+    parts = [{"vector": "part-a", "weight": 0.5}, {"vector": "part-b", "weight": -2.0}]
+    source = {"combine": parts, "orthogonal_to": "part-b"}
+    made = v1.http.post("/v1/vectors", json={"name": "sum", "from": source})
+    assert made.status_code == 201, made.text
+    whole = safetensors.numpy.load(v1.http.get("/v1/vectors/sum/content").content)["direction"]
+    other = safetensors.numpy.load(v1.http.get("/v1/vectors/part-b/content").content)["direction"]
+    assert abs(whole @ other) <= 1e-3
+    assert [part["weight"] for part in made.json()["made_from"]["combine"]] == [0.5, -2.0]
+    mixed = [{"vector": "sum"}, {"vector": "out-of-layers"}]
+    v1.http.put("/v1/vectors/out-of-layers", content=safetensors.numpy.save(layers(8, 3)))
+    status, error = v1.refused("/v1/vectors", {"name": "x", "from": {"combine": mixed}})
+    assert (status, error["param"]) == (400, "from.combine[1].vector")
+
+
+def test_names_conditions_and_pages(v1: Client) -> None:
+    body = {"name": "page-1", "from": {"text": " one"}}
+    made = v1.http.post("/v1/vectors", json=body)
+    assert v1.refused("/v1/vectors", body)[0] == 409
+    direction = safetensors.numpy.save({"direction": np.ones(576, np.float32)})
+    url = "/v1/vectors/page-1"
+    stale = {"If-Match": '"' + "0" * 64 + '"'}
+    assert v1.http.put(url, content=direction, headers=stale).status_code == 412
+    assert v1.http.delete(url, headers=stale).status_code == 412
+    known = {"If-Match": made.headers["etag"]}
+    assert v1.http.put(url, content=direction, headers=known).status_code == 200
+    assert v1.http.put(url, content=direction, headers={"If-None-Match": "*"}).status_code == 412
+    tag = {"If-None-Match": v1.http.get(url).headers["etag"]}
+    assert v1.http.get(f"{url}/content", headers=tag).status_code == 304
+    v1.http.put("/v1/vectors/page-2", content=direction)
+    page = v1.http.get("/v1/vectors?after=page-0&limit=1").json()
+    assert (page["first_id"], page["has_more"]) == ("page-1", True)
+    page = v1.http.get(f"/v1/vectors?after={page['last_id']}&limit=1").json()
+    assert page["first_id"] == "page-2"
+    assert v1.http.get("/v1/vectors/page-2/content?format=gguf").status_code == 400
+
+
+BAD = {
+    "no number": ({"layer.1": np.full(576, np.nan, np.float32)}, "finite"),
+    "no such layer": ({"layer.30": np.ones(576, np.float32)}, "0 to 29"),
+    "of integers": ({"direction": np.ones(576, np.int64)}, "I64"),
+    "too large": ({"direction": np.full(576, 1e300)}, "finite"),
+    "nothing": ({"direction": np.zeros(576, np.float32)}, "zero"),
+    "nowhere": ({"somewhere": np.ones(576, np.float32)}, "'direction'"),
+}
+
+
+@pytest.mark.parametrize(("tensors", "words"), BAD.values(), ids=BAD)
+def test_a_bad_file_leaves_nothing_behind(v1: Client, tensors: Any, words: str) -> None:
+    folder = v1.server.log.parent / "vectors"
+    before = sorted(folder.rglob("*"))
+    answer = v1.http.put("/v1/vectors/bad", content=safetensors.numpy.save(tensors))
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]["message"]
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_two_servers_share_a_store(v1: Client) -> None:
+    """What another process writes is used at once; what does not fit is told of."""
+    folder = v1.server.log.parent / "vectors"
+    steer = {"steer": [{"vector": "shared", "strength": 12.0}]}
+    body = {"prompt": "The", "logit_control": steer, "model": MODEL}
+    status, error = v1.refused("/v1/completions", body)
+    assert (status, error["param"]) == (404, "logit_control.steer[0].vector")
+    v1.http.post("/v1/vectors", json={"name": "red", "from": {"text": " red"}})
+    red = v1.http.get("/v1/vectors/red/content").content
+    write = partial(_write_elsewhere, folder, "shared")
+    write(red, 576)
+    assert " red" in v1.choice("The", logit_control=steer)["text"]
+    assert v1.http.get("/v1/vectors/shared").json()["usable"] is True
+    write(safetensors.numpy.save({"direction": np.ones(64, np.float32)}), 64)
+    assert v1.refused("/v1/completions", body)[0] == 409
+    described = v1.http.get("/v1/vectors/shared").json()
+    assert described["usable"] is False
+    assert "hidden size 64" in described["reason"]
+    write(None, 576)
+    assert v1.refused("/v1/completions", body)[0] == 404
+
+
+def _write_elsewhere(folder: Path, name: str, data: bytes | None, hidden_size: int) -> None:
+    """Put or delete a vector as another server would: in a process of its own."""
+    code = """
+import asyncio, sys
+from service.vectors.registry import VectorRegistry
+from service.vectors.store import VectorStore
+from tests.unit_support import FakeEngine, model_facts
+folder, name, hidden_size = sys.argv[1:]
+model = model_facts(int(hidden_size), layers=30)
+registry = VectorRegistry(VectorStore(folder), FakeEngine(), model)
+data = sys.stdin.buffer.read()
+asyncio.run(registry.put(name, data) if data else registry.delete(name))
+"""
+    command = [sys.executable, "-c", code, str(folder), name, str(hidden_size)]
+    subprocess.run(command, input=data or b"", check=True, cwd=REPOSITORY)
+
+
+def test_a_vector_deleted_while_a_request_runs_with_it(v1: Client) -> None:
+    body = {"name": "brief-sea", "from": {"text": " sea"}, "replace": True}
+    assert v1.http.post("/v1/vectors", json=body).is_success
+    request = {
+        "model": MODEL,
+        "prompt": "The",
+        "max_tokens": 40,
+        "temperature": 0,
+        "ignore_eos": True,
+        "logit_control": {"steer": [{"vector": "brief-sea", "strength": 1.0}]},
+    }
+    undisturbed = v1.http.post("/v1/completions", json=request).json()["choices"][0]["text"]
+    parts: list[str] = []
+    stream = {**request, "stream": True}
+    with v1.http.stream("POST", "/v1/completions", json=stream) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                parts.append(json.loads(line[len("data: ") :])["choices"][0]["text"])
+                if len(parts) == 3:
+                    assert v1.http.delete("/v1/vectors/brief-sea").status_code == 204
+                    # Whatever comes next may take the place that is free now.
+                    body = {"name": "next", "from": {"text": " desert"}, "replace": True}
+                    assert v1.http.post("/v1/vectors", json=body).is_success
+    assert "".join(parts) == undisturbed
+    assert v1.refused("/v1/completions", request)[0] == 404
 
 
 def test_vectors_survive_a_restart_and_sigterm_drains(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from service.errors import (
     BadRequestError,
     ConflictError,
     NotFoundError,
+    PreconditionFailedError,
     RequestError,
     SaturatedError,
     SensefieldError,
     StartupError,
     StoreFullError,
+    StoreUnavailableError,
     TooLargeError,
     UnsupportedMediaError,
     echo,
@@ -27,9 +29,11 @@ STATUSES = {
     BadRequestError: 400,
     NotFoundError: 404,
     ConflictError: 409,
+    PreconditionFailedError: 412,
     TooLargeError: 413,
     UnsupportedMediaError: 415,
     SaturatedError: 503,
+    StoreUnavailableError: 503,
     StoreFullError: 507,
 }
 
@@ -58,8 +62,9 @@ def test_param_and_code_are_null_where_there_are_none() -> None:
     assert body["error"]["code"] is None
 
 
-def test_only_saturation_asks_to_come_back() -> None:
-    assert [kind for kind in STATUSES if kind.retry_after] == [SaturatedError]
+def test_what_may_pass_asks_to_come_back() -> None:
+    asking = {kind for kind in STATUSES if kind.retry_after}
+    assert asking == {SaturatedError, StoreUnavailableError}
 
 
 def test_every_refusal_is_listed_here() -> None:

@@ -19,7 +19,7 @@ from service.schemas.distribution import DistributionRequest
 from service.settings import Settings
 from service.vectors.registry import VectorRegistry
 from service.vectors.store import VectorStore
-from tests.unit_support import FakeEngine, safetensors
+from tests.unit_support import FakeEngine, model_facts, safetensors
 
 VOCAB, WIDTH = 90, 96  # a model may pad its logits
 NOTHING = Asked(None, None, None, None, "top_logprobs", False, 1, False, False)
@@ -51,7 +51,7 @@ def engine() -> FakeEngine:
 @pytest.fixture
 def planner(tmp_path: Path, engine: FakeEngine) -> Planner:
     settings = Settings(vectors_dir=tmp_path, max_top_logprobs=None)
-    vectors = VectorRegistry(VectorStore(tmp_path), engine, 4, 9)
+    vectors = VectorRegistry(VectorStore(tmp_path), engine, model_facts())
     return Planner(settings, vectors, VOCAB, WIDTH, Budget(10_000, 15_000))
 
 

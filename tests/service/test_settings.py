@@ -20,7 +20,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     made = Settings()
-    assert made.vectors_dir == tmp_path / "sensefield" / "vectors"
+    assert made.vectors_dir == str(tmp_path / "sensefield" / "vectors")
     assert made.max_top_logprobs is None
     assert 0 < made.distribution_request_bytes <= made.distribution_total_bytes
 

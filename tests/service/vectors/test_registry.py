@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
-from service.errors import BadRequestError, NotFoundError, SensefieldError, StoreFullError
-from service.vectors.content import parse
+from service.errors import (
+    BadRequestError,
+    ConflictError,
+    NotFoundError,
+    StartupError,
+    StoreFullError,
+    StoreUnavailableError,
+    UnsupportedMediaError,
+)
+from service.vectors import files as files_module
+from service.vectors.content import ModelFacts
+from service.vectors.entries import UnusableVectorError
+from service.vectors.exchange import read_upload
+from service.vectors.files import FolderFiles
 from service.vectors.registry import VectorRegistry
-from service.vectors.store import VectorStore
-from tests.unit_support import FakeEngine, safetensors
+from service.vectors.store import Entry, VectorStore
+from tests.unit_support import FakeEngine, model_facts, safetensors
 
 HIDDEN = 4
+MODEL = model_facts(HIDDEN)
 ONE, TWO = safetensors(direction=[1, 2, 3, 4]), safetensors(layer_5=[4, 3, 2, 1])
-SHA_ONE, SHA_TWO = parse(ONE, HIDDEN).sha256, parse(TWO, HIDDEN).sha256
+SHA_ONE, SHA_TWO = (read_upload(data, MODEL).content.sha256 for data in (ONE, TWO))
 
 
-def new_registry(folder: Path, engine: FakeEngine, most: int = 3) -> VectorRegistry:
-    return VectorRegistry(VectorStore(folder), engine, HIDDEN, most)
+def new_registry(
+    location: Path | str, engine: FakeEngine, most: int = 3, model: ModelFacts = MODEL
+) -> VectorRegistry:
+    return VectorRegistry(VectorStore(location, most), engine, model)
 
 
 @pytest.fixture
@@ -33,26 +51,67 @@ def registry(tmp_path: Path, engine: FakeEngine) -> VectorRegistry:
     return new_registry(tmp_path, engine)
 
 
+async def meaning(registry: VectorRegistry, name: str) -> str | None:
+    """Return what a request that names a vector gets, None if there is none."""
+    await registry.refresh([name])
+    try:
+        return registry.content_of(name)
+    except NotFoundError:
+        return None
+
+
+async def listed(registry: VectorRegistry) -> list[str]:
+    page, more = await registry.describe_all(100)
+    assert not more
+    return [described["name"] for described in page]
+
+
 async def test_a_vector_put_is_resident_and_described(
     registry: VectorRegistry, engine: FakeEngine
 ) -> None:
-    described = await registry.put("calm", ONE)
-    assert described["name"] == "calm"
-    assert described["object"] == "vector"
-    assert described["sha256"] == registry.content_of("calm") == SHA_ONE
-    assert described["space"] == "unembedding"
-    assert described == registry.describe("calm")
+    described, new = await registry.put("calm", ONE)
+    assert new
+    assert described == await registry.describe("calm")
+    created, size = described.pop("created"), described.pop("bytes")
+    assert created > 1_700_000_000
+    assert size > 16
+    assert described == {
+        "id": "calm",
+        "name": "calm",
+        "object": "vector",
+        "model": None,
+        "made_from": {"upload": "safetensors"},
+        "sha256": SHA_ONE,
+        "space": "unembedding",
+        "hidden_size": 4,
+        "layers": [],
+        "norm": pytest.approx(30**0.5),
+        "layer_norms": {},
+        "usable": True,
+        "reason": None,
+    }
+    assert registry.content_of("calm") == SHA_ONE
     ((method, (sha256, data, residual)),) = engine.calls
     assert (method, sha256, residual) == ("sensefield_put_vector", SHA_ONE, False)
-    assert data == parse(ONE, HIDDEN).read_by_unembedding.tobytes()
+    assert data == read_upload(ONE, MODEL).content.read_by_unembedding.tobytes()
     await registry.put("formal", TWO)
     assert engine.calls[-1][1][2] is True
 
 
-async def test_vectors_are_listed_by_name(registry: VectorRegistry) -> None:
+async def test_vectors_are_listed_by_name_a_page_at_a_time(registry: VectorRegistry) -> None:
     for name in ("c", "a", "b"):
         await registry.put(name, ONE)
-    assert [described["name"] for described in registry.describe_all()] == ["a", "b", "c"]
+    assert await listed(registry) == ["a", "b", "c"]
+    seen, after = [], None
+    for _ in range(3):
+        (described,), more = await registry.describe_all(1, after)
+        after = described["id"]
+        seen.append((after, more))
+    assert seen == [("a", True), ("b", True), ("c", False)]
+    await registry.delete("b")
+    page, more = await registry.describe_all(5, "b")
+    assert ([described["id"] for described in page], more) == (["c"], False)
+    assert await registry.describe_all(5, "c") == ([], False)
 
 
 async def test_two_names_share_one_resident_content(
@@ -63,7 +122,7 @@ async def test_two_names_share_one_resident_content(
     assert engine.methods() == ["put_vector"]
     await registry.delete("a")
     assert engine.resident == {SHA_ONE}
-    assert registry.content_of("b") == SHA_ONE
+    assert await meaning(registry, "b") == SHA_ONE
     await registry.delete("b")
     assert engine.resident == set()
 
@@ -72,10 +131,11 @@ async def test_a_name_put_again_means_the_new_content(
     registry: VectorRegistry, engine: FakeEngine
 ) -> None:
     await registry.put("a", ONE)
-    await registry.put("a", TWO)
+    _, new = await registry.put("a", TWO)
+    assert not new
     assert registry.content_of("a") == SHA_TWO
     assert engine.resident == {SHA_TWO}
-    assert len(registry.describe_all()) == 1
+    assert await listed(registry) == ["a"]
 
 
 async def test_a_restarted_server_has_the_same_vectors(
@@ -87,9 +147,85 @@ async def test_a_restarted_server_has_the_same_vectors(
     engine = FakeEngine(HIDDEN)
     again = new_registry(tmp_path, engine)
     await again.load()
-    assert again.describe_all() == registry.describe_all()
+    assert await again.describe_all(9) == await registry.describe_all(9)
     assert engine.resident == {SHA_ONE, SHA_TWO}
     assert engine.methods() == ["put_vector", "put_vector"]
+    assert again.content_of("c") == SHA_TWO
+
+
+@pytest.mark.parametrize("remote", [False, True])
+async def test_what_another_server_does_is_seen(
+    remote: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_module, "LOOK_AGAIN_SECONDS", 1e-9)
+    location = f"memory://{uuid.uuid4()}" if remote else tmp_path
+    engine = FakeEngine(HIDDEN)
+    here, there = new_registry(location, engine), new_registry(location, FakeEngine(HIDDEN))
+    assert await meaning(here, "a") is None
+    await there.put("a", ONE)
+    assert await meaning(here, "a") == SHA_ONE
+    assert engine.resident == {SHA_ONE}
+    await there.put("a", TWO)
+    assert await meaning(here, "a") == SHA_TWO
+    assert engine.resident == {SHA_TWO}
+    await here.put("a", ONE)
+    assert await meaning(there, "a") == SHA_ONE
+    await there.delete("a")
+    assert await listed(here) == []
+    assert await meaning(here, "a") is None
+    assert engine.resident == set()
+    for ask in (here.describe, here.read, here.delete):
+        with pytest.raises(NotFoundError):
+            await ask("a")
+
+
+async def test_a_name_that_has_not_changed_is_not_read_again(
+    registry: VectorRegistry, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registry.put("a", ONE)
+    await registry.refresh(["a"])
+    reads: list[object] = []
+
+    def nothing(self: FolderFiles, paths: object) -> dict[str, bytes]:
+        reads.append(paths)
+        return {}
+
+    monkeypatch.setattr(FolderFiles, "read", nothing)
+    await registry.refresh(["a", "a"])
+    assert reads == []
+    assert registry.content_of("a") == SHA_ONE
+    await registry.refresh(["absent"])
+    assert reads == [["names/absent.json"]]
+
+
+async def test_names_that_others_deleted_are_forgotten_with_the_next_change(
+    registry: VectorRegistry, engine: FakeEngine, tmp_path: Path
+) -> None:
+    other = new_registry(tmp_path, FakeEngine(HIDDEN))
+    await registry.put("a", ONE)
+    await other.delete("a")
+    await other.put("b", TWO)
+    assert await meaning(registry, "b") == SHA_TWO
+    assert engine.resident == {SHA_TWO}
+
+
+async def test_a_content_that_moves_while_it_is_read_is_followed(
+    registry: VectorRegistry, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    other = VectorStore(tmp_path)
+    await new_registry(tmp_path, FakeEngine(HIDDEN)).put("a", ONE)
+    made = await new_registry(tmp_path, FakeEngine(HIDDEN)).describe("a")
+    read = VectorStore.read
+
+    def overtaken(self: VectorStore, sha256: str) -> bytes | None:
+        monkeypatch.setattr(VectorStore, "read", read)
+        asyncio.run(new_registry(tmp_path, FakeEngine(HIDDEN)).put("a", TWO))
+        return self.read(sha256)
+
+    monkeypatch.setattr(VectorStore, "read", overtaken)
+    assert await meaning(registry, "a") == SHA_TWO
+    assert made["sha256"] == SHA_ONE
+    assert other.read(SHA_ONE) is None
 
 
 async def test_a_running_request_keeps_the_content_it_started_with(
@@ -115,7 +251,7 @@ async def test_a_leased_content_put_again_is_not_lost(
         await registry.put("b", ONE)
     await registry.put("c", TWO)
     assert engine.resident == {SHA_ONE, SHA_TWO}
-    assert registry.describe("b")["sha256"] == SHA_ONE
+    assert (await registry.describe("b"))["sha256"] == SHA_ONE
 
 
 async def test_a_full_store_refuses_new_names_only(
@@ -126,62 +262,68 @@ async def test_a_full_store_refuses_new_names_only(
     with pytest.raises(StoreFullError) as caught:
         await registry.put("d", TWO)
     assert caught.value.param == "name"
-    assert "3 vectors" in caught.value.message
     assert engine.resident == {SHA_ONE}
     await registry.put("a", TWO)
     await registry.delete("b")
     await registry.put("d", TWO)
 
 
-async def test_a_refused_file_leaves_everything_as_it_was(
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+async def test_what_is_refused_leaves_everything_as_it_was(
     registry: VectorRegistry, engine: FakeEngine, tmp_path: Path
 ) -> None:
+    def refuse(_: Entry | None) -> None:
+        raise ConflictError("no")
+
     await registry.put("a", ONE)
-    before = sorted(tmp_path.rglob("*"))
-    for name, data in (("a", b"PK\x03\x04"), ("a", safetensors(direction=[1.0])), ("B", ONE)):
-        with pytest.raises(BadRequestError):
+    before, calls = contents_of(tmp_path), len(engine.calls)
+    for name, data in (
+        ("a", b"PK\x03\x04"),
+        ("a", safetensors(direction=[1.0])),
+        ("a", TWO[:-1]),
+        ("a", b""),
+        ("B", ONE),
+        ("../a", ONE),
+        ("a\0", ONE),
+    ):
+        with pytest.raises((BadRequestError, UnsupportedMediaError)):
             await registry.put(name, data)
+    with pytest.raises(ConflictError):
+        await registry.put("a", TWO, refuse)
+    with pytest.raises(ConflictError):
+        await registry.delete("a", refuse)
+    assert len(engine.calls) == calls
     engine.refuse_with = RuntimeError("the vector gives every token the same score: no direction")
     with pytest.raises(BadRequestError, match="no direction"):
         await registry.put("b", TWO)
     engine.refuse_with = OSError("a worker died")
     with pytest.raises(OSError, match="a worker died"):
         await registry.put("b", TWO)
-    assert sorted(tmp_path.rglob("*")) == before
-    assert [described["name"] for described in registry.describe_all()] == ["a"]
+    assert contents_of(tmp_path) == before
+    assert await listed(registry) == ["a"]
     engine.refuse_with = None
     await registry.put("b", TWO)
     assert engine.resident == {SHA_ONE, SHA_TWO}
 
 
-async def test_a_vector_of_a_text_remembers_it(
-    registry: VectorRegistry, engine: FakeEngine
-) -> None:
-    described = await registry.put_text("ocean", " ocean", [7, 8])
-    assert described["made_from"] == {"text": " ocean", "token_ids": [7, 8]}
-    assert engine.calls[0] == ("sensefield_token_direction", ([7, 8],))
-    assert described["hidden_size"] == HIDDEN
-    assert engine.resident == {described["sha256"]}
-
-
-async def test_a_text_without_tokens_has_no_direction(
-    registry: VectorRegistry, engine: FakeEngine
-) -> None:
-    with pytest.raises(BadRequestError) as caught:
-        await registry.put_text("nothing", "", [])
-    assert caught.value.param == "from.text"
-    assert engine.calls == []
-
-
 async def test_unknown_names(registry: VectorRegistry) -> None:
-    for ask in (registry.describe, registry.content_of):
-        with pytest.raises(NotFoundError, match="'absent'"):
-            ask("absent")
+    with pytest.raises(NotFoundError, match="'absent'"):
+        registry.content_of("absent")
+    for name in ("absent", "../names", "a\0"):
+        await registry.refresh([name])
+        for ask in (registry.describe, registry.read):
+            with pytest.raises(NotFoundError):
+                await ask(name)
+        with pytest.raises(NotFoundError):
+            await registry.nearest(name, 3)
+        with pytest.raises(NotFoundError):
+            await registry.file(name, "gguf")
     with pytest.raises(NotFoundError) as caught:
         await registry.delete("absent")
     assert caught.value.code == "vector_not_found"
-    with pytest.raises(NotFoundError):
-        await registry.nearest("absent", 3)
     with pytest.raises(BadRequestError):
         await registry.delete("../names")
 
@@ -198,6 +340,14 @@ async def test_nearest_tokens_come_from_the_engine(
         await registry.nearest("a", 1)
 
 
+@pytest.mark.parametrize("form", ["safetensors", "gguf"])
+async def test_a_file_put_elsewhere_is_the_same_vector(form: str, registry: VectorRegistry) -> None:
+    await registry.put("a", TWO)
+    data, sha256 = await registry.file("a", form)  # type: ignore[arg-type]
+    described, _ = await registry.put("b", data)
+    assert described["sha256"] == sha256 == SHA_TWO
+
+
 async def test_changes_at_once_come_one_after_another(
     registry: VectorRegistry, engine: FakeEngine
 ) -> None:
@@ -207,7 +357,7 @@ async def test_changes_at_once_come_one_after_another(
         *(registry.put(f"n{at}", ONE) for at in range(4)), return_exceptions=True
     )
     assert sum(isinstance(result, StoreFullError) for result in full) == 2
-    assert len(registry.describe_all()) == 3
+    assert len(await listed(registry)) == 3
 
 
 async def test_vectors_are_counted(registry: VectorRegistry) -> None:
@@ -217,31 +367,123 @@ async def test_vectors_are_counted(registry: VectorRegistry) -> None:
         REGISTRY.get_sample_value("sensefield_vectors", {"state": state})
         for state in ("stored", "resident")
     ]
-    assert counts == [2.0, 1.0]
+    assert counts == [2, 1]
 
 
-async def _damaged(tmp_path: Path, damaged: bytes | None) -> VectorRegistry:
-    """Return a restarted server whose one stored content was damaged, or removed."""
-    await new_registry(tmp_path, FakeEngine(HIDDEN)).put("a", ONE)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"hidden_size": 8}, "hidden size 4"), ({"layers": 5}, "layer 5"), ({"largest": 3.0}, "4")],
+)
+async def test_a_vector_of_another_model_is_told_of_and_can_only_be_taken_away(
+    change: dict[str, Any], words: str, registry: VectorRegistry, tmp_path: Path
+) -> None:
+    await registry.put("a", TWO)
+    engine = FakeEngine(8)
+    other = new_registry(tmp_path, engine, model=replace(MODEL, **change))
+    await other.load()
+    assert engine.resident == set()
+    described = await other.describe("a")
+    assert described["usable"] is False
+    assert words in described["reason"]
+    assert described["sha256"] == SHA_TWO
+    assert (await other.describe_all(9))[0] == [described]
+    for _ in range(2):
+        await other.refresh(["a"])
+        with pytest.raises(UnusableVectorError, match=words) as caught:
+            other.content_of("a")
+        assert caught.value.status == 409
+        assert caught.value.code == "vector_unusable"
+    with pytest.raises(UnusableVectorError):
+        await other.read("a")
+    with pytest.raises(UnusableVectorError):
+        await other.nearest("a", 1)
+    _, sha256 = await other.file("a", "safetensors")
+    assert sha256 == SHA_TWO
+    await other.delete("a")
+    assert await listed(registry) == []
+
+
+@pytest.mark.parametrize(
+    ("damaged", "words"),
+    [(None, "missing"), (TWO[:-1], "not a whole"), (TWO[:-2] + b"\x81\x40", "SHA-256"),
+     (ONE, "SHA-256")],
+    ids=["gone", "cut", "bits", "other"],
+)  # fmt: skip
+async def test_a_damaged_content_is_never_served(
+    damaged: bytes | None, words: str, tmp_path: Path
+) -> None:
+    await new_registry(tmp_path, FakeEngine(HIDDEN)).put("a", TWO)
     (content,) = (tmp_path / "contents").iterdir()
     if damaged is None:
         content.unlink()
     else:
         content.write_bytes(damaged)
-    return new_registry(tmp_path, FakeEngine(HIDDEN))
+    engine = FakeEngine(HIDDEN)
+    registry = new_registry(tmp_path, engine)
+    await registry.load()
+    assert engine.resident == set()
+    described = await registry.describe("a")
+    assert described["usable"] is False
+    assert words in described["reason"]
+    with pytest.raises(UnusableVectorError, match=words):
+        registry.content_of("a")
+    with pytest.raises(UnusableVectorError, match=words):
+        await registry.file("a", "safetensors")
+    await registry.put("a", TWO)
+    assert await meaning(registry, "a") == SHA_TWO
+    assert (await registry.describe("a"))["usable"] is True
 
 
-@pytest.mark.parametrize(
-    "damaged", [None, ONE[:-1], ONE[:-2] + b"\x81\x40", TWO], ids=["gone", "cut", "bits", "other"]
-)
-async def test_a_damaged_content_is_never_served_and_says_whose_it_is(
-    damaged: bytes | None, tmp_path: Path
+async def test_what_was_damaged_and_has_been_replaced_elsewhere_is_not_blamed(
+    registry: VectorRegistry, tmp_path: Path
 ) -> None:
-    registry = await _damaged(tmp_path, damaged)
-    # Either the server refuses to start and names it, or it runs without that one vector.
-    try:
-        await registry.load()
-    except SensefieldError as error:
-        assert "'a'" in str(error) or SHA_ONE in str(error), str(error)  # noqa: PT017
-        return
-    assert registry.describe_all() == []
+    other = new_registry(tmp_path, FakeEngine(HIDDEN))
+    await other.put("a", TWO)
+    (content,) = (tmp_path / "contents").iterdir()
+    content.write_bytes(ONE)
+    await registry.load()
+    assert (await registry.describe("a"))["usable"] is False
+    await other.put("a", ONE)
+    assert (await registry.describe("a"))["usable"] is True
+    assert await meaning(registry, "a") == SHA_ONE
+
+
+async def test_a_damaged_name_is_never_served(registry: VectorRegistry, tmp_path: Path) -> None:
+    await registry.put("a", TWO)
+    (tmp_path / "names" / "a.json").write_bytes(b"{")
+    await registry.refresh(["a"])
+    with pytest.raises(UnusableVectorError, match="cannot be read"):
+        registry.content_of("a")
+    assert await registry.describe("a") == {
+        "id": "a",
+        "name": "a",
+        "object": "vector",
+        "usable": False,
+        "reason": "the file of its name in the store cannot be read",
+    }
+    await registry.delete("a")
+
+
+async def test_a_vector_that_steers_nowhere_does_not_stop_the_start(
+    registry: VectorRegistry, tmp_path: Path
+) -> None:
+    await registry.put("a", ONE)
+    engine = FakeEngine(HIDDEN, refuse_with=RuntimeError("no direction"))
+    again = new_registry(tmp_path, engine)
+    await again.load()
+    assert (await again.describe("a"))["reason"] == "no direction"
+
+
+async def test_a_store_that_does_not_answer(
+    registry: VectorRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await registry.put("a", ONE)
+
+    def fail(self: FolderFiles, paths: object) -> None:
+        raise StoreUnavailableError("gone fishing")
+
+    monkeypatch.setattr(FolderFiles, "read", fail)
+    with pytest.raises(StoreUnavailableError):
+        await registry.refresh(["absent"])
+    with pytest.raises(StartupError, match="gone fishing"):
+        await new_registry(tmp_path, FakeEngine(HIDDEN)).load()

@@ -1,0 +1,61 @@
+"""What the store holds under a name: told to a client, read and checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.errors import BadRequestError, ConflictError, echo
+from service.vectors.content import ModelFacts, VectorContent
+from service.vectors.safetensors_file import read_safetensors
+from service.vectors.store import BrokenName, Entry, StoredName
+
+UNREADABLE = "the file of its name in the store cannot be read"
+
+
+class UnusableVectorError(ConflictError):
+    """A stored vector that this model cannot use."""
+
+    def __init__(self, entry: Entry, reason: str) -> None:
+        super().__init__(
+            f"the vector {echo(entry.name)} cannot be used: {reason}", "vector", "vector_unusable"
+        )
+        self.entry = entry
+        self.reason = reason
+
+
+def describe(entry: Entry, model: ModelFacts, damage: str | None = None) -> dict[str, Any]:
+    """Return what the API tells of an entry.
+
+    Args:
+        entry: of the store.
+        model: that is to use it.
+        damage: what is wrong with its content, where that is known.
+
+    """
+    described: dict[str, Any] = {"id": entry.name, "name": entry.name, "object": "vector"}
+    if isinstance(entry, BrokenName):
+        return {**described, "usable": False, "reason": UNREADABLE}
+    reason = entry.summary.misfit(model) or damage
+    return {
+        **described,
+        "created": entry.created,
+        "model": entry.model,
+        "made_from": entry.made_from,
+        "sha256": entry.sha256,
+        "bytes": entry.bytes,
+        **entry.summary.describe(),
+        "usable": reason is None,
+        "reason": reason,
+    }
+
+
+def read_content(entry: StoredName, data: bytes) -> VectorContent:
+    """Return the content in a file; UnusableVectorError if it is not what its name says."""
+    try:
+        tensors, _ = read_safetensors(data)
+    except BadRequestError as error:
+        raise UnusableVectorError(entry, error.message) from None
+    content = VectorContent({name: values.astype("<f4") for name, values in tensors.items()})
+    if content.sha256 != entry.sha256:
+        raise UnusableVectorError(entry, f"its content is damaged: its SHA-256 is {content.sha256}")
+    return content

@@ -1,0 +1,79 @@
+"""The contents that the workers hold, and the requests that run with them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from service.errors import BadRequestError
+from service.vectors.content import VectorContent
+
+
+class Engine(Protocol):
+    """The part of vLLM's engine client that vectors need."""
+
+    def collective_rpc(
+        self, method: str, timeout: None, args: tuple[Any, ...]
+    ) -> Awaitable[list[Any]]:
+        """Call a method on every worker."""
+
+
+class ResidentContents:
+    """Contents by SHA-256, in every worker for as long as a name or a request needs them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._contents: dict[str, VectorContent] = {}
+        self._leases: dict[str, int] = {}
+
+    def __contains__(self, sha256: str) -> bool:
+        return sha256 in self._contents
+
+    def __len__(self) -> int:
+        return len(self._contents)
+
+    def get(self, sha256: str) -> VectorContent | None:
+        """Return a content if it is resident."""
+        return self._contents.get(sha256)
+
+    @contextmanager
+    def lease(self, contents: set[str]) -> Iterator[None]:
+        """Keep contents in the workers for as long as the context lasts."""
+        for sha256 in contents:
+            self._leases[sha256] = self._leases.get(sha256, 0) + 1
+        try:
+            yield
+        finally:
+            for sha256 in contents:
+                self._leases[sha256] -= 1
+                if not self._leases[sha256]:
+                    del self._leases[sha256]
+
+    async def put(self, content: VectorContent) -> None:
+        """Bring a content into the workers; BadRequestError if it steers nowhere."""
+        if content.sha256 in self._contents:
+            return
+        direction = content.read_by_unembedding.tobytes()
+        try:
+            await self._engine.collective_rpc(
+                "sensefield_put_vector", None, (content.sha256, direction, content.residual)
+            )
+        except Exception as error:
+            if "no direction" in str(error):
+                raise BadRequestError(str(error)[:200], "body") from None
+            raise
+        self._contents[content.sha256] = content
+
+    async def keep(self, named: Iterable[str]) -> None:
+        """Drop from the workers what is not named here and no request runs with."""
+        for sha256 in self._contents.keys() - set(named) - self._leases.keys():
+            del self._contents[sha256]
+            await self._engine.collective_rpc("sensefield_drop_vector", None, (sha256,))
+
+    async def nearest(self, sha256: str, k: int) -> dict[str, list[Any]] | None:
+        """Return ids and scores of the k tokens that a content raises and lowers most."""
+        with self.lease({sha256}):
+            answers = await self._engine.collective_rpc("sensefield_nearest", None, (sha256, k))
+        nearest: dict[str, list[Any]] | None = answers[0]
+        return nearest
