@@ -19,6 +19,7 @@ from vllm.v1.sample.sampler import Sampler as V1Sampler
 from logit_processors import measure
 from logit_processors.processor import ControlProcessor
 from logit_processors.row_spec import DENSE, STATISTICS, PlainLogprobs, RowSpec
+from service.engine.residual.operator import current_stream
 from service.engine.rows import RowGroup, StepRows
 
 _COLUMN = {name: at for at, name in enumerate(STATISTICS)}
@@ -133,7 +134,7 @@ def keep_rows(
     controlled = base
     if any(processor.has_program(row) and _sees_control(wanted[row]) for row in measured):
         controlled = processor.run_programs(base.clone(), measured)
-    alive = processor.alive(rows)
+    alive = processor.alive(rows) * _steered(rows, base.device)
     groups = []
     for spec, places in _group(wanted.values()).items():
         group_rows = [rows[at] for at in places]
@@ -153,6 +154,14 @@ def keep_rows(
         stages = Stages(group_base, group_controlled)
         groups.append(measure_rows(spec, stages, tokens, alive[index], group_rows))
     return StepRows(groups)
+
+
+def _steered(rows: Sequence[int], device: torch.device) -> torch.Tensor | float:
+    """Say which rows have the residual steering they asked for: ``[rows]`` float32 0 or 1."""
+    stream = current_stream()
+    if stream is None or not stream.broken_rows:
+        return 1.0
+    return upload([row not in stream.broken_rows for row in rows], device).float()
 
 
 def _is_measured(spec: RowSpec | PlainLogprobs) -> bool:
