@@ -29,14 +29,17 @@ class Entry:
 class Followed:
     """A request that steers or captures, from its first step to its end.
 
-    It holds its vectors for all that time, preempted or not. ``broken``: a vector is not
-    on this worker or does not carry a layer that was named, so the request must end with an
-    error. ``slot`` is its place in the device's tables, while it has one.
+    It holds its vectors, the rows ``held``, for all that time, preempted or not.
+    ``steering`` are the entries that change anything; those of one vector and window are
+    one, so that opposite strengths cancel exactly. ``broken``: a vector is not on this
+    worker or does not carry a layer that was named, so the request must end with an error.
+    ``slot`` is its place in the device's tables, while it has one.
     """
 
     wanted: StreamRequest
     prompt_len: int
-    entries: tuple[Entry, ...] = ()
+    steering: tuple[Entry, ...] = ()
+    held: tuple[int, ...] = ()
     broken: bool = False
     slot: int | None = None
     captured: set[int] = field(default_factory=set)
@@ -54,29 +57,32 @@ class Followed:
             layers: this rank's layers, in the order of the bank's.
 
         """
-        entries: list[Entry] = []
+        held: list[int] = []
+        sums: dict[tuple[int, int, int], NDArray[np.float64]] = {}
         broken = False
         for steer in wanted.steer:
             row = bank.acquire(steer.vector)
             if row is None:
                 broken = True
                 continue
+            held.append(row)
             carried = bank.carried(row)
             named = carried if steer.layers is None else frozenset(steer.layers)
             broken |= not named <= carried
-            strengths = np.array([steer.strength * (n in named) for n in layers], np.float32)
-            entries.append(Entry(row, strengths, *steer.when.bounds))
-        return cls(wanted, prompt_len, tuple(entries), broken)
+            strengths = np.array([steer.strength * (number in named) for number in layers])
+            key = (row, *steer.when.bounds)
+            sums[key] = sums.get(key, 0.0) + strengths
+        steering = [
+            Entry(row, strengths.astype(np.float32), start, stop)
+            for (row, start, stop), strengths in sums.items()
+            if strengths.any()
+        ]
+        return cls(wanted, prompt_len, () if broken else tuple(steering), tuple(held), broken)
 
     def release(self, bank: Bank) -> None:
         """Let go of the vectors."""
-        for entry in self.entries:
-            bank.release(entry.row)
-
-    @property
-    def steering(self) -> tuple[Entry, ...]:
-        """The entries that change anything."""
-        return () if self.broken else tuple(e for e in self.entries if e.strengths.any())
+        for row in self.held:
+            bank.release(row)
 
 
 @dataclass(frozen=True)

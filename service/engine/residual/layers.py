@@ -69,6 +69,8 @@ def stream_of(
     hidden, other = output if isinstance(output, tuple) and len(output) == 2 else (output, None)
     if not isinstance(hidden, torch.Tensor) or not isinstance(other, torch.Tensor | None):
         return None
+    if other is None and hidden.dim() == 3 and hidden.shape[0] == 1:
+        hidden = hidden[0]  # transformers' own modules, which vLLM can run, keep a batch of one
     if hidden.dim() != 2 or hidden.shape[1] != hidden_size:
         return None
     if other is None or type(layer).__name__ in _WHOLE:

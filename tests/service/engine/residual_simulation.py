@@ -113,11 +113,10 @@ class Simulation:
 
     def step(self, work: Sequence[tuple[str, int]], padding: int = 0) -> None:
         """Run a step of (request, tokens) and compare every token after every layer."""
-        counts = [count for _, count in work]
-        starts = np.cumsum([0, *counts])
-        first = np.array([self.running[name].computed for name, _ in work])
-        total = int(starts[-1]) + padding
-        self.stream.begin_step(_layout(work, starts, first, total))
+        total = sum(count for _, count in work) + padding
+        layout = self.layout(work, total)
+        starts = layout.starts
+        self.stream.begin_step(layout)
         for at, number in enumerate(OWN):
             hidden = torch.from_numpy(self._random.standard_normal((total, SIZE))).to(self._dtype)
             other = torch.from_numpy(self._random.standard_normal((total, SIZE))).to(self._dtype)
@@ -129,10 +128,25 @@ class Simulation:
         for name, count in work:
             self.running[name].computed += count
 
+    def layout(self, work: Sequence[tuple[str, int]], total: int) -> StepLayout:
+        """Return the layout of a step of ``total`` tokens, padding included."""
+        starts = np.cumsum([0, *(count for _, count in work)])
+        first = np.array([self.running[name].computed for name, _ in work])
+        positions = np.zeros(total, np.int64)
+        for (_, count), start, begin in zip(work, starts, first, strict=False):
+            positions[start : start + count] = begin + np.arange(count)
+        return StepLayout(
+            [name for name, _ in work],
+            starts,
+            first,
+            torch.from_numpy(starts).int(),
+            torch.from_numpy(positions),
+        )
+
     def _compare(
         self,
         work: Sequence[tuple[str, int]],
-        starts: NDArray[np.int64],
+        starts: NDArray[np.integer[Any]],
         before: torch.Tensor,
         after: torch.Tensor,
         other: torch.Tensor,
@@ -154,21 +168,3 @@ class Simulation:
                 seen = request.seen.setdefault(token, np.zeros((LAYERS, SIZE)))
                 seen[at] = stream + other[row].double().numpy()
         assert (before[~touched] == after[~touched]).all()
-
-
-def _layout(
-    work: Sequence[tuple[str, int]],
-    starts: NDArray[np.int64],
-    first: NDArray[np.int64],
-    total: int,
-) -> StepLayout:
-    positions = np.zeros(total, np.int64)
-    for (_, count), start, begin in zip(work, starts, first, strict=False):
-        positions[start : start + count] = begin + np.arange(count)
-    return StepLayout(
-        [name for name, _ in work],
-        starts,
-        first,
-        torch.from_numpy(starts).int(),
-        torch.from_numpy(positions),
-    )

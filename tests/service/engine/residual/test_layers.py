@@ -89,6 +89,13 @@ def test_the_stream_is_read(
     assert found[1] is other
 
 
+def test_a_batch_of_one_is_looked_into() -> None:
+    found = stream_of(Module(), HIDDEN.unsqueeze(0), SIZE)
+    assert found is not None
+    assert found[0].data_ptr() == HIDDEN.data_ptr()
+    assert found[0].shape == HIDDEN.shape
+
+
 @pytest.mark.parametrize(
     "output",
     [
@@ -98,7 +105,8 @@ def test_the_stream_is_read(
         (HIDDEN, "text"),
         (HIDDEN, OTHER[:2]),
         HIDDEN[:, :2],
-        HIDDEN.unsqueeze(0),
+        HIDDEN.unsqueeze(1),
+        (HIDDEN.unsqueeze(0), OTHER),
         (HIDDEN, (OTHER, OTHER)),
     ],
 )

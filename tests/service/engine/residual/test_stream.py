@@ -119,6 +119,37 @@ class _Settings(Engine.TestCase):  # type: ignore[misc]
 TestEngine = _Settings
 
 
+@pytest.mark.parametrize(
+    ("steer", "same"),
+    [
+        ([ResidualSteer("a", 0.0)], []),
+        ([ResidualSteer("a", 9.3), ResidualSteer("a", -9.3)], []),
+        ([ResidualSteer("a", 9.3), ResidualSteer("a", -9.3, layers=OWN)], []),
+        ([ResidualSteer("a", 0.35), ResidualSteer("a", 0.35)], [ResidualSteer("a", 0.7)]),
+        (
+            [ResidualSteer("a", 0.7, when=Span(None, 0)), ResidualSteer("a", 0.7, when=Span(0))],
+            [ResidualSteer("a", 0.7)],
+        ),
+    ],
+    ids=["none", "opposite", "opposite at named layers", "two halves", "two windows"],
+)
+def test_identities_hold_to_the_bit(
+    simulation: Simulation, steer: list[ResidualSteer], same: list[ResidualSteer]
+) -> None:
+    hidden = torch.randn(4, SIZE)
+    results = []
+    for program in (steer, same):
+        name = simulation.start(program, 3)
+        layout = simulation.layout([(name, 4)], 4)
+        simulation.stream.begin_step(layout)
+        results.append(hidden.clone())
+        simulation.stream.buffers.apply(results[-1], None, torch.tensor([1], dtype=torch.int32))
+        simulation.stream.end_step()
+        simulation.end(name)
+    assert (results[0] == results[1]).all()
+    assert (results[1] == hidden).all() == (not same)
+
+
 @pytest.mark.parametrize("chunks", [[9], [4, 5], [1] * 9])
 def test_a_capture_is_the_mean_over_the_last_prompt_tokens(
     simulation: Simulation, chunks: list[int]
