@@ -81,7 +81,7 @@ class ResidualSteer:
 
     def __post_init__(self) -> None:
         require(
-            isinstance(self.vector, str) and self.vector != "",
+            isinstance(self.vector, str) and self.vector != "",  # type: ignore[redundant-expr]
             "vector",
             f"{shown(self.vector)} is not the SHA-256 of a vector",
         )
@@ -125,7 +125,8 @@ class Capture:
 
     def __post_init__(self) -> None:
         require(
-            isinstance(self.tag, str) and 0 < len(self.tag) <= _TAG,
+            isinstance(self.tag, str)  # type: ignore[redundant-expr]
+            and 0 < len(self.tag) <= _TAG,
             "tag",
             f"{shown(self.tag)} is not a tag; allowed: 1 to {_TAG} characters",
         )

@@ -5,7 +5,8 @@ The job is JSON: ``engine`` are vLLM's arguments, ``calls`` is a list of
 - ``["put", name, layers]``: keep :func:`vector` at these layers,
 - ``["generate", requests]``: each with ``prompt`` (token ids), ``tokens`` and ``wire``, what
   goes into ``extra_args``; answers token ids, their logprobs and whether each row is alive,
-- ``["rpc", method, *arguments]``: of every worker; bytes come back as lists of float32.
+- ``["rpc", method, *arguments]``: of every worker; bytes come back as lists of float32,
+- ``["preemptions"]``: how many there have been.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _main() -> None:
         "max_num_seqs": 8,
         "enforce_eager": True,
         "enable_prefix_caching": False,
-        "disable_log_stats": True,
+        "disable_log_stats": False,
         "logits_processors": ["logit_processors.processor:ControlProcessor"],
         "worker_extension_cls": "service.engine.worker.SensefieldWorker",
     }
@@ -88,10 +89,13 @@ def _main() -> None:
 def _answer(llm: Any, kind: str, *arguments: Any) -> Any:
     if kind == "put":
         name, layers = arguments
-        data = vector(name, layers).tobytes()
+        size = llm.llm_engine.model_config.get_hidden_size()
+        data = vector(name, layers, size).tobytes()
         return llm.collective_rpc("sensefield_put_residual", args=(name, data, layers))
     if kind == "generate":
         return _generate(llm, arguments[0])
+    if kind == "preemptions":
+        return next(m.value for m in llm.get_metrics() if m.name == "vllm:num_preemptions")
     assert kind == "rpc"
     return _plain(llm.collective_rpc(arguments[0], args=tuple(arguments[1:])))
 
@@ -109,6 +113,9 @@ def _generate(llm: Any, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         )
         for request in requests
     ]
+    if llm.llm_engine.model_config.skip_tokenizer_init:
+        for each in params:
+            each.detokenize = False
     prompts = [{"prompt_token_ids": request["prompt"]} for request in requests]
     outputs = [each.outputs[0] for each in llm.generate(prompts, params, use_tqdm=False)]
     return [

@@ -19,7 +19,7 @@ from service.engine.residual.bank import Bank, bank_capacity
 from service.engine.residual.device import DeviceBuffers
 from service.engine.residual.host import HostBuffers
 from service.engine.residual.layers import find_layers, own_layers, stream_of
-from service.engine.residual.operator import set_stream
+from service.engine.residual.operator import residual_stream, set_stream
 from service.engine.residual.step import StepLayout
 from service.engine.residual.stream import ResidualStream, Support
 
@@ -75,7 +75,7 @@ def attach(runner: Any, vllm_config: Any) -> None:
     for at, layer in enumerate(own.values()):
         place = torch.tensor([at], dtype=torch.int32, device=runner.device)
         layer.register_buffer("sensefield_place", place, persistent=False)
-        layer.register_forward_hook(_hook(hidden_size))
+        layer.register_forward_hook(_hook(at, hidden_size, stream))
         stream.unseen.add(place.data_ptr())
     if isinstance(buffers, DeviceBuffers):
         # vLLM's memory profile takes what is there before it for the model's.
@@ -96,11 +96,17 @@ def _unsupported(vllm_config: Any) -> str | None:
     return None
 
 
-def _hook(hidden_size: int) -> Callable[..., None]:
+def _hook(at: int, hidden_size: int, stream: ResidualStream) -> Callable[..., None]:
     def hook(layer: Any, _arguments: Any, output: Any) -> None:
-        stream = stream_of(layer, output, hidden_size)
-        if stream is not None:
-            torch.ops.sensefield.residual_stream(*stream, layer.sensefield_place)
+        compiling = torch.compiler.is_compiling()
+        if not compiling and stream.is_idle(at):
+            return
+        found = stream_of(layer, output, hidden_size)
+        if found is None:
+            return
+        # Without a compiler that must not look inside, the detour of an op is for nothing.
+        call = torch.ops.sensefield.residual_stream if compiling else residual_stream
+        call(*found, layer.sensefield_place)
 
     return hook
 

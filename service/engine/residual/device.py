@@ -151,8 +151,8 @@ class DeviceBuffers:
             layer: the layer's place among this rank's, one int32 on the device.
 
         """
-        if hidden.device.type == "cpu" and not self._filled:
-            return  # there are no graphs to be captured
+        if self.is_idle():
+            return
         tokens, size = hidden.shape
         rest = hidden if other is None else other
         _stream_kernel[(tokens, triton.cdiv(size, _BLOCK))](
@@ -178,6 +178,10 @@ class DeviceBuffers:
             PLACES=MAX_CAPTURED,
             BLOCK=_BLOCK,
         )
+
+    def is_idle(self, _at: int = 0) -> bool:
+        """Say whether the kernel need not run: on a GPU it must, to be in every graph."""
+        return not self._filled and self._numbers.device.type == "cpu"
 
     def clear(self) -> None:
         """Do nothing until the next step is filled."""

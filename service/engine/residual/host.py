@@ -90,6 +90,10 @@ class HostBuffers:
             stream = hidden[copied].float()
             self.captured[at, : len(copied)] = stream if other is None else stream + other[copied]
 
+    def is_idle(self, at: int) -> bool:
+        """Say whether the op has nothing to do after this rank's layer ``at`` in this step."""
+        return self._copied is None and (self._plan is None or not self._plan.active[at])
+
     def clear(self) -> None:
         """Do nothing until the next step is filled."""
         self._plan = self._copied = None
@@ -112,7 +116,7 @@ class HostBuffers:
             torch.tensor(tokens),
             None if groups == list(range(len(tokens))) else torch.tensor(groups),
             torch.stack([self._sum(entries) for entries in kinds], dim=1),
-            strengths.any(axis=0).tolist(),
+            [bool(column.any()) for column in strengths.T],
             block,
         )
 

@@ -24,6 +24,7 @@ class Buffers(Protocol):
     ) -> None: ...
     @property
     def captured(self) -> torch.Tensor: ...
+    def is_idle(self, at: int) -> bool: ...
     def clear(self) -> None: ...
     def forget(self, request: Followed) -> None: ...
 
@@ -56,6 +57,10 @@ class ResidualStream:
         self._request_ids: Sequence[str] = ()
         self._captures = Captures()
         self._followed: dict[str, Followed] = {}
+
+    def is_idle(self, at: int) -> bool:
+        """Say whether calling the op after a layer would do and tell nothing in this step."""
+        return not self.unseen and self.buffers.is_idle(at)
 
     def start(self, request_id: str, sampling_params: Any, prompt_len: int) -> None:
         """Follow a request that begins, or begins again after preemption."""

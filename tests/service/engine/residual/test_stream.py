@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,17 +15,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from logit_processors.residual import Capture, ResidualSteer, Span
+from service.engine.residual.bank import Bank
 from service.engine.residual.device import DeviceBuffers
 from service.engine.residual.host import HostBuffers
+from service.engine.residual.stream import Buffers
 from tests.integration.servers import REPOSITORY, V2_ENVIRONMENT
 from tests.service.engine.residual_simulation import OWN, SIZE, Simulation
 
 INTERPRETED = "TRITON_INTERPRET" in os.environ
 """Whether these tests run as a child of the last one below, which has Triton's interpreter."""
 ROWS = 4
-BUFFERS = [HostBuffers]
+BUFFERS: list[Callable[[Bank], Buffers]] = [HostBuffers]
 if INTERPRETED:
-    BUFFERS = [lambda bank: DeviceBuffers(bank, ROWS, 128)]  # type: ignore[list-item]
+    BUFFERS = [lambda bank: DeviceBuffers(bank, ROWS, 128)]
 VECTORS = {"a": OWN, "b": (0, 3, 5), "c": (2,)}
 SPANS = st.sampled_from(
     [Span(), Span(0), Span(None, 1), Span(-3, 2), Span(1, 3), Span(-9, -2), Span(0, 1)]
@@ -110,13 +113,10 @@ class Engine(RuleBasedStateMachine):
         self.simulation.step(work, padding)
 
 
-class _Settings(Engine.TestCase):  # type: ignore[misc]
-    settings = settings(
-        max_examples=8 if INTERPRETED else 60, stateful_step_count=20, deadline=None
-    )
-
-
-TestEngine = _Settings
+Engine.TestCase.settings = settings(
+    max_examples=8 if INTERPRETED else 60, stateful_step_count=20, deadline=None
+)
+TestEngine = Engine.TestCase
 
 
 @pytest.mark.parametrize(
