@@ -85,10 +85,10 @@ def check(model: Any, answers: list[Any]) -> None:
         chosen = logprobs[len(PROMPT) - 1 : -1]
         tokens = torch.tensor(answer["tokens"]).unsqueeze(1)
         values = chosen.gather(1, tokens).squeeze(1).numpy()
-        np.testing.assert_allclose(answer["logprobs"], values, atol=2e-3)
-        assert (chosen.max(-1).values.numpy() - values < 2e-3).all()
+        np.testing.assert_allclose(answer["logprobs"], values, atol=5e-4)
+        assert (chosen.max(-1).values.numpy() - values < 5e-4).all()
         assert all(answer["alive"])
-    assert np.abs(np.array(plain["logprobs"]) - steered["logprobs"]).max() > 0.05
+    assert np.abs(np.array(plain["logprobs"]) - steered["logprobs"]).max() > 0.005
     _, streams = forward(model, PROMPT, ())
     wanted = streams[:, -3:].mean(axis=1)
     for worker in fetched:
@@ -134,8 +134,12 @@ def test_a_family_is_steered_as_in_transformers(family: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "engine",
-    [{"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}, {"enforce_eager": False}],
-    ids=["tensor parallel", "pipeline parallel", "compiled"],
+    [
+        {"tensor_parallel_size": 2},
+        {"enforce_eager": False},
+        {"pipeline_parallel_size": 2, "enforce_eager": False},
+    ],
+    ids=["tensor parallel", "compiled", "pipeline parallel"],
 )
 def test_an_engine_of_another_kind_steers_the_same(engine: dict[str, Any], tmp_path: Path) -> None:
     model = make_model("llama", tmp_path)
