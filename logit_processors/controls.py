@@ -42,18 +42,20 @@ class ControlError(ValueError):
         return ControlError(f"{prefix}{separator}{self.param}", self.message)
 
 
-def _require(condition: bool, param: str, message: str) -> None:
+def require(condition: bool, param: str, message: str) -> None:
+    """Raise a :class:`ControlError` unless ``condition`` holds."""
     if not condition:
         raise ControlError(param, message)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Return a client's value short enough to be told back."""
     text = repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 
-def _is_int(value: object) -> bool:
+def is_int(value: object) -> bool:
+    """Say whether a value is an integer; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -65,16 +67,16 @@ class Window:
     stop: int | None = None
 
     def __post_init__(self) -> None:
-        _require(
-            _is_int(self.start) and 0 <= self.start < _POSITIONS,
+        require(
+            is_int(self.start) and 0 <= self.start < _POSITIONS,
             "when.from",
-            f"{_shown(self.start)} is not a position; allowed: 0 to 2^31 - 1",
+            f"{shown(self.start)} is not a position; allowed: 0 to 2^31 - 1",
         )
         if self.stop is not None:
-            _require(
-                _is_int(self.stop) and self.start < self.stop < _POSITIONS,
+            require(
+                is_int(self.stop) and self.start < self.stop < _POSITIONS,
                 "when.until",
-                f"{_shown(self.stop)} leaves no position; allowed: null or an integer above "
+                f"{shown(self.stop)} leaves no position; allowed: null or an integer above "
                 f"when.from ({self.start}), up to 2^31 - 1",
             )
 
@@ -87,36 +89,37 @@ ALWAYS = Window()
 
 
 def _check_token_id(token_id: object) -> None:
-    _require(
-        _is_int(token_id) and 0 <= token_id < 2**31,  # type: ignore[operator]
+    require(
+        is_int(token_id) and 0 <= token_id < 2**31,  # type: ignore[operator]
         "token_id",
-        f"{_shown(token_id)} is not a token id; allowed: integers from 0",
+        f"{shown(token_id)} is not a token id; allowed: integers from 0",
     )
 
 
-def _check_number(value: object, param: str, bound: float, unit: str) -> None:
-    _require(
+def check_number(value: object, param: str, bound: float, unit: str) -> None:
+    """Refuse what is not a finite number of at most ``bound``."""
+    require(
         isinstance(value, int | float)
         and not isinstance(value, bool)
         and abs(value) <= bound,  # neither NaN nor infinity is
         param,
-        f"{_shown(value)} is out of range; allowed: finite, from -{bound:g} to {bound:g} {unit}",
+        f"{shown(value)} is out of range; allowed: finite, from -{bound:g} to {bound:g} {unit}",
     )
 
 
 def _check_pattern(text: object) -> None:
-    _require(isinstance(text, str) and text != "", "text", "a text pattern must not be empty")
+    require(isinstance(text, str) and text != "", "text", "a text pattern must not be empty")
     assert isinstance(text, str)
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
         raise ControlError("text", "a text pattern must not hold a lone surrogate") from None
-    _require(
+    require(
         size <= MAX_PATTERN_BYTES,
         "text",
         f"a pattern of {size} bytes is too long; allowed: {MAX_PATTERN_BYTES} bytes of UTF-8",
     )
-    _require(
+    require(
         "\ufffd" not in text,
         "text",
         "U+FFFD stands for bytes that are not text and cannot be matched",
@@ -133,7 +136,7 @@ class TokenBias:
 
     def __post_init__(self) -> None:
         _check_token_id(self.token_id)
-        _check_number(self.add, "add", MAX_ADD, "nats")
+        check_number(self.add, "add", MAX_ADD, "nats")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,7 @@ class TextBias:
 
     def __post_init__(self) -> None:
         _check_pattern(self.text)
-        _check_number(self.add, "add", MAX_ADD, "nats")
+        check_number(self.add, "add", MAX_ADD, "nats")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +189,12 @@ class Steer:
     when: Window = ALWAYS
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.vector != "",
             "vector",
             f"{self.vector!r} is not the SHA-256 of a vector",
         )
-        _check_number(self.strength, "strength", MAX_STRENGTH, "standard deviations")
+        check_number(self.strength, "strength", MAX_STRENGTH, "standard deviations")
 
 
 Entry = TokenBias | TextBias | Steer | TokenSuppress | TextSuppress
@@ -217,13 +220,13 @@ class Program:
     text_suppress: tuple[TextSuppress, ...] = ()
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             len(self) <= MAX_ENTRIES,
             "",
             f"{len(self)} entries are too many; allowed: {MAX_ENTRIES} in one request",
         )
         patterns = len(self.text_bias) + len(self.text_suppress)
-        _require(
+        require(
             patterns <= MAX_PATTERNS,
             "",
             f"{patterns} text patterns are too many; allowed: {MAX_PATTERNS} in one request",
@@ -264,7 +267,7 @@ class Program:
         if not isinstance(wire, Mapping):
             raise ControlError("", f"a control program is an object, not {type(wire).__name__}")
         for group in wire:
-            _require(group in KINDS, str(group), f"unknown; allowed: {', '.join(KINDS)}")
+            require(group in KINDS, str(group), f"unknown; allowed: {', '.join(KINDS)}")
         return cls(**{group: _entries_from_wire(group, wire[group]) for group in wire})
 
 

@@ -20,6 +20,7 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import (
 )
 
 from logit_processors.controls import WIRE_KEY, ControlError, Program
+from logit_processors.residual import StreamRequest
 from logit_processors.row_spec import PlainLogprobs, RowSpec
 from logit_processors.vocabulary import Vocabulary
 
@@ -72,8 +73,9 @@ class ControlProcessor(V1LogitsProcessor, V2LogitsProcessor):
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
-        """Refuse a request whose program cannot be, before the engine sees it."""
+        """Refuse a request whose control cannot be, before the engine sees it."""
         Wanted.of(sampling_params)
+        StreamRequest.of(sampling_params)
 
     def is_argmax_invariant(self) -> bool:
         """Control changes which token is the likeliest."""

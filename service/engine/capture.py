@@ -18,8 +18,9 @@ from vllm.v1.sample.sampler import Sampler as V1Sampler
 
 from logit_processors import measure
 from logit_processors.processor import ControlProcessor
-from logit_processors.row_spec import DENSE, STATISTICS, PlainLogprobs, RowSpec
+from logit_processors.row_spec import BROKEN, DENSE, STATISTICS, PlainLogprobs, RowSpec
 from logit_processors.upload import upload
+from service.engine.residual.operator import current_stream
 from service.engine.rows import RowGroup, StepRows
 
 _COLUMN = {name: at for at, name in enumerate(STATISTICS)}
@@ -134,7 +135,7 @@ def keep_rows(
     controlled = base
     if any(processor.has_program(row) and _sees_control(wanted[row]) for row in measured):
         controlled = processor.run_programs(base.clone(), measured)
-    alive = processor.alive(rows)
+    alive = _unless_broken(processor.alive(rows), rows)
     groups = []
     for spec, places in _group(wanted.values()).items():
         group_rows = [rows[at] for at in places]
@@ -154,6 +155,15 @@ def keep_rows(
         stages = Stages(group_base, group_controlled)
         groups.append(measure_rows(spec, stages, tokens, alive[index], group_rows))
     return StepRows(groups)
+
+
+def _unless_broken(alive: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    """Mark the rows that do not get the residual steering they asked for, ``[rows]`` float32."""
+    stream = current_stream()
+    if stream is None or not stream.broken_rows:
+        return alive
+    broken = upload([row in stream.broken_rows for row in rows], alive.device, torch.bool)
+    return alive.masked_fill(broken, BROKEN)
 
 
 def _is_measured(spec: RowSpec | PlainLogprobs) -> bool:

@@ -21,16 +21,18 @@ def enabled() -> bool:
 
 
 def register() -> None:
-    """``vllm.general_plugins``: tap the samplers and keep rows as rows."""
+    """``vllm.general_plugins``: tap the samplers, keep rows as rows, follow the residual stream."""
     if not enabled():
         return
     from service.engine import capture, compatibility, frontend
+    from service.engine.residual import attach
 
     if capture.is_installed():
         return
     compatibility.assert_supported()
     capture.install()
     frontend.install()
+    attach.install()
 
 
 def endpoint_plugin() -> SensefieldEndpoints:

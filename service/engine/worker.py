@@ -13,11 +13,13 @@ import torch
 
 from logit_processors.directions import DIRECTIONS
 from logit_processors.steer import standardise
+from service.engine.residual.operator import current_stream
+from service.engine.residual.stream import ResidualStream
 from service.engine.unembedding import final_norm_gain, token_direction, token_scores
 
 
 class SensefieldWorker:
-    """The worker's side of steering vectors."""
+    """The worker's side of steering vectors and of the residual stream."""
 
     model_runner: Any
 
@@ -58,6 +60,72 @@ class SensefieldWorker:
             "lowered_ids": lowered.indices.tolist(),
             "lowered": (-lowered.values).tolist(),
         }
+
+    def sensefield_put_residual(self, content: str, data: bytes, layers: list[int]) -> bool:
+        """Keep a vector for steering the residual stream.
+
+        Args:
+            content: SHA-256 of the vector's content.
+            data: ``[len(layers), hidden]`` float32.
+            layers: the layers it carries, by number.
+
+        Returns:
+            False if there is no room: every vector here is held by a running request.
+
+        Raises:
+            ValueError: the model cannot be steered, a layer that it has not, another hidden
+                size, or values that overflow its dtype.
+
+        """
+        stream = self._stream()
+        support = stream.support
+        if support.reason is not None:
+            raise ValueError(f"the residual stream cannot be steered: {support.reason}")
+        if (
+            not layers
+            or len(set(layers)) < len(layers)
+            or not set(layers) <= set(range(support.layers))
+        ):
+            raise ValueError(f"layers {layers}; the model has 0 to {support.layers - 1}")
+        values = torch.from_numpy(np.frombuffer(data, np.float32).copy())
+        if len(values) % len(layers):
+            raise ValueError(f"{len(values)} numbers are no {len(layers)} layers")
+        return stream.bank.put(content, values.reshape(len(layers), -1), layers)
+
+    def sensefield_drop_residual(self, content: str) -> None:
+        """Forget a vector of the residual stream; running requests keep it."""
+        self._stream().bank.drop(content)
+
+    def sensefield_describe_residual(self) -> dict[str, Any]:
+        """Say what of the model's residual stream can be steered."""
+        stream = self._stream()
+        capacity, _, hidden_size = stream.bank.table.shape
+        return {
+            "unsupported": stream.support.reason,
+            "layers": stream.support.layers,
+            "hidden_size": hidden_size,
+            "dtype": str(stream.bank.table.dtype).removeprefix("torch."),
+            "capacity": capacity,
+            "resident": len(stream.bank),
+        }
+
+    def sensefield_fetch_capture(self, tag: str) -> dict[str, Any] | None:
+        """Hand out and forget the residual stream captured under a tag.
+
+        Returns:
+            ``{"layers": numbers, "data": [len(layers), hidden] float32 bytes}``, the layers
+            that this worker runs; None if nothing was captured.
+
+        Raises:
+            ValueError: the capture failed; the message says why.
+
+        """
+        return self._stream().fetch(tag)
+
+    def _stream(self) -> ResidualStream:
+        stream = current_stream()
+        assert stream is not None, "the model is loaded"
+        return stream
 
     def sensefield_token_direction(self, token_ids: list[int]) -> bytes:
         """Return the direction of tokens in the unembedding, ``[hidden]`` float32 bytes."""

@@ -1,0 +1,121 @@
+"""Copies of the residual stream at prompts' last tokens, until they are fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from logit_processors.residual import MAX_CAPTURED, Capture
+from service.engine.residual.followed import Followed, Row
+
+_KEPT = 256
+
+
+@dataclass
+class _Copy:
+    """What has been seen of one prompt: ``sums`` ``[own layers, hidden]`` float32."""
+
+    capture: Capture
+    sums: torch.Tensor
+    failure: str | None = None
+
+
+class Captures:
+    """Captures by tag: growing while their requests run, then kept, the newest 256."""
+
+    def __init__(self) -> None:
+        self._growing: dict[Followed, _Copy] = {}
+        self._kept: dict[str, _Copy] = {}
+        self._step: list[tuple[Followed, slice]] = []
+
+    def plan(self, rows: Sequence[Row]) -> list[int]:
+        """Return a step's tokens that are to be copied, in the order of their places.
+
+        A step has 64 places; a request that finds too few left fails, and says so when it
+        is fetched: whoever asks for captures has no more than 64 tokens' worth of them at work.
+        """
+        places: list[int] = []
+        self._step = []
+        for row in rows:
+            capture = row.request.wanted.capture
+            if capture is None or not self.wants(row):
+                continue
+            tokens = _new_tokens(row, capture)
+            if len(places) + len(tokens) > MAX_CAPTURED:
+                self._fail(row.request, capture)
+                continue
+            self._step.append((row.request, slice(len(places), len(places) + len(tokens))))
+            row.request.captured.update(tokens)
+            places.extend(row.start + token - row.first for token in tokens)
+        return places
+
+    @staticmethod
+    def wants(row: Row) -> bool:
+        """Say whether a step brings tokens that a request's capture still lacks."""
+        capture = row.request.wanted.capture
+        return capture is not None and bool(_new_tokens(row, capture))
+
+    def take_in(self, captured: torch.Tensor) -> None:
+        """Add up a step's copies, ``[own layers, places, hidden]`` float32."""
+        for request, places in self._step:
+            capture = request.wanted.capture
+            assert capture is not None
+            sums = captured[:, places].sum(dim=1)
+            if request in self._growing:
+                sums += self._growing.pop(request).sums
+            if len(request.captured) == _count(request, capture):
+                self._keep(_Copy(capture, sums / len(request.captured)))
+            else:
+                self._growing[request] = _Copy(capture, sums)
+        self._step = []
+
+    def forget(self, request: Followed) -> None:
+        """Give up what a request that has ended left unfinished."""
+        copy = self._growing.pop(request, None)
+        if copy is not None:
+            failure = "the request ended before all of its tokens had passed the layers"
+            self._keep(_Copy(copy.capture, torch.empty(0), failure=failure))
+
+    def fetch(self, tag: str) -> tuple[Capture, torch.Tensor] | None:
+        """Hand out and forget what was captured under a tag; None if there is nothing.
+
+        Returns:
+            The capture that was asked, and ``[own layers, hidden]`` float32.
+
+        Raises:
+            ValueError: the capture failed; the message says why.
+
+        """
+        copy = self._kept.pop(tag, None)
+        if copy is None:
+            return None
+        if copy.failure is not None:
+            raise ValueError(f"capture {tag}: {copy.failure}")
+        return copy.capture, copy.sums
+
+    def _keep(self, copy: _Copy) -> None:
+        self._kept.pop(copy.capture.tag, None)
+        self._kept[copy.capture.tag] = copy
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+
+    def _fail(self, request: Followed, capture: Capture) -> None:
+        self._growing.pop(request, None)
+        # No token is wanting any more.
+        request.captured.update(range(request.prompt_len))
+        failure = f"more than {MAX_CAPTURED} tokens were to be captured in one step"
+        self._keep(_Copy(capture, torch.empty(0), failure=failure))
+
+
+def _count(request: Followed, capture: Capture) -> int:
+    return min(capture.last, request.prompt_len)
+
+
+def _new_tokens(row: Row, capture: Capture) -> list[int]:
+    """Return the places in the prompt of tokens to be copied in this step."""
+    end = row.request.prompt_len
+    begin = end - _count(row.request, capture)
+    span = range(max(begin, row.first), min(end, row.first + row.stop - row.start))
+    return [token for token in span if token not in row.request.captured]

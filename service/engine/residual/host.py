@@ -1,0 +1,145 @@
+"""The op's work on a CPU: the host knows which tokens are steered, and by what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from logit_processors.residual import MAX_CAPTURED
+from service.engine.residual.bank import Bank
+from service.engine.residual.followed import Entry, Followed, Row
+from service.engine.residual.step import StepLayout
+
+_Work = tuple[list[int], list[int], list[tuple[Entry, ...]]]
+"""Steered tokens, the group of each, and the entries of each group."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A step's additions: ``delta[layer][groups]`` to the tokens ``rows``.
+
+    ``rows`` and ``groups`` are ``[steered]`` int64; ``delta`` is ``[layers, groups, hidden]``
+    float32; ``active[layer]`` says where it is not all zero. A ``block`` of rows without a
+    gap is addressed as such.
+    """
+
+    rows: torch.Tensor
+    groups: torch.Tensor | None
+    delta: torch.Tensor
+    active: list[bool]
+    block: slice | None
+
+
+class HostBuffers:
+    """What the op does in the current step.
+
+    ``captured`` ``[layers, places, hidden]`` float32 holds the copies of the last step.
+    """
+
+    def __init__(self, bank: Bank) -> None:
+        _, layers, hidden_size = bank.table.shape
+        self._bank = bank
+        self._plan: _Plan | None = None
+        self._copied: torch.Tensor | None = None
+        self.captured = torch.zeros(layers, MAX_CAPTURED, hidden_size)
+        self._last: tuple[_Work, _Plan] | None = None
+
+    def fill(self, rows: Sequence[Row], places: Sequence[int], _layout: StepLayout) -> None:
+        """Prepare a step.
+
+        Args:
+            rows: the tokens of the requests that are followed.
+            places: the step's tokens to be captured, in the order of their places.
+
+        """
+        tokens: list[int] = []
+        groups: list[int] = []
+        kinds: dict[tuple[Entry, ...], int] = {}
+        for row in rows:
+            for start, stop, entries in _pieces(row):
+                group = kinds.setdefault(entries, len(kinds))
+                tokens.extend(range(start, stop))
+                groups.extend([group] * (stop - start))
+        self._plan = self._planned((tokens, groups, list(kinds))) if tokens else None
+        self._copied = torch.tensor(places) if places else None
+
+    def apply(self, hidden: torch.Tensor, other: torch.Tensor | None, layer: torch.Tensor) -> None:
+        """Do the op's work after a layer.
+
+        Args:
+            hidden: ``[tokens, hidden]``, added to in place.
+            other: the rest of the stream, ``[tokens, hidden]``, if there is one.
+            layer: the layer's place among this rank's, one int32.
+
+        """
+        plan, copied = self._plan, self._copied
+        if plan is None and copied is None:
+            return
+        at = int(layer)
+        if plan is not None and plan.active[at]:
+            delta = plan.delta[at] if plan.groups is None else plan.delta[at][plan.groups]
+            if plan.block is not None:
+                hidden[plan.block].add_(delta)
+            else:
+                hidden[plan.rows] = (hidden[plan.rows] + delta).to(hidden.dtype)
+        if copied is not None:
+            stream = hidden[copied].float()
+            self.captured[at, : len(copied)] = stream if other is None else stream + other[copied]
+
+    def is_idle(self, at: int) -> bool:
+        """Say whether the op has nothing to do after this rank's layer ``at`` in this step."""
+        return self._copied is None and (self._plan is None or not self._plan.active[at])
+
+    def clear(self) -> None:
+        """Do nothing until the next step is filled."""
+        self._plan = self._copied = None
+
+    def forget(self, request: Followed) -> None:
+        """Do nothing: a request leaves no trace between steps."""
+
+    def _planned(self, work: _Work) -> _Plan:
+        """Return the plan of a step; steps of the same batch share one."""
+        if self._last is None or self._last[0] != work:
+            self._last = (work, self._made(*work))
+        return self._last[1]
+
+    def _made(self, tokens: list[int], groups: list[int], kinds: list[tuple[Entry, ...]]) -> _Plan:
+        block = None
+        if tokens[-1] - tokens[0] + 1 == len(tokens):
+            block = slice(tokens[0], tokens[-1] + 1)
+        strengths = np.array([entry.strengths for entries in kinds for entry in entries])
+        return _Plan(
+            torch.tensor(tokens),
+            None if groups == list(range(len(tokens))) else torch.tensor(groups),
+            torch.stack([self._sum(entries) for entries in kinds], dim=1),
+            [bool(column.any()) for column in strengths.T],
+            block,
+        )
+
+    def _sum(self, entries: Sequence[Entry]) -> torch.Tensor:
+        total = torch.zeros(self._bank.table.shape[1:])
+        for entry in entries:
+            total.addcmul_(
+                self._bank.table[entry.row].float(),
+                torch.from_numpy(entry.strengths).unsqueeze(1),
+            )
+        return total
+
+
+def _pieces(row: Row) -> list[tuple[int, int, tuple[Entry, ...]]]:
+    """Split a row's tokens where a window starts or ends: (start, stop, entries) each."""
+    entries = row.request.steering
+    if not entries:
+        return []
+    begin, end = row.position, row.position + row.stop - row.start
+    bounds = {b for e in entries for b in (e.start, e.stop) if begin < b < end}
+    pieces = []
+    for low, high in pairwise(sorted({begin, end, *bounds})):
+        active = tuple(entry for entry in entries if entry.covers(low))
+        if active:
+            pieces.append((row.start + low - begin, row.start + high - begin, active))
+    return pieces

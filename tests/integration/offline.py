@@ -1,0 +1,141 @@
+"""An engine without a server, in a process of its own: takes a job, prints what came out.
+
+The job is JSON: ``engine`` are vLLM's arguments, ``calls`` is a list of
+
+- ``["put", name, layers]``: keep :func:`vector` at these layers,
+- ``["generate", requests]``: each with ``prompt`` (token ids), ``tokens`` and ``wire``, what
+  goes into ``extra_args``; answers token ids, their logprobs and whether each row is alive,
+- ``["rpc", method, *arguments]``: of every worker; bytes come back as lists of float32,
+- ``["preemptions"]``: how many there have been.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from logit_processors.row_spec import ALIVE
+from service.embedded_model import embedded_model_dir
+
+REPOSITORY = Path(__file__).parents[2]
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_PLUGINS": "sensefield",
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+_MARK = "RESULT "
+
+
+def vector(name: str, layers: Sequence[int], size: int = 576) -> NDArray[np.float32]:
+    """Return the vector of a name, unit length at each layer: ``[len(layers), size]``."""
+    rows = []
+    for layer in layers:
+        row = np.random.default_rng([*name.encode(), layer]).standard_normal(size)
+        rows.append(row / np.linalg.norm(row))
+    return np.array(rows, np.float32)
+
+
+def run_offline(
+    calls: Sequence[Sequence[Any]],
+    engine: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+) -> list[Any]:
+    """Run a job in a process of its own and return the answers of its calls."""
+    process = subprocess.run(
+        [sys.executable, "-m", "tests.integration.offline"],
+        input=json.dumps({"engine": dict(engine), "calls": list(calls)}),
+        cwd=REPOSITORY,
+        env={**os.environ, **ENVIRONMENT, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in process.stdout.splitlines() if line.startswith(_MARK)]
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-6000:]
+    answers: list[Any] = json.loads(lines[-1].removeprefix(_MARK))
+    return answers
+
+
+def _main() -> None:
+    from vllm import LLM
+
+    job = json.load(sys.stdin)
+    defaults = {
+        "model": str(embedded_model_dir()),
+        "dtype": "float32",
+        "max_model_len": 256,
+        "max_num_seqs": 8,
+        "enforce_eager": True,
+        "enable_prefix_caching": False,
+        "disable_log_stats": False,
+        "logits_processors": ["logit_processors.processor:ControlProcessor"],
+        "worker_extension_cls": "service.engine.worker.SensefieldWorker",
+    }
+    llm = LLM(**{**defaults, **job["engine"]})
+    answers = [_answer(llm, *call) for call in job["calls"]]
+    print(_MARK + json.dumps(answers), flush=True)
+
+
+def _answer(llm: Any, kind: str, *arguments: Any) -> Any:
+    if kind == "put":
+        name, layers = arguments
+        size = llm.llm_engine.model_config.get_hidden_size()
+        data = vector(name, layers, size).tobytes()
+        return llm.collective_rpc("sensefield_put_residual", args=(name, data, layers))
+    if kind == "generate":
+        return _generate(llm, arguments[0])
+    if kind == "preemptions":
+        return next(m.value for m in llm.get_metrics() if m.name == "vllm:num_preemptions")
+    assert kind == "rpc"
+    return _plain(llm.collective_rpc(arguments[0], args=tuple(arguments[1:])))
+
+
+def _generate(llm: Any, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    from vllm import SamplingParams
+
+    params = [
+        SamplingParams(
+            temperature=0,
+            max_tokens=request["tokens"],
+            ignore_eos=True,
+            logprobs=0,
+            extra_args={"sensefield": {"rows": {"base": True}, **request.get("wire", {})}},
+        )
+        for request in requests
+    ]
+    if llm.llm_engine.model_config.skip_tokenizer_init:
+        for each in params:
+            each.detokenize = False
+    prompts = [{"prompt_token_ids": request["prompt"]} for request in requests]
+    outputs = [each.outputs[0] for each in llm.generate(prompts, params, use_tqdm=False)]
+    return [
+        {
+            "tokens": list(output.token_ids),
+            "logprobs": [float(row.statistics[1]) for row in output.logprobs],
+            "alive": [bool(row.statistics[0] == ALIVE) for row in output.logprobs],
+        }
+        for output in outputs
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return np.frombuffer(value, np.float32).tolist()
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    _main()

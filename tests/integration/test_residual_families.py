@@ -1,0 +1,151 @@
+"""Residual steering on small random models of real architectures, against transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch.nn import ModuleList
+
+from logit_processors.residual import Capture, ResidualSteer, Span
+from tests.integration.offline import run_offline, vector
+
+LAYERS, SIZE = 4, 64
+COMMON = {
+    "vocab_size": 512,
+    "hidden_size": SIZE,
+    "intermediate_size": 128,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+HEADS = {"head_dim": 32}
+WINDOWED = {**HEADS, "sliding_window": 64, "query_pre_attn_scalar": 32}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaConfig", COMMON | HEADS),
+    "mistral": ("MistralConfig", COMMON | HEADS),
+    "qwen2": ("Qwen2Config", COMMON),
+    "qwen3": ("Qwen3Config", COMMON | HEADS),
+    "qwen3 with experts": ("Qwen3MoeConfig", COMMON | HEADS | EXPERTS),
+    "gemma2": ("Gemma2Config", COMMON | WINDOWED),
+    "gemma3": ("Gemma3TextConfig", COMMON | WINDOWED),
+    "gpt2": ("GPT2Config", {"vocab_size": 512, "n_embd": SIZE, "n_layer": LAYERS, "n_head": 2}),
+    "whole stream and a remainder": ("CohereConfig", COMMON),
+}
+PROMPT = list(range(5, 21))
+STEER = (
+    ResidualSteer("a", 6.0, layers=(1,)),
+    ResidualSteer("a", -4.0, layers=(0, 3), when=Span(-3, 2)),
+)
+CAPTURE = Capture("tag", 3)
+CALLS: list[list[Any]] = [
+    ["rpc", "sensefield_describe_residual"],
+    ["put", "a", list(range(LAYERS))],
+    [
+        "generate",
+        [
+            {"prompt": PROMPT, "tokens": 4},
+            {"prompt": PROMPT, "tokens": 4, "wire": {"residual": [e.to_wire() for e in STEER]}},
+            {"prompt": PROMPT, "tokens": 1, "wire": {"capture": CAPTURE.to_wire()}},
+        ],
+    ],
+    ["rpc", "sensefield_fetch_capture", "tag"],
+]
+ENGINE = {"max_model_len": 64, "skip_tokenizer_init": True}
+
+
+def make_model(family: str, folder: Path) -> Any:
+    """Save a random model of a family and return it."""
+    name, arguments = FAMILIES[family]
+    torch.manual_seed(0)
+    config = getattr(transformers, name)(**arguments)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.08)
+    model.save_pretrained(folder)
+    return model
+
+
+def check(model: Any, answers: list[Any]) -> None:
+    """Compare an engine's answers to :data:`CALLS` with the model in transformers."""
+    described, _, (plain, steered, _), fetched = answers
+    assert {worker["unsupported"] for worker in described} == {None}
+    for answer, steer in ((plain, ()), (steered, STEER)):
+        logprobs, _ = forward(model, [*PROMPT, *answer["tokens"]], steer)
+        chosen = logprobs[len(PROMPT) - 1 : -1]
+        tokens = torch.tensor(answer["tokens"]).unsqueeze(1)
+        values = chosen.gather(1, tokens).squeeze(1).numpy()
+        np.testing.assert_allclose(answer["logprobs"], values, atol=5e-4)
+        assert (chosen.max(-1).values.numpy() - values < 5e-4).all()
+        assert all(answer["alive"])
+    assert np.abs(np.array(plain["logprobs"]) - steered["logprobs"]).max() > 0.005
+    _, streams = forward(model, PROMPT, ())
+    wanted = streams[:, -3:].mean(axis=1)
+    for worker in fetched:
+        values = np.array(worker["data"]).reshape(wanted.shape)
+        assert np.abs(values - wanted).max() < 1e-3 * np.abs(wanted).max()
+
+
+def forward(
+    model: Any, tokens: list[int], steer: tuple[ResidualSteer, ...]
+) -> tuple[torch.Tensor, Any]:
+    """Return log-probabilities ``[tokens, vocab]`` and streams ``[layers, tokens, hidden]``."""
+    positions = torch.arange(len(tokens)) + 1 - len(PROMPT)
+    streams = []
+
+    def hook(number: int) -> Any:
+        def add(_module: Any, _arguments: Any, output: Any) -> Any:
+            stream = output[0] if isinstance(output, tuple) else output
+            for entry in steer:
+                start, stop = entry.when.bounds
+                if entry.layers is None or number in entry.layers:
+                    inside = (positions >= start) & (positions < stop)
+                    value = torch.from_numpy(vector(entry.vector, [number], SIZE)[0])
+                    stream = stream + inside[None, :, None] * entry.strength * value
+            streams.append(stream[0].numpy())
+            return (stream, *output[1:]) if isinstance(output, tuple) else stream
+
+        return add
+
+    (layers,) = (m for m in model.modules() if isinstance(m, ModuleList) and len(m) == LAYERS)
+    handles = [layer.register_forward_hook(hook(n)) for n, layer in enumerate(layers)]
+    with torch.no_grad():
+        logits = model(torch.tensor([tokens]), use_cache=False).logits[0]
+    for handle in handles:
+        handle.remove()
+    return logits.log_softmax(-1), np.stack(streams)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_steered_as_in_transformers(family: str, tmp_path: Path) -> None:
+    model = make_model(family, tmp_path)
+    check(model, run_offline(CALLS, {"model": str(tmp_path), **ENGINE}))
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"tensor_parallel_size": 2},
+        {"enforce_eager": False},
+        {"pipeline_parallel_size": 2, "enforce_eager": False},
+    ],
+    ids=["tensor parallel", "compiled", "pipeline parallel"],
+)
+def test_an_engine_of_another_kind_steers_the_same(engine: dict[str, Any], tmp_path: Path) -> None:
+    model = make_model("llama", tmp_path)
+    answers = run_offline(CALLS, {"model": str(tmp_path), **ENGINE, **engine})
+    if "pipeline_parallel_size" in engine:
+        first, second = answers[3]
+        assert first["layers"] + second["layers"] == list(range(LAYERS))
+        answers[3] = [{"data": first["data"] + second["data"]}]
+    check(model, answers)

@@ -1,0 +1,301 @@
+"""Steps of a residual stream against a naive model of every token, on both kinds of buffers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from logit_processors.residual import Capture, ResidualSteer, Span
+from service.engine.residual.bank import Bank
+from service.engine.residual.device import DeviceBuffers
+from service.engine.residual.host import HostBuffers
+from service.engine.residual.stream import Buffers
+from tests.integration.servers import REPOSITORY, V2_ENVIRONMENT
+from tests.service.engine.residual_simulation import OWN, SIZE, Simulation
+
+INTERPRETED = "TRITON_INTERPRET" in os.environ
+"""Whether these tests run as a child of the last one below, which has Triton's interpreter."""
+ROWS = 4
+BUFFERS: list[Callable[[Bank], Buffers]] = [HostBuffers]
+if INTERPRETED:
+    BUFFERS = [lambda bank: DeviceBuffers(bank, ROWS, 128)]
+VECTORS = {"a": OWN, "b": (0, 3, 5), "c": (2,)}
+SPANS = st.sampled_from(
+    [Span(), Span(0), Span(None, 1), Span(-3, 2), Span(1, 3), Span(-9, -2), Span(0, 1)]
+)
+STRENGTHS = st.sampled_from([0.0, 1.0, -1.0, 0.5, -2.25, 100.0])
+DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> ResidualSteer:
+    """Draw an entry of a vector at layers that it carries."""
+    name = draw(st.sampled_from(sorted(VECTORS)))
+    layers = draw(st.none() | st.sets(st.sampled_from(VECTORS[name]), min_size=1))
+    named = None if layers is None else tuple(sorted(layers))
+    return ResidualSteer(name, draw(STRENGTHS), named, draw(SPANS))
+
+
+CAPTURES = st.none() | st.builds(Capture, st.sampled_from(["x", "y"]), st.integers(1, 5))
+
+
+@pytest.fixture(params=BUFFERS)
+def simulation(request: pytest.FixtureRequest) -> Simulation:
+    made = Simulation(request.param)
+    for name, numbers in VECTORS.items():
+        made.put(name, numbers)
+    return made
+
+
+class Engine(RuleBasedStateMachine):
+    """Requests come, are processed in chunks, are preempted, generate and go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.simulation: Simulation | None = None
+
+    @precondition(lambda self: self.simulation is None)
+    @rule(dtype=DTYPES, seed=st.integers(0, 99))
+    def begin(self, dtype: torch.dtype, seed: int) -> None:
+        self.simulation = Simulation(BUFFERS[0], dtype, capacity=20, seed=seed)
+        for name, numbers in VECTORS.items():
+            self.simulation.put(name, numbers)
+
+    @precondition(lambda self: self.simulation and len(self.simulation.running) < 2 * ROWS)
+    @rule(
+        steer=st.lists(entries(), max_size=4),
+        prompt_len=st.integers(1, 9),
+        capture=CAPTURES,
+    )
+    def start(self, steer: list[ResidualSteer], prompt_len: int, capture: Capture | None) -> None:
+        assert self.simulation is not None
+        self.simulation.start(steer, prompt_len, capture)
+
+    @precondition(lambda self: self.simulation and self.simulation.running)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        assert self.simulation is not None
+        self.simulation.end(data.draw(st.sampled_from(sorted(self.simulation.running))))
+
+    @precondition(lambda self: self.simulation and self.simulation.running)
+    @rule(data=st.data())
+    def preempt(self, data: st.DataObject) -> None:
+        assert self.simulation is not None
+        self.simulation.preempt(data.draw(st.sampled_from(sorted(self.simulation.running))))
+
+    @precondition(lambda self: self.simulation is not None)
+    @rule(name=st.sampled_from(sorted(VECTORS)))
+    def replace_a_vector(self, name: str) -> None:
+        """The name gets other content: running requests keep what they started with."""
+        assert self.simulation is not None
+        if len(self.simulation.stream.bank.table) - len(self.simulation.stream.bank) > 9:
+            self.simulation.drop(name)
+            self.simulation.put(name, VECTORS[name])
+
+    @precondition(lambda self: self.simulation and self.simulation.running)
+    @rule(data=st.data(), padding=st.integers(0, 3))
+    def step(self, data: st.DataObject, padding: int) -> None:
+        assert self.simulation is not None
+        names = sorted(self.simulation.running)
+        present = data.draw(
+            st.lists(st.sampled_from(names), min_size=1, max_size=ROWS, unique=True)
+        )
+        work = [(name, data.draw(st.integers(1, 6))) for name in present]
+        self.simulation.step(work, padding)
+
+
+Engine.TestCase.settings = settings(
+    max_examples=8 if INTERPRETED else 60, stateful_step_count=20, deadline=None
+)
+TestEngine = Engine.TestCase
+
+
+@pytest.mark.parametrize(
+    ("steer", "same"),
+    [
+        ([ResidualSteer("a", 0.0)], []),
+        ([ResidualSteer("a", 9.3), ResidualSteer("a", -9.3)], []),
+        ([ResidualSteer("a", 9.3), ResidualSteer("a", -9.3, layers=OWN)], []),
+        ([ResidualSteer("a", 0.35), ResidualSteer("a", 0.35)], [ResidualSteer("a", 0.7)]),
+        (
+            [ResidualSteer("a", 0.7, when=Span(None, 0)), ResidualSteer("a", 0.7, when=Span(0))],
+            [ResidualSteer("a", 0.7)],
+        ),
+    ],
+    ids=["none", "opposite", "opposite at named layers", "two halves", "two windows"],
+)
+def test_identities_hold_to_the_bit(
+    simulation: Simulation, steer: list[ResidualSteer], same: list[ResidualSteer]
+) -> None:
+    hidden = torch.randn(4, SIZE)
+    results = []
+    for program in (steer, same):
+        name = simulation.start(program, 3)
+        layout = simulation.layout([(name, 4)], 4)
+        simulation.stream.begin_step(layout)
+        results.append(hidden.clone())
+        simulation.stream.buffers.apply(results[-1], None, torch.tensor([1], dtype=torch.int32))
+        simulation.stream.end_step()
+        simulation.end(name)
+    assert (results[0] == results[1]).all()
+    assert (results[1] == hidden).all() == (not same)
+
+
+@pytest.mark.parametrize("chunks", [[9], [4, 5], [1] * 9])
+def test_a_capture_is_the_mean_over_the_last_prompt_tokens(
+    simulation: Simulation, chunks: list[int]
+) -> None:
+    steer = [ResidualSteer("a", 2.0)]
+    name = simulation.start(steer, 9, Capture("tag", 4))
+    plain = simulation.start([], 3)
+    for chunk in chunks:
+        assert simulation.stream.fetch("tag") is None
+        simulation.step([(plain, 2), (name, chunk)])
+    simulation.step([(name, 1), (plain, 1)])
+    expected = simulation.running[name].mean(4)
+    simulation.end(name)
+    fetched = simulation.stream.fetch("tag")
+    assert fetched is not None
+    assert fetched["layers"] == list(OWN)
+    found = np.frombuffer(fetched["data"], np.float32).reshape(len(OWN), SIZE)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert simulation.stream.fetch("tag") is None
+
+
+def test_a_capture_of_more_than_the_prompt_is_all_of_it(simulation: Simulation) -> None:
+    name = simulation.start([], 2, Capture("tag", 60, layers=(3, 4)))
+    simulation.step([(name, 2)])
+    fetched = simulation.stream.fetch("tag")
+    assert fetched is not None
+    assert fetched["layers"] == [3]
+    found = np.frombuffer(fetched["data"], np.float32)
+    np.testing.assert_allclose(found, simulation.running[name].mean(60)[1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_preempted_prompt_is_captured_once(simulation: Simulation) -> None:
+    name = simulation.start([], 6, Capture("tag", 4))
+    simulation.step([(name, 4)])
+    early = {token: simulation.running[name].seen[token].copy() for token in (2, 3)}
+    simulation.preempt(name)
+    simulation.step([(name, 6)])
+    fetched = simulation.stream.fetch("tag")
+    assert fetched is not None
+    late = simulation.running[name].seen
+    expected = (early[2] + early[3] + late[4] + late[5]) / 4
+    found = np.frombuffer(fetched["data"], np.float32).reshape(len(OWN), SIZE)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_capture_that_finds_no_room_in_a_step_fails_alone(simulation: Simulation) -> None:
+    names = [simulation.start([], 30, Capture(f"tag {number}", 30)) for number in range(3)]
+    small = simulation.start([], 4, Capture("small", 4))
+    simulation.step([*((name, 30) for name in names), (small, 4)])
+    simulation.step([(names[2], 1)])
+    for number in (0, 1):
+        fetched = simulation.stream.fetch(f"tag {number}")
+        assert fetched is not None
+        expected = simulation.running[names[number]].mean(30)
+        found = np.frombuffer(fetched["data"], np.float32).reshape(len(OWN), SIZE)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert simulation.stream.fetch("small") is not None
+    with pytest.raises(ValueError, match="more than 64 tokens"):
+        simulation.stream.fetch("tag 2")
+
+
+def test_a_prompt_that_came_out_of_the_prefix_cache_fails_its_capture(
+    simulation: Simulation,
+) -> None:
+    name = simulation.start([], 8, Capture("tag", 4))
+    simulation.running[name].computed = 6
+    simulation.step([(name, 2)])
+    simulation.end(name)
+    with pytest.raises(ValueError, match="before all of its tokens"):
+        simulation.stream.fetch("tag")
+
+
+def test_captures_that_nobody_fetches_are_forgotten(simulation: Simulation) -> None:
+    for number in range(300):
+        name = simulation.start([], 1, Capture(f"tag {number}"))
+        simulation.step([(name, 1)])
+        simulation.end(name)
+    assert simulation.stream.fetch("tag 43") is None
+    assert simulation.stream.fetch("tag 44") is not None
+    assert simulation.stream.fetch("tag 299") is not None
+
+
+@pytest.mark.parametrize(
+    "steer",
+    [
+        [ResidualSteer("absent", 1.0)],
+        [ResidualSteer("a", 1.0), ResidualSteer("absent", 1.0)],
+        [ResidualSteer("c", 1.0, layers=(3,))],
+    ],
+    ids=["absent", "one of two absent", "a layer it does not carry"],
+)
+def test_a_request_that_cannot_be_steered_is_broken_and_left_alone(
+    simulation: Simulation, steer: list[ResidualSteer]
+) -> None:
+    plain = simulation.start([], 3)
+    broken = simulation.start(steer, 3)
+    whole = simulation.start([ResidualSteer("a", 1.0)], 3)
+    simulation.running[broken].wanted = simulation.running[plain].wanted
+    simulation.step([(plain, 3), (broken, 3), (whole, 3)])
+    assert simulation.stream.broken_rows == {1}
+    simulation.step([(broken, 1), (plain, 1)])
+    assert simulation.stream.broken_rows == {0}
+    simulation.end(broken)
+    simulation.step([(plain, 1), (whole, 1)])
+    assert simulation.stream.broken_rows == set()
+
+
+def test_a_layer_that_never_calls_the_op_breaks_those_who_would_steer(
+    simulation: Simulation,
+) -> None:
+    simulation.stream.unseen.add(1234)
+    plain, steered = simulation.start([], 2), simulation.start([ResidualSteer("a", 1.0)], 2)
+    simulation.step([(plain, 2), (steered, 2)])
+    assert simulation.stream.broken_rows == {1}
+    assert "something else" in (simulation.stream.support.reason or "")
+    late = simulation.start([ResidualSteer("a", 1.0)], 2)
+    simulation.running[late].wanted = simulation.running[plain].wanted
+    simulation.step([(plain, 1), (late, 2)])
+    assert simulation.stream.broken_rows == {1}
+
+
+def test_vectors_are_let_go_when_their_requests_end(simulation: Simulation) -> None:
+    names = [simulation.start([ResidualSteer(v, 1.0)], 2) for v in ("a", "b", "c")]
+    for number in range(5):
+        simulation.put(f"new {number}", OWN)
+    full = torch.zeros(len(OWN), SIZE)
+    assert [simulation.stream.bank.put(f"n {n}", full, OWN) for n in range(5)] == [True] * 5
+    assert all(v in simulation.stream.bank for v in ("a", "b", "c"))
+    simulation.step([(name, 2) for name in names])
+    for name in names:
+        simulation.end(name)
+    for number in range(8):
+        assert simulation.stream.bank.put(f"last {number}", full, OWN)
+    assert len(simulation.stream.bank) == 8
+    assert "a" not in simulation.stream.bank
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the child")
+def test_the_kernel_does_the_same_under_tritons_interpreter() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    child = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, **V2_ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == 0, child.stdout[-4000:] + child.stderr[-2000:]
