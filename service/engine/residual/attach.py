@@ -15,6 +15,7 @@ import torch
 from vllm.triton_utils import HAS_TRITON
 from vllm.v1.worker.worker_base import WorkerWrapperBase
 
+from service.engine.compatibility import assert_signature
 from service.engine.residual.bank import Bank, bank_capacity
 from service.engine.residual.device import DeviceBuffers
 from service.engine.residual.host import HostBuffers
@@ -24,6 +25,8 @@ from service.engine.residual.step import StepLayout
 from service.engine.residual.stream import ResidualStream, Support
 
 _SALT = "residual stream 1"
+_PREPROCESS = ("input_batch", "block_tables", "kv_cache_config", "num_computed_tokens")
+_FORWARD = ("input_ids", "positions", "intermediate_tensors", "inputs_embeds", "model_kwargs")
 _PADDING = 512
 """Tokens beyond the scheduler's limit that padding may add to a step."""
 
@@ -126,6 +129,7 @@ def _follow_steps(runner: Any, stream: ResidualStream) -> None:
 
     runner.execute_model = execute
     if hasattr(runner, "model_state"):
+        assert_signature("preprocess_state", runner.model_state.preprocess_state, _PREPROCESS)
         _before(
             runner.model_state,
             "preprocess_state",
@@ -133,6 +137,7 @@ def _follow_steps(runner: Any, stream: ResidualStream) -> None:
             stream,
         )
     else:
+        assert_signature("_model_forward", runner._model_forward, _FORWARD)
         _before(runner, "_model_forward", lambda *_, **__: StepLayout.of_v1(runner), stream)
 
 

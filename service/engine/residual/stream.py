@@ -135,6 +135,8 @@ class ResidualStream:
             ValueError: the capture failed; the message says why.
 
         """
+        if self.support.reason is not None:
+            raise ValueError(f"the residual stream cannot be captured: {self.support.reason}")
         taken = self._captures.fetch(tag)
         if taken is None:
             return None

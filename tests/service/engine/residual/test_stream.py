@@ -265,6 +265,8 @@ def test_a_layer_that_never_calls_the_op_breaks_those_who_would_steer(
     simulation.step([(plain, 2), (steered, 2)])
     assert simulation.stream.broken_rows == {1}
     assert "something else" in (simulation.stream.support.reason or "")
+    with pytest.raises(ValueError, match="cannot be captured"):
+        simulation.stream.fetch("tag")
     late = simulation.start([ResidualSteer("a", 1.0)], 2)
     simulation.running[late].wanted = simulation.running[plain].wanted
     simulation.step([(plain, 1), (late, 2)])
