@@ -6,18 +6,23 @@ from argparse import Namespace
 from typing import Any
 
 from fastapi import FastAPI
+from vllm.renderers.chat_utils import load_chat_template
 
 from logit_processors.vocabulary import Vocabulary
-from service.api import generate, vectors
+from service.api import generate, vector_making, vectors
 from service.api.serving import ChatServing, TextServing
 from service.context import Context
 from service.distributions.openai_logprobs import TokenTexts
+from service.engine.cache_salt import SaltingEngine
+from service.engine.prompt_states import PromptStates
 from service.errors import StartupError
 from service.limits import Budget
 from service.plan import Planner
+from service.prompts import PromptEncoder
 from service.settings import settings
 from service.vectors.content import ModelFacts
 from service.vectors.registry import VectorRegistry
+from service.vectors.residual_bank import ResidualSupport
 from service.vectors.store import VectorStore
 
 
@@ -31,6 +36,7 @@ class SensefieldEndpoints:
         """Add the routes; vLLM lets them take the place of its own on the same path."""
         app.include_router(generate.router)
         app.include_router(vectors.router)
+        app.include_router(vector_making.router)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Build the context of a server whose engine runs.
@@ -48,9 +54,11 @@ class SensefieldEndpoints:
         texts = TokenTexts(vocabulary)
         model = model_facts(model_config, args)
         store = VectorStore(own.vectors_dir, own.max_vectors, own.vectors_bytes)
-        registry = VectorRegistry(store, engine_client, model)
+        support = await ResidualSupport.of(engine_client)
+        registry = VectorRegistry(store, engine_client, model, support)
         await registry.load()
         budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
+        salting = SaltingEngine(engine_client, registry.layers_of)
         state.sensefield = Context(
             planner=Planner(
                 own,
@@ -66,14 +74,18 @@ class SensefieldEndpoints:
             vocabulary=vocabulary,
             texts=texts,
             tokenizer=tokenizer,
-            chat=_adopt(ChatServing, state.openai_serving_chat, texts),
-            completions=_adopt(TextServing, state.openai_serving_completion, texts),
+            prompts=PromptEncoder(
+                tokenizer, load_chat_template(args.chat_template), model_config.max_model_len - 1
+            ),
+            states=PromptStates(engine_client),
+            chat=_adopt(ChatServing, state.openai_serving_chat, texts, salting),
+            completions=_adopt(TextServing, state.openai_serving_completion, texts, salting),
         )
         _greet(engine_client.vllm_config, args)
 
 
-def _adopt(kind: Any, stock: object | None, texts: TokenTexts) -> Any:
-    return None if stock is None else kind.adopt(stock, texts)
+def _adopt(kind: Any, stock: object | None, texts: TokenTexts, engine: SaltingEngine) -> Any:
+    return None if stock is None else kind.adopt(stock, texts, engine)
 
 
 def model_facts(model_config: Any, args: Namespace) -> ModelFacts:

@@ -10,7 +10,9 @@ from fastapi import Request
 from logit_processors.vocabulary import Vocabulary
 from service.api.serving import ChatServing, TextServing
 from service.distributions.openai_logprobs import TokenTexts
+from service.engine.prompt_states import PromptStates
 from service.plan import Planner
+from service.prompts import PromptEncoder
 from service.vectors.content import ModelFacts
 from service.vectors.registry import VectorRegistry
 from service.vectors.resident import Engine
@@ -27,6 +29,8 @@ class Context:
     vocabulary: Vocabulary
     texts: TokenTexts
     tokenizer: Any
+    prompts: PromptEncoder
+    states: PromptStates
     chat: ChatServing | None
     completions: TextServing | None
 

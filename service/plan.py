@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from logit_processors.controls import WIRE_KEY, ControlError, Program
+from logit_processors.residual import ResidualSteer
 from logit_processors.row_spec import DENSE, RowSpec
 from service.errors import BadRequestError, echo
 from service.limits import (
@@ -19,6 +20,7 @@ from service.limits import (
 )
 from service.schemas.control import LogitControl, build_program
 from service.schemas.distribution import DistributionRequest
+from service.schemas.residual import build_residual
 from service.settings import Settings
 from service.vectors.registry import VectorRegistry
 
@@ -68,17 +70,28 @@ class Planner:
             program = build_program(
                 asked.control, asked.logit_bias, self.vocab_size, self.vectors.content_of
             )
+            residual = build_residual(
+                asked.control,
+                self.vectors.content_of,
+                self.vectors.layers_of,
+                self.vectors.residual.support.unsupported,
+            )
         except ControlError as error:
             raise BadRequestError(error.message, error.param) from None
-        self._check(asked, program)
-        spec = None if self.speculative else row_spec(asked, program)
+        self._check(asked, program is not None or bool(residual))
+        can_fail = bool(residual) or (program is not None and program.can_fail)
+        spec = None if self.speculative else row_spec(asked, can_fail)
         resources = ExitStack()
         if program is not None and program.steer:
             leased = {entry.vector for entry in program.steer}
             resources.enter_context(self.vectors.lease(leased))
-        return Plan(asked, program, spec, self.width, self.budget, resources)
+        if residual:
+            leased = {entry.vector for entry in residual}
+            resources.enter_context(self.vectors.lease(leased))
+            resources.enter_context(self.vectors.residual.lease(leased))
+        return Plan(asked, program, residual, spec, self.width, self.budget, resources)
 
-    def _check(self, asked: Asked, program: Program | None) -> None:
+    def _check(self, asked: Asked, controls: bool) -> None:
         distribution = asked.distribution
         if distribution is not None and self.speculative:
             raise BadRequestError(
@@ -101,7 +114,7 @@ class Planner:
                 f"{echo(asked.logprobs)} alternatives are too many; allowed: up to {cap}",
                 asked.logprobs_field,
             )
-        if asked.beam_search and (program is not None or distribution is not None):
+        if asked.beam_search and (controls or distribution is not None):
             raise BadRequestError(
                 "beam search cannot be combined with logit_control, logit_bias or distribution",
                 "use_beam_search",
@@ -114,14 +127,20 @@ class Planner:
             )
 
 
-def row_spec(asked: Asked, program: Program | None) -> RowSpec | None:
-    """Return what must be kept of each row for everything that was asked."""
+def row_spec(asked: Asked, can_fail: bool) -> RowSpec | None:
+    """Return what must be kept of each row for everything that was asked.
+
+    Args:
+        asked: the request.
+        can_fail: whether its control can lack a vector or pattern, or leave a row no token.
+
+    """
     if asked.beam_search or asked.scored_token_ids:
         return None
     distribution, logprobs = asked.distribution, asked.logprobs
     if distribution is None and logprobs is None:
-        # A row that says whether the program could be run and left the token a choice.
-        return RowSpec() if program is not None and program.can_fail else None
+        # A row that says whether control could be applied and left the token a choice.
+        return RowSpec() if can_fail else None
     kept = distribution.kept if distribution is not None else 0
     wanted = {kept, logprobs or 0}
     stages = distribution.stages if distribution is not None else []
@@ -156,6 +175,7 @@ class Plan:
 
     asked: Asked
     program: Program | None
+    residual: tuple[ResidualSteer, ...]
     spec: RowSpec | None
     width: int
     budget: Budget
@@ -170,6 +190,7 @@ class Plan:
             "token_bias": program.token_bias,
             "text_bias": program.text_bias,
             "steer_logits": program.steer,
+            "steer_residual": self.residual,
             "token_suppress": program.token_suppress,
             "text_suppress": program.text_suppress,
         }
@@ -186,6 +207,8 @@ class Plan:
         wire: dict[str, Any] = {}
         if self.program is not None:
             wire["program"] = self.program.to_wire()
+        if self.residual:
+            wire["residual"] = [entry.to_wire() for entry in self.residual]
         if self.spec is not None:
             wire["rows"] = self.spec.to_wire()
             asked = self.asked

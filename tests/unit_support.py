@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +83,8 @@ class FakeEngine:
     resident: set[str] = field(default_factory=set)
     calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     refuse_with: Exception | None = None
+    residual: set[str] = field(default_factory=set)
+    residual_capacity: int = 2
 
     async def collective_rpc(self, method: str, timeout: None, args: tuple[Any, ...]) -> list[Any]:
         """Record the call and do what it asks."""
@@ -90,21 +92,50 @@ class FakeEngine:
         self.calls.append((method, args))
         if self.refuse_with is not None:
             raise self.refuse_with
-        if method == "sensefield_put_vector":
-            self.resident.add(args[0])
-        elif method == "sensefield_drop_vector":
-            self.resident.remove(args[0])
-        elif method == "sensefield_token_direction":
-            return [np.arange(1, 1 + self.hidden_size, dtype=np.float32).tobytes()]
-        elif method == "sensefield_nearest":
-            if args[0] not in self.resident:
-                return [None]
-            return [{"raised_ids": [1], "raised": [2.0], "lowered_ids": [3], "lowered": [-2.0]}]
-        return [None]
+        answer = getattr(self, f"_{method.removeprefix('sensefield_')}")
+        return [answer(*args)]
+
+    def _put_vector(self, content: str, _data: bytes, _residual: bool) -> None:
+        self.resident.add(content)
+
+    def _drop_vector(self, content: str) -> None:
+        self.resident.remove(content)
+
+    def _put_residual(self, content: str, _data: bytes, _layers: list[int]) -> bool:
+        if len(self.residual) >= self.residual_capacity:
+            return False
+        self.residual.add(content)
+        return True
+
+    def _drop_residual(self, content: str) -> None:
+        self.residual.discard(content)
+
+    def _describe_residual(self) -> dict[str, Any]:
+        return {"unsupported": None, "capacity": self.residual_capacity}
+
+    def _token_direction(self, _token_ids: list[int]) -> bytes:
+        return np.arange(1, 1 + self.hidden_size, dtype=np.float32).tobytes()
+
+    def _nearest(self, content: str, _k: int) -> dict[str, list[Any]] | None:
+        if content not in self.resident:
+            return None
+        return {"raised_ids": [1], "raised": [2.0], "lowered_ids": [3], "lowered": [-2.0]}
 
     def methods(self) -> list[str]:
         """Return the names of the calls, without their common prefix."""
         return [method.removeprefix("sensefield_") for method, _ in self.calls]
+
+
+class FakeStates:
+    """Takes a stream that can be worked out by hand: layer times last token, 1 in front."""
+
+    async def take(
+        self, prompts: Sequence[Sequence[int]], layers: Sequence[int], last: int
+    ) -> AsyncIterator[tuple[int, NDArray[np.float32]]]:
+        """Yield streams ``[layers, 4]``, the last prompt first."""
+        for at in reversed(range(len(prompts))):
+            mean = np.mean(prompts[at][-last:])
+            yield at, np.array([[1, *[layer * mean] * 3] for layer in layers], np.float32)
 
 
 def model_facts(hidden_size: int = 4, layers: int = 12, largest: float = FLOAT32) -> ModelFacts:

@@ -94,6 +94,7 @@ async def _serve(route: str, request: Planned, raw_request: Request, handle: Any
         ending.callback(_update_promised, plan.budget)
         ending.callback(plan.close)
         try:
+            await context.vectors.bring_residual({entry.vector for entry in plan.residual})
             result = await handle(request, raw_request)
         except (asyncio.CancelledError, GeneratorExit):
             outcome.name = "cancelled"

@@ -23,6 +23,8 @@ from service.metrics import REJECTED
 
 MAX_ERRORS = 10
 """Errors told of in one answer."""
+UNION_TAGS = ("<text>", "<chat>")
+"""What pydantic puts into a path where a value may be of two kinds; no part of the JSON's."""
 MAX_NAME = 40
 """Characters of one unknown field's name."""
 
@@ -88,6 +90,8 @@ def json_path(location: Iterable[str | int]) -> str:
     path = ""
     for at, part in enumerate(location):
         if at == 0 and part == "body":
+            continue
+        if isinstance(part, str) and part in UNION_TAGS:
             continue
         if isinstance(part, int):
             path += f"[{part}]"

@@ -17,19 +17,22 @@ from logit_processors.row_spec import TokenRow
 from service.api.requests import ChatRequest, TextRequest
 from service.api.rows_tap import RowsTap
 from service.distributions.openai_logprobs import TokenTexts, completion_logprobs
+from service.engine.cache_salt import SaltingEngine
 
 
 class _Adopting:
     """Made from a stock serving object, whose state it shares."""
 
     texts: TokenTexts
+    engine_client: Any
 
     @classmethod
-    def adopt(cls, stock: object, texts: TokenTexts) -> Self:
-        """Return one that serves as ``stock`` does."""
+    def adopt(cls, stock: object, texts: TokenTexts, engine: SaltingEngine) -> Self:
+        """Return one that serves as ``stock`` does, through ``engine``."""
         serving = cls.__new__(cls)
         serving.__dict__.update(stock.__dict__)
         serving.texts = texts
+        serving.engine_client = engine
         return serving
 
 

@@ -1,11 +1,10 @@
-"""``/v1/vectors``: steering vectors, put, made, looked into, taken away, deleted.
+"""``/v1/vectors``: steering vectors, put, looked into, taken away, deleted.
 
 A vector's entity tag is the SHA-256 of its directions (see :mod:`service.vectors.content`).
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -13,15 +12,13 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from service.api.preconditions import ANY, Preconditions, preconditions_of, quoted
 from service.api.route import SensefieldRoute
 from service.context import Context, context_of
-from service.errors import ConflictError, TooLargeError, echo
-from service.schemas.vectors import MakeVector, Source
-from service.vectors.creation import from_combination, from_text
-from service.vectors.exchange import MEDIA_TYPES, Format, Made
-from service.vectors.store import Entry, StoredName, check_name
+from service.errors import TooLargeError
+from service.vectors.exchange import MEDIA_TYPES, Format
+from service.vectors.store import check_name
 
 MAX_PAGE = 1000
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
+ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": text}
     for status, text in {
         400: "A value that cannot be; `param` names the field.",
@@ -35,7 +32,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
-router = APIRouter(route_class=SensefieldRoute, tags=["vectors"], responses=_ERRORS)
+router = APIRouter(route_class=SensefieldRoute, tags=["vectors"], responses=ERRORS)
 Name = Annotated[str, Path(description="1 to 64 of a-z, 0-9, '.', '_', '-'.")]
 
 
@@ -58,28 +55,6 @@ async def list_vectors(
     }
 
 
-@router.post("/v1/vectors", status_code=201)
-async def make_vector(body: MakeVector, request: Request, response: Response) -> dict[str, Any]:
-    """Make a vector of a text or of other vectors.
-
-    A name that exists is a 409, unless ``replace`` is true or If-Match names its content.
-    """
-    check_name(body.name)
-    wanted = preconditions_of(request)
-    may_replace = body.replace or wanted.match is not None
-
-    def guard(entry: Entry | None) -> None:
-        wanted.check(entry)
-        if isinstance(entry, StoredName) and not may_replace:
-            raise ConflictError(
-                f"the vector {echo(body.name)} exists; set replace to take its place", "name"
-            )
-
-    made = await _make(context_of(request), body.from_)
-    described, new = await context_of(request).vectors.keep(body.name, made, guard)
-    return _answer(response, described, new)
-
-
 @router.put("/v1/vectors/{name}", responses={201: {"description": "The name is new."}})
 async def put_vector(name: Name, request: Request, response: Response) -> dict[str, Any]:
     """Store a safetensors or GGUF file as a vector, in the place of what the name pointed at."""
@@ -88,7 +63,7 @@ async def put_vector(name: Name, request: Request, response: Response) -> dict[s
     context = context_of(request)
     data = await _body(request, context.model.max_file_bytes)
     described, new = await context.vectors.put(name, data, wanted.check)
-    return _answer(response, described, new)
+    return answer(response, described, new)
 
 
 @router.get("/v1/vectors/{name}")
@@ -102,7 +77,7 @@ async def get_vector(
     context = context_of(request)
     described = await context.vectors.describe(check_name(name))
     nearest = await _nearest(context, name, k) if described["usable"] else None
-    return _answer(response, described, new=False) | {"nearest": nearest}
+    return answer(response, described, new=False) | {"nearest": nearest}
 
 
 @router.get(
@@ -145,16 +120,7 @@ async def delete_vector(name: Name, request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def _make(context: Context, source: Source) -> Made:
-    model = context.model
-    if source.text is not None:
-        token_ids = await asyncio.to_thread(_encode, context, source.text)
-        return await from_text(source.text, token_ids, context.engine, model)
-    parts = [(part.vector, part.weight) for part in source.combine or []]
-    return await from_combination(parts, source.orthogonal_to, context.vectors, model)
-
-
-def _answer(response: Response, described: dict[str, Any], new: bool) -> dict[str, Any]:
+def answer(response: Response, described: dict[str, Any], new: bool) -> dict[str, Any]:
     """Return a description, with its entity tag and, if the name is new, where it is."""
     if "sha256" in described:
         response.headers["ETag"] = quoted(described["sha256"])
@@ -162,11 +128,6 @@ def _answer(response: Response, described: dict[str, Any], new: bool) -> dict[st
     if new:
         response.headers["Location"] = f"/v1/vectors/{described['name']}"
     return described
-
-
-def _encode(context: Context, text: str) -> list[int]:
-    token_ids: list[int] = context.tokenizer.encode(text, add_special_tokens=False)
-    return token_ids
 
 
 async def _nearest(context: Context, name: str, k: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -11,7 +11,6 @@ from logit_processors.controls import (
     ALWAYS,
     MAX_ADD,
     MAX_ENTRIES,
-    MAX_STRENGTH,
     ControlError,
     Program,
     Steer,
@@ -21,7 +20,8 @@ from logit_processors.controls import (
     TokenSuppress,
     Window,
 )
-from service.errors import NotFoundError, echo
+from logit_processors.residual import MAX_RESIDUAL_STRENGTH, Span
+from service.errors import RequestError, echo
 
 
 class StrictModel(BaseModel):
@@ -33,12 +33,23 @@ class StrictModel(BaseModel):
 class When(StrictModel):
     """Positions of generated tokens, counted from 0."""
 
-    from_: int = Field(0, alias="from", ge=0, description="First position.")
+    from_: int | None = Field(
+        0,
+        alias="from",
+        description="First position. Residual steering also takes negative ones, prompt tokens "
+        "counted back from the last, which is position 0, and null: from the first token.",
+    )
     until: int | None = Field(None, description="First position no more; null means no end.")
 
     def to_window(self) -> Window:
-        """Return the domain's window; ControlError if it covers nothing."""
+        """Return the window over logits; ControlError if it covers nothing."""
+        if self.from_ is None:
+            raise ControlError("when.from", "null is for residual steering; allowed: 0 and up")
         return Window(self.from_, self.until)
+
+    def to_span(self) -> Span:
+        """Return the window over the residual stream; ControlError if it covers nothing."""
+        return Span(self.from_, self.until)
 
 
 class _TokenOrText(StrictModel):
@@ -69,14 +80,31 @@ class SuppressEntry(_TokenOrText):
 
 
 class SteerEntry(StrictModel):
-    """Push the whole distribution along a stored vector."""
+    """Push along a stored vector: the whole distribution, or the residual stream."""
 
     vector: str = Field(description="Name of a stored vector.")
     strength: float = Field(
-        ge=-MAX_STRENGTH, le=MAX_STRENGTH, description="Standard deviations of logits."
+        ge=-MAX_RESIDUAL_STRENGTH,
+        le=MAX_RESIDUAL_STRENGTH,
+        description="At the logits: standard deviations of logits, within ±1000. In the "
+        "residual stream: what the vector is times, as it is.",
     )
-    at: str = Field("logits", pattern="^logits$", description="Where it acts.")
-    when: When | None = Field(None, description="Where it applies; null means everywhere.")
+    at: Literal["logits", "residual"] = Field("logits", description="Where it acts.")
+    layers: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None,
+        min_length=1,
+        description="In the residual stream: decoder layers, counted from 0, after which it is "
+        "added; null means all that the vector carries.",
+    )
+    when: When | None = Field(
+        None, description="Where it applies; null means everywhere, the prompt included."
+    )
+
+    @model_validator(mode="after")
+    def _layers_of_the_stream(self) -> Self:
+        if self.layers is not None and self.at == "logits":
+            raise ValueError('layers go with "at": "residual"')
+        return self
 
 
 class LogitControl(StrictModel):
@@ -121,8 +149,9 @@ def build_program(
             groups[key].append(_to_domain(entry, content_of))
         except ControlError as error:
             raise error.under(path) from None
-        except NotFoundError as error:
-            raise NotFoundError(error.message, f"{path}.vector", error.code) from None
+        except RequestError as error:
+            error.param = f"{path}.vector"
+            raise
         _check_vocabulary(entry, vocab_size, path)
     groups["token_bias"] += _from_logit_bias(logit_bias or {}, vocab_size)
     if not any(groups.values()):
@@ -145,7 +174,8 @@ def _entries(control: LogitControl) -> list[tuple[str, Any, str]]:
             kind = "token" if entry.token_id is not None else "text"
             found.append((f"{kind}_{field}", entry, f"logit_control.{field}[{at}]"))
     for at, steer in enumerate(control.steer):
-        found.append(("steer", steer, f"logit_control.steer[{at}]"))
+        if steer.at == "logits":
+            found.append(("steer", steer, f"logit_control.steer[{at}]"))
     return found
 
 

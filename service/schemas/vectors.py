@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from logit_processors.residual import MAX_CAPTURED
 from service.schemas.control import StrictModel
 
 MAX_PARTS = 64
+MAX_PROMPTS = 512
 MAX_WEIGHT = 1000.0
-KINDS = ("text", "combine")
+KINDS = ("text", "contrast", "combine")
 
 
 class Part(StrictModel):
@@ -18,6 +20,56 @@ class Part(StrictModel):
 
     vector: str = Field(description="Name of a stored vector.")
     weight: float = Field(1.0, ge=-MAX_WEIGHT, le=MAX_WEIGHT, description="What it is times.")
+
+
+class Message(StrictModel):
+    """One message of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+Prompt = Annotated[
+    Annotated[str, Field(min_length=1), Tag("<text>")]
+    | Annotated[list[Message], Field(min_length=1), Tag("<chat>")],
+    Discriminator(lambda value: "<text>" if isinstance(value, str) else "<chat>"),
+]
+Side = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_PROMPTS)]
+
+
+class Contrast(StrictModel):
+    """Two sides of prompts; the vector points from the negative to the positive one."""
+
+    positive: Side = Field(description="Texts, taken as they are, or chats.")
+    negative: Side = Field(description="Texts or chats; for pca as many, pair by pair.")
+    layers: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None,
+        min_length=1,
+        description="Decoder layers, counted from 0, after which the residual stream is taken; "
+        "null means all.",
+    )
+    method: Literal["mean_difference", "pca"] = Field(
+        "mean_difference",
+        description="The difference of the sides' means, or the first principal axis of the "
+        "pairs' differences, as long as the pairs differ along it.",
+    )
+    last: int = Field(
+        1, ge=1, le=MAX_CAPTURED, description="The mean over so many last tokens of a prompt."
+    )
+
+    @model_validator(mode="after")
+    def _two_sides(self) -> Self:
+        if self.method == "pca" and len(self.positive) != len(self.negative):
+            raise ValueError(
+                f"pca takes pairs: {len(self.positive)} positive and {len(self.negative)} "
+                "negative prompts are none"
+            )
+        if self.layers is not None and len(set(self.layers)) < len(self.layers):
+            raise ValueError("a layer is named twice")
+        sides = [sorted(map(repr, side)) for side in (self.positive, self.negative)]
+        if sides[0] == sides[1]:
+            raise ValueError("the two sides are the same prompts: they do not differ")
+        return self
 
 
 class Source(StrictModel):
@@ -28,6 +80,9 @@ class Source(StrictModel):
         min_length=1,
         max_length=1024,
         description="The direction of this text's tokens in the unembedding.",
+    )
+    contrast: Contrast | None = Field(
+        None, description="What prompts of one side have in the residual stream beyond the other."
     )
     combine: list[Part] | None = Field(
         None,
@@ -56,4 +111,8 @@ class MakeVector(StrictModel):
 
     name: str = Field(description="1 to 64 of a-z, 0-9, '.', '_', '-'.")
     from_: Source = Field(alias="from")
+    stream: bool = Field(
+        False,
+        description="Answer with server-sent events: progress, then the vector or an error.",
+    )
     replace: bool = Field(False, description="Take the name's place if it exists; else 409.")

@@ -1,19 +1,38 @@
-"""Vectors that the server makes: of a text's tokens, of other vectors."""
+"""Vectors that the server makes: of a text's tokens, of contrasting prompts, of other vectors."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 
 from service.errors import BadRequestError, RequestError, echo
+from service.schemas.vectors import Contrast
 from service.vectors.combine import combine
 from service.vectors.content import DIRECTION, ModelFacts, VectorContent, check
+from service.vectors.contrast import METHODS
 from service.vectors.exchange import Made
 from service.vectors.registry import VectorRegistry
 from service.vectors.resident import Engine
+
+_TOLD_PROMPTS = 16_384
+"""Bytes of a contrast's prompts, as JSON, that a vector remembers; of more, their SHA-256."""
+Progress = Callable[[int, int], None]
+"""Is told how much has been done, and of how much."""
+
+
+class States(Protocol):
+    """Takes the residual stream of prompts: :class:`service.engine.prompt_states.PromptStates`."""
+
+    def take(
+        self, prompts: Sequence[Sequence[int]], layers: Sequence[int], last: int
+    ) -> AsyncIterator[tuple[int, NDArray[np.float32]]]:
+        """Yield each prompt's place and its stream ``[layers, hidden]``."""
 
 
 async def from_text(text: str, token_ids: list[int], engine: Engine, model: ModelFacts) -> Made:
@@ -23,6 +42,65 @@ async def from_text(text: str, token_ids: list[int], engine: Engine, model: Mode
     answers = await engine.collective_rpc("sensefield_token_direction", None, (token_ids,))
     content = check({DIRECTION: np.frombuffer(answers[0], np.float32)}, model, "from.text")
     return Made(content, {"text": text, "token_ids": token_ids}, model.name)
+
+
+async def from_contrast(
+    contrast: Contrast,
+    positive: Sequence[Sequence[int]],
+    negative: Sequence[Sequence[int]],
+    states: States,
+    model: ModelFacts,
+    progress: Progress,
+) -> Made:
+    """Make a vector of what one side's residual stream has beyond the other's.
+
+    Args:
+        contrast: what was asked.
+        positive: token ids of its positive prompts.
+        negative: token ids of its negative prompts.
+        states: runs the prompts.
+        model: that is served.
+        progress: is told after each prompt.
+
+    Raises:
+        BadRequestError: a layer that the model has not, or sides that do not differ.
+
+    """
+    layers = list(range(model.layers)) if contrast.layers is None else sorted(contrast.layers)
+    if layers[-1] >= model.layers:
+        raise BadRequestError(
+            f"layer {layers[-1]} does not exist; allowed: 0 to {model.layers - 1}",
+            "from.contrast.layers",
+        )
+    prompts = [*positive, *negative]
+    streams = np.zeros((len(prompts), len(layers), model.hidden_size))
+    done = 0
+    progress(done, len(prompts))
+    async for at, stream in states.take(prompts, layers, contrast.last):
+        streams[at] = stream
+        done += 1
+        progress(done, len(prompts))
+    sides = streams[: len(positive)], streams[len(positive) :]
+    directions = await asyncio.to_thread(METHODS[contrast.method], *sides)
+    same = [layer for layer, v in zip(layers, directions, strict=True) if not v.any()]
+    if same:
+        raise BadRequestError(
+            f"the sides do not differ after layers {echo(same[:10])}", "from.contrast"
+        )
+    tensors = {f"layer.{layer}": v for layer, v in zip(layers, directions, strict=True)}
+    content = await asyncio.to_thread(check, tensors, model, "from.contrast")
+    return Made(content, {"contrast": _told(contrast)}, model.name)
+
+
+def _told(contrast: Contrast) -> dict[str, Any]:
+    """Return what a vector remembers of its contrast."""
+    prompts = contrast.model_dump(include={"positive", "negative"})
+    written = orjson.dumps(prompts)
+    told = contrast.model_dump(include={"method", "last"})
+    if len(written) <= _TOLD_PROMPTS:
+        return {**told, **prompts}
+    digest = hashlib.sha256(written).hexdigest()
+    return {**told, "prompts": len(contrast.positive + contrast.negative), "sha256": digest}
 
 
 async def from_combination(

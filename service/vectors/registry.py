@@ -24,6 +24,7 @@ from service.vectors.content import ModelFacts, VectorContent
 from service.vectors.entries import UNREADABLE, UnusableVectorError, describe, read_content
 from service.vectors.exchange import Format, Made, export, read_upload
 from service.vectors.resident import Engine, ResidentContents
+from service.vectors.residual_bank import ResidualBank, ResidualSupport
 from service.vectors.safetensors_file import write_safetensors
 from service.vectors.store import (
     BrokenName,
@@ -44,7 +45,14 @@ def anything(_: Entry | None) -> None:
 class VectorRegistry:
     """Names to contents; a content stays in the workers while a request runs with it."""
 
-    def __init__(self, store: VectorStore, engine: Engine, model: ModelFacts) -> None:
+    def __init__(
+        self,
+        store: VectorStore,
+        engine: Engine,
+        model: ModelFacts,
+        support: ResidualSupport | None = None,
+    ) -> None:
+        self.residual = ResidualBank(engine, support or ResidualSupport())
         self._store = store
         self._model = model
         self._resident = ResidentContents(engine)
@@ -97,6 +105,19 @@ class VectorRegistry:
             raise unknown(name)
         return self._names[name]
 
+    def layers_of(self, sha256: str) -> Collection[int]:
+        """Return the layers that a resident content carries, none in unembedding space."""
+        return self._resident[sha256].layers
+
+    async def bring_residual(self, contents: Iterable[str]) -> None:
+        """Have the workers hold leased contents for steering the residual stream.
+
+        Raises:
+            SaturatedError: running requests need all the places there are.
+
+        """
+        await self.residual.bring(self._resident[sha256] for sha256 in contents)
+
     def lease(self, contents: set[str]) -> AbstractContextManager[None]:
         """Keep contents in the workers for as long as the context lasts."""
         return self._resident.lease(contents)
@@ -145,6 +166,10 @@ class VectorRegistry:
         data = await asyncio.to_thread(export, entry, content, form, self._model)
         return data, content.sha256
 
+    async def check(self, name: str, guard: Guard) -> None:
+        """Ask a guard about what the store has under a name now."""
+        guard((await asyncio.to_thread(self._store.find, [name])).get(name))
+
     async def put(
         self, name: str, data: bytes, guard: Guard = anything
     ) -> tuple[dict[str, Any], bool]:
@@ -180,7 +205,7 @@ class VectorRegistry:
         )
         async with self._lock:
             # Asked here too, so that what is refused costs the workers nothing.
-            guard((await asyncio.to_thread(self._store.find, [name])).get(name))
+            await self.check(name, guard)
             await self._resident.put(content)
             try:
                 new = await asyncio.to_thread(self._store.write, stored, data, guard)

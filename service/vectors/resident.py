@@ -33,6 +33,9 @@ class ResidentContents:
     def __len__(self) -> int:
         return len(self._contents)
 
+    def __getitem__(self, sha256: str) -> VectorContent:
+        return self._contents[sha256]
+
     def get(self, sha256: str) -> VectorContent | None:
         """Return a content if it is resident."""
         return self._contents.get(sha256)

@@ -18,7 +18,8 @@ from tests.integration.servers import TRITON, V2_ENVIRONMENT, serving
 def v1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A server on vLLM's V1 runner, as it runs on a CPU."""
     flags = (
-        *("--max-model-len", "1024", "--max-num-seqs", "16"),
+        # Small blocks, so that short prompts come out of the prefix cache too.
+        *("--max-model-len", "1024", "--max-num-seqs", "16", "--block-size", "32"),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
     )
     with serving(tmp_path_factory.mktemp("v1"), flags) as server:

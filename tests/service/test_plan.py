@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from logit_processors.controls import WIRE_KEY, Program, Steer
+from logit_processors.controls import WIRE_KEY, Program
 from logit_processors.row_spec import DENSE, RowSpec
 from service.errors import BadRequestError, NotFoundError, SaturatedError
 from service.limits import Budget
@@ -18,6 +18,7 @@ from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
 from service.settings import Settings
 from service.vectors.registry import VectorRegistry
+from service.vectors.residual_bank import ResidualSupport
 from service.vectors.store import VectorStore
 from tests.unit_support import FakeEngine, model_facts, safetensors
 
@@ -51,7 +52,8 @@ def engine() -> FakeEngine:
 @pytest.fixture
 def planner(tmp_path: Path, engine: FakeEngine) -> Planner:
     settings = Settings(vectors_dir=tmp_path, max_top_logprobs=None)
-    vectors = VectorRegistry(VectorStore(tmp_path), engine, model_facts())
+    support = ResidualSupport(None, engine.residual_capacity)
+    vectors = VectorRegistry(VectorStore(tmp_path), engine, model_facts(), support)
     return Planner(settings, vectors, VOCAB, WIDTH, Budget(10_000, 15_000))
 
 
@@ -112,8 +114,10 @@ def test_program_and_rows_travel_with_the_request(
 def test_rows_hold_all_that_was_asked(
     request_: Asked, expected: RowSpec | None, planner: Planner
 ) -> None:
-    program = None if request_.beam_search else planner.plan(request_).program
-    assert row_spec(request_, program) == expected
+    if request_.beam_search:
+        assert row_spec(request_, can_fail=False) == expected
+    else:
+        assert planner.plan(request_).spec == expected
 
 
 @pytest.mark.parametrize(
@@ -157,9 +161,46 @@ def test_a_huge_top_k_is_echoed_in_part(planner: Planner) -> None:
     assert len(caught.value.message) < 500
 
 
-def test_a_steered_request_sees_whether_its_vector_was_there() -> None:
-    program = Program(steer=(Steer("ab", 1.0),))
-    assert row_spec(asked(STEER), program) == RowSpec()
+@pytest.mark.parametrize("at", ["logits", "residual"])
+async def test_a_steered_request_sees_whether_its_vector_was_there(
+    at: str, planner: Planner
+) -> None:
+    await planner.vectors.put("calm", safetensors(layer_2=[1, 2, 3, 4]))
+    steer = {"vector": "calm", "strength": 1.0, "at": at}
+    assert planner.plan(asked({"steer": [steer]})).spec == RowSpec()
+
+
+async def test_residual_steering_travels_and_holds_its_place(
+    planner: Planner, params: SimpleNamespace, engine: FakeEngine
+) -> None:
+    await planner.vectors.put("calm", safetensors(layer_2=[1, 2, 3, 4]))
+    steer = {"vector": "calm", "strength": 1.5, "at": "residual", "when": {"from": -2}}
+    plan = planner.plan(asked({"steer": [steer]}))
+    plan.apply_to(params, 10)
+    content = planner.vectors.content_of("calm")
+    entry = {"vector": content, "strength": 1.5, "layers": None, "when": [-2, None]}
+    assert params.extra_args[WIRE_KEY] == {"residual": [entry], "rows": RowSpec().to_wire()}
+    assert list(plan.kinds) == ["steer_residual"]
+    await planner.vectors.bring_residual([content])
+    assert engine.residual == {content}
+    await planner.vectors.delete("calm")
+    assert content in engine.resident, "the running request still needs it"
+    plan.close()
+
+
+async def test_a_model_that_cannot_be_steered_says_why(
+    tmp_path: Path, engine: FakeEngine, planner: Planner
+) -> None:
+    support = ResidualSupport("its layers are strange")
+    planner.vectors = VectorRegistry(VectorStore(tmp_path), engine, model_facts(), support)
+    await planner.vectors.put("calm", safetensors(layer_2=[1, 2, 3, 4]))
+    planner.plan(asked(STEER)).close()
+    steer = [*STEER["steer"], {"vector": "calm", "strength": 1.0, "at": "residual"}]
+    with pytest.raises(BadRequestError, match="its layers are strange") as caught:
+        planner.plan(asked({"steer": steer}))
+    assert caught.value.param == "logit_control.steer[1].at"
+    with pytest.raises(BadRequestError, match="beam search"):
+        planner.plan(asked(STEER, beam_search=True))
 
 
 def test_an_unknown_vector_is_named_at_its_path(planner: Planner) -> None:
@@ -233,7 +274,7 @@ def test_rows_that_only_tell_whether_a_token_is_left_cost_nothing(
 def test_more_of_anything_never_takes_less_memory() -> None:
     def size(distribution: dict[str, Any], tokens: int = 10, **fields: Any) -> int:
         request = asked(None, distribution, **fields)
-        spec = row_spec(request, None)
+        spec = row_spec(request, can_fail=False)
         assert spec is not None
         return request_bytes(request, spec, WIDTH, tokens)
 

@@ -97,7 +97,7 @@ BAD = [
     ('{"text": "a", "add": 1, "when": {"until": -1}}', ".when.until", ["-1", "above"]),
     ('{"text": "a", "add": 1, "when": {"from": -1}}', ".when.from", ["-1", "0"]),
     ('{"text": "a", "add": 1, "when": {"from": 4294967296}}', ".when.from", ["4294967296", "2^31"]),
-    ('{"text": "a", "add": 1, "when": {"from": null}}', ".when.from", ["None", "integer"]),
+    ('{"text": "a", "add": 1, "when": {"from": null}}', ".when.from", ["null", "residual"]),
     ('{"text": "a", "add": 1, "when": {"from_": 1}}', ".when.from_", ["not permitted"]),
     ('{"text": "a", "add": 1, "when": 3}', ".when", []),
     ("3", "", []),
@@ -125,6 +125,11 @@ BODIES = [
     (entries("steer", '{"vector": "v", "strength": NaN}'), "logit_control.steer[0].strength"),
     (entries("steer", '{"vector": "v", "strength": 1001}'), "logit_control.steer[0].strength"),
     (entries("steer", '{"vector": "v", "strength": 1, "at": "x"}'), "logit_control.steer[0].at"),
+    (entries("steer", '{"vector": "v", "strength": 1, "layers": [1]}'), "logit_control.steer[0]"),
+    (
+        entries("steer", '{"vector": "v", "strength": 1, "when": {"from": -1}}'),
+        "logit_control.steer[0].when.from",
+    ),
     (
         entries("steer", '{"vector": "v", "strength": 1, "when": {"until": 0}}'),
         "logit_control.steer[0].when.until",

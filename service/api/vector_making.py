@@ -1,0 +1,129 @@
+"""``POST /v1/vectors``: vectors that the server makes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from service.api.preconditions import preconditions_of
+from service.api.route import SensefieldRoute
+from service.api.vectors import ERRORS, answer
+from service.context import Context, context_of
+from service.errors import BadRequestError, ConflictError, RequestError, echo, error_body
+from service.metrics import REJECTED
+from service.schemas.vectors import Contrast, MakeVector, Source
+from service.vectors.creation import Progress, from_combination, from_contrast, from_text
+from service.vectors.exchange import Made
+from service.vectors.store import Entry, Guard, StoredName, check_name
+
+router = APIRouter(route_class=SensefieldRoute, tags=["vectors"], responses=ERRORS)
+
+
+@router.post("/v1/vectors", status_code=201)
+async def make_vector(body: MakeVector, request: Request, response: Response) -> Any:
+    """Make a vector of a text, of contrasting prompts, or of other vectors.
+
+    A name that exists is a 409, unless ``replace`` is true or If-Match names its content.
+    With ``stream``, events tell the progress; the last one holds the vector or an error.
+    """
+    context = context_of(request)
+    check_name(body.name)
+    guard = _guard(body, request)
+    # Asked before anything is computed, and again when the vector is stored.
+    await context.vectors.check(body.name, guard)
+    if body.stream:
+        events = _events(lambda progress: _make_and_keep(context, body, guard, progress))
+        return StreamingResponse(events, media_type="text/event-stream")
+    described, new = await _make_and_keep(context, body, guard, lambda _done, _total: None)
+    return answer(response, described, new)
+
+
+def _guard(body: MakeVector, request: Request) -> Guard:
+    wanted = preconditions_of(request)
+    may_replace = body.replace or wanted.match is not None
+
+    def guard(entry: Entry | None) -> None:
+        wanted.check(entry)
+        if isinstance(entry, StoredName) and not may_replace:
+            raise ConflictError(
+                f"the vector {echo(body.name)} exists; set replace to take its place", "name"
+            )
+
+    return guard
+
+
+async def _make_and_keep(
+    context: Context, body: MakeVector, guard: Guard, progress: Progress
+) -> tuple[dict[str, Any], bool]:
+    made = await _make(context, body.from_, progress)
+    return await context.vectors.keep(body.name, made, guard)
+
+
+async def _make(context: Context, source: Source, progress: Progress) -> Made:
+    model = context.model
+    if source.text is not None:
+        token_ids = await asyncio.to_thread(_encode, context, source.text)
+        return await from_text(source.text, token_ids, context.engine, model)
+    if source.contrast is not None:
+        return await _contrast(context, source.contrast, progress)
+    parts = [(part.vector, part.weight) for part in source.combine or []]
+    return await from_combination(parts, source.orthogonal_to, context.vectors, model)
+
+
+async def _contrast(context: Context, contrast: Contrast, progress: Progress) -> Made:
+    unsupported = context.vectors.residual.support.unsupported
+    if unsupported is not None:
+        raise BadRequestError(
+            f"the model's residual stream cannot be read: {unsupported}", "from.contrast"
+        )
+
+    def encode(side: str) -> list[list[int]]:
+        prompts = contrast.model_dump(include={side})[side]
+        return [
+            context.prompts.encode(prompt, f"from.contrast.{side}[{at}]")
+            for at, prompt in enumerate(prompts)
+        ]
+
+    positive, negative = await asyncio.to_thread(lambda: (encode("positive"), encode("negative")))
+    return await from_contrast(
+        contrast, positive, negative, context.states, context.model, progress
+    )
+
+
+async def _events(
+    make: Callable[[Progress], Any],
+) -> AsyncIterator[bytes]:
+    """Yield progress as it is made, then what came of it; a reader that leaves ends the work."""
+    told: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
+    task = asyncio.ensure_future(make(lambda done, total: told.put_nowait((done, total))))
+    task.add_done_callback(lambda _: told.put_nowait(None))
+    try:
+        while (progress := await told.get()) is not None:
+            done, total = progress
+            yield _event({"object": "vector.progress", "done": done, "total": total})
+        try:
+            described, _ = await task
+            yield _event(described)
+        except RequestError as error:
+            REJECTED.labels(str(error.status), error.code or error.type).inc()
+            yield _event(error.to_body())
+        except Exception:
+            yield _event(error_body("the vector could not be made", "server_error"))
+            raise
+        yield b"data: [DONE]\n\n"
+    finally:
+        task.cancel()
+
+
+def _event(value: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(value) + b"\n\n"
+
+
+def _encode(context: Context, text: str) -> list[int]:
+    token_ids: list[int] = context.tokenizer.encode(text, add_special_tokens=False)
+    return token_ids

@@ -1,0 +1,84 @@
+"""Keeping apart, in the prefix cache, what steering of the residual stream made different.
+
+vLLM shares a block of KV cache between requests whose tokens and ``cache_salt`` are equal.
+Steering changes the block and not the tokens, so a steered request's salt is made of its
+steering, chained with the caller's own. It is keyed with a secret of this process: no
+caller can name a salt under which another's steered blocks would be found or replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from logit_processors.residual import EVERYWHERE, ResidualSteer, StreamRequest
+
+LayersOf = Callable[[str], Collection[int]]
+"""Layers that a vector, by the SHA-256 of its content, carries."""
+_KEY = secrets.token_bytes(32)
+
+
+def fingerprint(steer: Sequence[ResidualSteer], layers_of: LayersOf, prompt_len: int) -> str | None:
+    """Return what tells steering apart, equal for equal steering; None if it changes nothing.
+
+    Args:
+        steer: the entries, in any order.
+        layers_of: layers that each vector carries.
+        prompt_len: tokens of the prompt. A window is counted from its end, so under one the
+            same token at the same place is steered differently in prompts of different lengths.
+
+    """
+    sums: dict[tuple[str, int, int], dict[int, float]] = {}
+    for entry in steer:
+        by_layer = sums.setdefault((entry.vector, *entry.when.bounds), {})
+        for layer in layers_of(entry.vector) if entry.layers is None else entry.layers:
+            by_layer[layer] = by_layer.get(layer, 0.0) + entry.strength
+    told = []
+    for (vector, *bounds), by_layer in sorted(sums.items()):
+        # What the worker adds up to nothing in float32 changes nothing.
+        left = sorted((at, float(np.float32(s))) for at, s in by_layer.items() if np.float32(s))
+        if left:
+            windowed = tuple(bounds) != EVERYWHERE.bounds
+            told.append([vector, *bounds, left, prompt_len if windowed else None])
+    return json.dumps(told) if told else None
+
+
+class SaltingEngine:
+    """vLLM's engine client, with the salt of each request that steers the residual stream."""
+
+    def __init__(self, stock: Any, layers_of: LayersOf) -> None:
+        self._stock = stock
+        self._layers_of = layers_of
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stock, name)
+
+    def generate(
+        self, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any
+    ) -> AsyncGenerator[Any, None]:
+        """Generate as vLLM does, out of a prefix cache that knows the steering."""
+        steer = StreamRequest.of(sampling_params).steer
+        if steer:
+            prompt = _salted(prompt, steer, self._layers_of)
+        generator: AsyncGenerator[Any, None] = self._stock.generate(
+            prompt, sampling_params, *args, **kwargs
+        )
+        return generator
+
+
+def _salted(
+    prompt: Mapping[str, Any], steer: Sequence[ResidualSteer], layers_of: LayersOf
+) -> dict[str, Any]:
+    tokens = prompt.get("prompt_token_ids")
+    size = len(prompt["prompt_embeds"] if tokens is None else tokens)
+    steering = fingerprint(steer, layers_of, size)
+    if steering is None:
+        return dict(prompt)
+    told = json.dumps([prompt.get("cache_salt"), steering]).encode()
+    salt = hashlib.blake2b(told, key=_KEY, digest_size=32).hexdigest()
+    return {**prompt, "cache_salt": salt}

@@ -1,0 +1,109 @@
+"""The vectors in the workers' bank for the residual stream, as this process counts them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.errors import SaturatedError
+from service.vectors.content import VectorContent
+from service.vectors.resident import Engine
+
+
+@dataclass(frozen=True)
+class ResidualSupport:
+    """What of the model's residual stream can be steered: why nothing, and how many at once."""
+
+    unsupported: str | None = None
+    capacity: int = 0
+
+    @classmethod
+    async def of(cls, engine: Engine) -> ResidualSupport:
+        """Ask the workers."""
+        answers = await engine.collective_rpc("sensefield_describe_residual", None, ())
+        reasons = [answer["unsupported"] for answer in answers if answer["unsupported"]]
+        capacity = min(answer["capacity"] for answer in answers)
+        return cls(reasons[0] if reasons else None, capacity)
+
+
+class ResidualBank:
+    """Brings vectors into the bank when requests need them; no vector has a place for good.
+
+    What no request leases makes room, the one that was least recently needed first.
+    """
+
+    def __init__(self, engine: Engine, support: ResidualSupport) -> None:
+        self.support = support
+        self._engine = engine
+        self._present: dict[str, None] = {}  # from the least to the most recently needed
+        self._leases: dict[str, int] = {}
+        self._lock = asyncio.Lock()
+
+    def __len__(self) -> int:
+        return len(self._present)
+
+    @contextmanager
+    def lease(self, contents: Iterable[str]) -> Iterator[None]:
+        """Keep what :meth:`bring` brings for as long as the context lasts."""
+        leased = set(contents)
+        for sha256 in leased:
+            self._leases[sha256] = self._leases.get(sha256, 0) + 1
+        try:
+            yield
+        finally:
+            for sha256 in leased:
+                self._leases[sha256] -= 1
+                if not self._leases[sha256]:
+                    del self._leases[sha256]
+
+    async def bring(self, contents: Iterable[VectorContent]) -> None:
+        """Have every worker hold these leased contents.
+
+        Raises:
+            SaturatedError: running requests need all the places there are.
+
+        """
+        for content in contents:
+            if content.sha256 not in self._present:
+                async with self._lock:
+                    await self._put(content)
+            # The most recently needed stand last.
+            del self._present[content.sha256]
+            self._present[content.sha256] = None
+
+    async def _put(self, content: VectorContent) -> None:
+        if content.sha256 in self._present:
+            return
+        if len(self._present) >= self.support.capacity:
+            await self._make_room()
+        layers = list(content.layers)
+        data = np.stack([content.layers[layer] for layer in layers]).tobytes()
+        answers: list[Any] = await self._engine.collective_rpc(
+            "sensefield_put_residual", None, (content.sha256, data, layers)
+        )
+        if not all(answers):
+            await self._drop(content.sha256)
+            raise _full()
+        self._present[content.sha256] = None
+
+    async def _make_room(self) -> None:
+        unneeded = next((sha256 for sha256 in self._present if sha256 not in self._leases), None)
+        if unneeded is None:
+            raise _full()
+        del self._present[unneeded]
+        await self._drop(unneeded)
+
+    async def _drop(self, sha256: str) -> None:
+        await self._engine.collective_rpc("sensefield_drop_residual", None, (sha256,))
+
+
+def _full() -> SaturatedError:
+    return SaturatedError(
+        "running requests steer the residual stream with as many vectors as there is room for",
+        "logit_control.steer",
+    )

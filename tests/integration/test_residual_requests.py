@@ -1,0 +1,325 @@
+"""Residual steering over HTTP: against transformers, out of the prefix cache, beside others."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+from prometheus_client.parser import text_string_to_metric_families
+
+from logit_processors.residual import ResidualSteer, Span
+from tests.integration.client import Client, array
+from tests.integration.offline import vector
+from tests.integration.servers import MODEL
+from tests.integration.test_residual import CARRIED, PROGRAMS, Reference, prompts
+
+__all__ = ["prompts"]
+
+SEEN = {"top_k": 1, "stages": ["base"]}
+ONE = ResidualSteer("one", 60.0)
+
+
+@pytest.fixture(scope="module")
+def steered(reference: torch.nn.Module) -> Reference:
+    return Reference(reference)
+
+
+def put_all(client: Client) -> None:
+    for name, layers in CARRIED.items():
+        rows = zip(layers, vector(name, layers), strict=True)
+        body = safetensors.numpy.save({f"layer.{layer}": row for layer, row in rows})
+        assert client.http.put(f"/v1/vectors/{name}", content=body).is_success
+
+
+@pytest.fixture(scope="module")
+def server(v1: Client) -> Client:
+    put_all(v1)
+    return v1
+
+
+def control(program: Sequence[ResidualSteer]) -> dict[str, Any]:
+    """Return ``logit_control`` that asks for a program."""
+    return {
+        "steer": [
+            {
+                "vector": entry.vector,
+                "strength": entry.strength,
+                "at": "residual",
+                "layers": None if entry.layers is None else list(entry.layers),
+                "when": {"from": entry.when.start, "until": entry.when.stop},
+            }
+            for entry in program
+        ]
+    }
+
+
+def told(choice: dict[str, Any]) -> dict[str, Any]:
+    """Return tokens and their logprobs, as the offline engine tells them."""
+    sampled = choice["distribution"]["sampled"]
+    logprobs = array(sampled["base_logprob"]).tolist()
+    return {"tokens": choice["token_ids"], "logprobs": logprobs, "alive": [True]}
+
+
+def test_every_row_of_a_mixed_batch_equals_transformers(
+    server: Client, prompts: list[list[int]], steered: Reference
+) -> None:
+    batch = [
+        {
+            "prompt": prompt,
+            "max_tokens": 24,
+            "logit_control": control(program),
+            "distribution": SEEN,
+        }
+        for prompt, program in zip(prompts, PROGRAMS, strict=True)
+    ]
+    # Once computed, and once out of the prefix cache.
+    for _ in range(2):
+        for choice, prompt, program in zip(server.together(batch), prompts, PROGRAMS, strict=True):
+            steered.check(told(choice), prompt, program)
+
+
+def test_the_v2_runner_steers_the_same(
+    v2: Client, prompts: list[list[int]], steered: Reference
+) -> None:
+    put_all(v2)
+    batch: list[dict[str, Any]] = [
+        {
+            "prompt": prompt[:16],
+            "max_tokens": 3,
+            "logit_control": control(program),
+            "distribution": SEEN,
+        }
+        for prompt, program in zip(prompts[:4], PROGRAMS[1:5], strict=True)
+    ]
+    for choice, request, program in zip(v2.together(batch), batch, PROGRAMS[1:5], strict=True):
+        steered.check(told(choice), request["prompt"], program)
+
+
+def test_no_order_of_requests_mixes_their_caches(
+    server: Client, prompts: list[list[int]], steered: Reference
+) -> None:
+    kinds: list[tuple[ResidualSteer, ...]] = [
+        (),
+        (ONE,),
+        (ResidualSteer("one", -60.0),),
+        (ResidualSteer("one", 60.0, when=Span(None, -20)),),
+    ]
+    prompt = prompts[7]
+    first: dict[tuple[ResidualSteer, ...], dict[str, Any]] = {}
+    for number, order in enumerate(itertools.permutations(kinds)):
+        for program in order:
+            choice = server.choice(
+                prompt,
+                max_tokens=2,
+                logit_control=control(program),
+                distribution=SEEN,
+                cache_salt=f"order {number}",
+            )
+            answer = told(choice)
+            if program not in first:
+                first[program] = answer
+                steered.check(answer, prompt, program)
+            assert answer["tokens"] == first[program]["tokens"]
+            np.testing.assert_allclose(answer["logprobs"], first[program]["logprobs"], atol=1e-3)
+    assert len({tuple(answer["logprobs"]) for answer in first.values()}) == len(kinds)
+
+
+def test_a_windowed_prompt_is_not_shared_with_its_continuation(
+    server: Client, prompts: list[list[int]], steered: Reference
+) -> None:
+    """Positions are counted from a prompt's end, so its tokens stand elsewhere in a longer one."""
+    program = (ResidualSteer("one", 60.0, when=Span(-9, None)),)
+    longest = prompts[7]
+    for prompt in (longest[:-16], longest, longest[:-16]):
+        choice = server.choice(
+            prompt, max_tokens=3, logit_control=control(program), distribution=SEEN
+        )
+        steered.check(told(choice), prompt, program)
+
+
+def hits(client: Client) -> float:
+    """Return how many prompt tokens have come out of the prefix cache."""
+    families = text_string_to_metric_families(client.http.get("/metrics").text)
+    samples = [sample for family in families for sample in family.samples]
+    return sum(s.value for s in samples if s.name == "vllm:prefix_cache_hits_total")
+
+
+def test_equal_steering_shares_the_cache_and_other_steering_does_not(
+    server: Client, prompts: list[list[int]]
+) -> None:
+    halves = (ResidualSteer("one", 30.0), ResidualSteer("one", 30.0, layers=(14,)))
+    off = (ResidualSteer("one", 5.0), ResidualSteer("one", -5.0))
+    prompt = prompts[7][::-1]
+    expected: list[tuple[tuple[ResidualSteer, ...], bool]] = [
+        ((ONE,), False),
+        ((), False),
+        ((ONE,), True),
+        (halves, True),
+        (off, True),
+        ((ResidualSteer("one", 61.0),), False),
+    ]
+    for program, shared in expected:
+        before = hits(server)
+        server.choice(prompt, max_tokens=1, logit_control=control(program))
+        assert (hits(server) > before) == shared, program
+
+
+IDENTITIES = {
+    "strength 0": (ResidualSteer("everywhere", 0.0),),
+    "there and back": (ResidualSteer("middle", 9.0), ResidualSteer("middle", -9.0)),
+}
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_what_changes_nothing_is_off(server: Client, name: str) -> None:
+    program = IDENTITIES[name]
+    for salt in ("a", "b"):
+        plain, same = (
+            server.choice(
+                "The sea is",
+                max_tokens=16,
+                distribution=SEEN,
+                cache_salt=f"{name} {salt}",
+                **fields,
+            )
+            for fields in ({}, {"logit_control": control(program)})
+        )
+        assert told(plain) == told(same)
+
+
+def test_two_halves_are_one(server: Client) -> None:
+    one, halves = (
+        server.choice("The sea is", max_tokens=16, logit_control=control(program))
+        for program in (
+            (ResidualSteer("everywhere", 2.0),),
+            (ResidualSteer("everywhere", 1.0), ResidualSteer("everywhere", 1.0)),
+        )
+    )
+    assert one["token_ids"] == halves["token_ids"]
+
+
+def test_streams_and_choices_are_steered_alike(server: Client) -> None:
+    request: dict[str, Any] = {
+        "model": MODEL,
+        "prompt": "The sea is",
+        "max_tokens": 12,
+        "temperature": 0,
+        "ignore_eos": True,
+        "logit_control": control((ONE,)),
+    }
+    whole = server.choice(**{k: v for k, v in request.items() if k != "model"})["text"]
+    assert whole != server.choice("The sea is", max_tokens=12)["text"]
+    streamed = server.events("/v1/completions", request)
+    assert "".join(e["choices"][0]["text"] for e in streamed if e["choices"]) == whole
+    several = {**request, "n": 3, "temperature": 1.0, "top_k": 1}
+    choices = server.http.post("/v1/completions", json=several).json()["choices"]
+    assert [choice["text"] for choice in choices] == [whole] * 3
+
+
+def test_it_composes_with_control_of_the_logits(server: Client) -> None:
+    """The base stage is what the steered model says; logit control comes after it."""
+    both = {**control((ONE,)), "bias": [{"token_id": 17, "add": 3.0}]}
+    seen = {"top_k": "all", "stages": ["base", "controlled"]}
+    alone = server.choice("The sea", max_tokens=1, logit_control=control((ONE,)), distribution=seen)
+    mixed = server.choice("The sea", max_tokens=1, logit_control=both, distribution=seen)
+    one, base, controlled = (
+        array(choice["distribution"][stage]["logprobs"])[0]
+        for choice, stage in ((alone, "base"), (mixed, "base"), (mixed, "controlled"))
+    )
+    np.testing.assert_allclose(base, one, atol=1e-4)
+    shift = controlled - base
+    assert abs(shift[17] - shift[18] - 3.0) <= 1e-3
+
+
+def test_five_hundred_mixed_requests_do_not_touch_one_another(server: Client) -> None:
+    rng = random.Random(7)
+    starts = ["The sea is", "A city by the river", "Count: one, two,", "My friend says", "Once"]
+    texts = [f"{start} {end}" for start in starts for end in ("and", "so", "that the")]
+    plain: list[dict[str, Any]] = [{"prompt": text, "distribution": SEEN} for text in texts]
+    alone = [told(server.choice(**request)) for request in plain]
+    kinds: list[Callable[[], dict[str, Any]]] = [
+        lambda: control((ResidualSteer("everywhere", rng.uniform(-3, 3)),)),
+        lambda: control((ResidualSteer("one", rng.choice([-60.0, 60.0])),)),
+        lambda: control((ResidualSteer("middle", 5.0, when=Span(rng.randint(-4, 2))),)),
+        lambda: {"suppress": [{"text": "e"}]},
+        lambda: {"bias": [{"token_id": rng.randrange(49152), "add": 50.0}]},
+    ]
+    batch: list[dict[str, Any]] = []
+    plain_at: dict[int, int] = {}
+    for at in range(500):
+        which = rng.randrange(len(plain))
+        if rng.random() < 0.4:
+            plain_at[at] = which
+            batch.append(plain[which])
+        else:
+            fields = {"prompt": texts[which], "max_tokens": rng.randint(1, 8)}
+            batch.append({**fields, "logit_control": rng.choice(kinds)()})
+    answers: list[dict[str, Any]] = []
+    for start in range(0, 500, 50):
+        answers += server.together(batch[start : start + 50])
+    assert len(plain_at) > 100
+    for at, which in plain_at.items():
+        found = told(answers[at])
+        assert found["tokens"] == alone[which]["tokens"]
+        np.testing.assert_allclose(found["logprobs"], alone[which]["logprobs"], atol=2e-3)
+
+
+def test_a_vector_deleted_while_a_request_runs_with_it(server: Client) -> None:
+    rows = vector("brief", [5, 20])
+    body = safetensors.numpy.save({"layer.5": rows[0], "layer.20": rows[1]})
+    assert server.http.put("/v1/vectors/brief", content=body).is_success
+    request = {
+        "model": MODEL,
+        "prompt": "The sea is",
+        "max_tokens": 40,
+        "temperature": 0,
+        "ignore_eos": True,
+        "logit_control": control((ResidualSteer("brief", 20.0),)),
+    }
+    undisturbed = server.http.post("/v1/completions", json=request).json()["choices"][0]["text"]
+    parts: list[str] = []
+    with server.http.stream("POST", "/v1/completions", json={**request, "stream": True}) as lines:
+        for line in lines.iter_lines():
+            if line.startswith("data: {"):
+                parts.append(line)
+                if len(parts) == 3:
+                    assert server.http.delete("/v1/vectors/brief").status_code == 204
+    assert server.refused("/v1/completions", request)[0] == 404
+    texts = [event["choices"][0]["text"] for event in map(_event, parts)]
+    assert "".join(texts) == undisturbed
+
+
+def _event(line: str) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads(line.removeprefix("data: "))
+    return event
+
+
+REFUSED = [
+    ({"vector": "nobody", "strength": 1}, 404, "vector", "nobody"),
+    ({"vector": "one", "strength": 1, "layers": [13]}, 400, "layers", "[14]"),
+    ({"vector": "one", "strength": 1, "layers": []}, 400, "layers", "at least 1"),
+    ({"vector": "one", "strength": 1, "layers": [-1]}, 400, "layers[0]", "0"),
+    ({"vector": "one", "strength": 1e9}, 400, "strength", "10000"),
+    ({"vector": "one", "strength": 1, "when": {"from": 4, "until": 4}}, 400, "when.until", "4"),
+    ({"vector": "flat", "strength": 1}, 400, "vector", "unembedding"),
+]
+
+
+@pytest.mark.parametrize(("entry", "status", "field", "words"), REFUSED)
+def test_what_cannot_be_is_refused_at_its_path(
+    server: Client, entry: dict[str, Any], status: int, field: str, words: str
+) -> None:
+    flat = safetensors.numpy.save({"direction": np.arange(576, dtype=np.float32)})
+    assert server.http.put("/v1/vectors/flat", content=flat).is_success
+    steer = [{"at": "residual", **entry}]
+    body = {"model": MODEL, "prompt": "The", "logit_control": {"steer": steer}}
+    found, error = server.refused("/v1/completions", body)
+    assert (found, error["param"]) == (status, f"logit_control.steer[0].{field}")
+    assert words in error["message"]

@@ -1,0 +1,156 @@
+"""Salts: equal for equal steering, different for any other, out of a caller's reach."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logit_processors.controls import WIRE_KEY
+from logit_processors.residual import ResidualSteer, Span
+from service.engine.cache_salt import SaltingEngine, fingerprint
+
+LAYERS = {"a": [1, 2, 3], "b": [2]}
+A, B = ResidualSteer("a", 1.0), ResidualSteer("b", 1.0)
+
+
+def print_of(*steer: ResidualSteer, prompt_len: int = 8) -> str | None:
+    return fingerprint(steer, LAYERS.__getitem__, prompt_len)
+
+
+@pytest.mark.parametrize(
+    "steer",
+    [
+        [],
+        [ResidualSteer("a", 0.0)],
+        [A, ResidualSteer("a", -1.0)],
+        [A, ResidualSteer("a", -1.0, (1, 2, 3))],
+        [ResidualSteer("a", 1e-60)],
+    ],
+)
+def test_steering_that_changes_nothing_is_none(steer: list[ResidualSteer]) -> None:
+    assert print_of(*steer) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([A, B], [B, A]),
+        ([A], [ResidualSteer("a", 0.5), ResidualSteer("a", 0.5)]),
+        ([A], [ResidualSteer("a", 1.0, (3, 1, 2))]),
+        ([A], [ResidualSteer("a", 1.0, (3,)), ResidualSteer("a", 1.0, (1, 2))]),
+        ([A], [A, ResidualSteer("b", 0.0)]),
+        ([ResidualSteer("b", 1)], [B]),
+    ],
+)
+def test_equal_steering_is_equal(one: list[ResidualSteer], other: list[ResidualSteer]) -> None:
+    assert print_of(*one) == print_of(*other)
+
+
+DIFFERENT = [
+    [],
+    [A],
+    [B],
+    [A, B],
+    [ResidualSteer("a", -1.0)],
+    [ResidualSteer("a", 1.0000001)],
+    [ResidualSteer("a", 1.0, (1,))],
+    [ResidualSteer("a", 1.0, (2,))],
+    [ResidualSteer("a", 1.0, when=Span(0))],
+    [ResidualSteer("a", 1.0, when=Span(None, 0))],
+    [ResidualSteer("a", 1.0, when=Span(-1, 0))],
+]
+
+
+def test_different_steering_is_different() -> None:
+    prints = [print_of(*steer) for steer in DIFFERENT]
+    assert len(set(prints)) == len(DIFFERENT)
+
+
+def test_a_window_counts_from_the_end_of_its_prompt() -> None:
+    """So the same tokens under a window share only with prompts of the same length."""
+    windowed = ResidualSteer("a", 1.0, when=Span(0))
+    assert print_of(windowed, prompt_len=8) != print_of(windowed, prompt_len=9)
+    assert print_of(A, prompt_len=8) == print_of(A, prompt_len=9)
+
+
+@given(st.permutations([A, B, ResidualSteer("a", 0.25, (2,), Span(0, 4))]))
+def test_no_order_matters(steer: list[ResidualSteer]) -> None:
+    assert print_of(*steer) == print_of(A, B, ResidualSteer("a", 0.25, (2,), Span(0, 4)))
+
+
+class Stock:
+    """Remembers the prompt it was asked to continue."""
+
+    model = "tiny"
+
+    def __init__(self) -> None:
+        self.prompt: Any = None
+
+    async def generate(
+        self, prompt: Any, _params: Any, request_id: str, *, priority: int = 0
+    ) -> AsyncGenerator[Any, None]:
+        self.prompt = prompt
+        yield (request_id, priority)
+
+
+async def salt(
+    steer: list[ResidualSteer], wire: dict[str, Any] | None = None, **prompt: Any
+) -> Any:
+    """Return the salt that reaches the engine."""
+    stock = Stock()
+    engine = SaltingEngine(stock, LAYERS.__getitem__)
+    assert engine.model == "tiny"
+    extra: dict[str, Any] = {WIRE_KEY: {"residual": [entry.to_wire() for entry in steer]}}
+    given_ = {"type": "token", "prompt_token_ids": [1, 2, 3], **prompt}
+    before = dict(given_)
+    params = SimpleNamespace(extra_args=extra if steer else wire)
+    found = [answer async for answer in engine.generate(given_, params, "x", priority=3)]
+    assert found == [("x", 3)]
+    assert given_ == before, "the caller's prompt stays as it is"
+    assert {key: stock.prompt[key] for key in before if key != "cache_salt"} == {
+        key: value for key, value in before.items() if key != "cache_salt"
+    }
+    return stock.prompt.get("cache_salt")
+
+
+async def test_plain_requests_keep_what_they_have() -> None:
+    assert await salt([]) is None
+    assert await salt([], {"theirs": 1}, cache_salt="mine") == "mine"
+    assert await salt([ResidualSteer("a", 0.0)], cache_salt="mine") == "mine"
+    assert await salt([ResidualSteer("a", 0.0)]) is None
+
+
+async def test_salts_chain_with_the_callers_own() -> None:
+    salts = [
+        await salt([A]),
+        await salt([A], cache_salt="mine"),
+        await salt([A], cache_salt="yours"),
+        await salt([B], cache_salt="mine"),
+    ]
+    assert len(set(salts)) == 4
+    assert await salt([A], cache_salt="mine") == salts[1]
+    assert all(len(each) == 64 for each in salts)
+
+
+async def test_no_caller_can_name_the_salt_of_anothers_steering() -> None:
+    steered = await salt([A])
+    printed = print_of(A, prompt_len=3)
+    assert printed is not None
+    assert steered != printed
+    assert printed not in steered
+    # Even who has seen a salt gets another one by steering under it.
+    assert await salt([A], cache_salt=steered) != steered
+
+
+async def test_embeddings_have_a_length_too() -> None:
+    windowed = [ResidualSteer("a", 1.0, when=Span(0))]
+    salts = {
+        await salt(windowed, prompt_token_ids=None, prompt_embeds=[[0.0]] * size) for size in (3, 4)
+    }
+    assert len(salts) == 2
+    assert await salt(windowed) in salts

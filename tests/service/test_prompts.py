@@ -1,0 +1,51 @@
+"""Prompts as token ids: texts as they are, chats through a template."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from service.embedded_model import embedded_model_dir
+from service.errors import BadRequestError
+from service.prompts import PromptEncoder
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(embedded_model_dir())
+
+
+def test_a_text_is_taken_as_it_is(tokenizer: Any) -> None:
+    encoder = PromptEncoder(tokenizer, None, 100)
+    text = "Hello <|im_start|>"
+    assert encoder.encode(text, "p") == tokenizer.encode(text)
+
+
+def test_a_chat_ends_where_the_assistant_speaks(tokenizer: Any) -> None:
+    encoder = PromptEncoder(tokenizer, None, 100)
+    chat = [{"role": "user", "content": "Hi"}]
+    asked = tokenizer.decode(encoder.encode(chat, "p"))
+    assert asked.endswith("<|im_start|>assistant\n")
+    chat.append({"role": "assistant", "content": "I feel"})
+    assert tokenizer.decode(encoder.encode(chat, "p")) == asked + "I feel"
+
+
+def test_the_operators_template_comes_first(tokenizer: Any) -> None:
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }};{% endfor %}"
+    encoder = PromptEncoder(tokenizer, template, 100)
+    chat = [{"role": "user", "content": "Hi"}]
+    assert tokenizer.decode(encoder.encode(chat, "p")) == "user: Hi;"
+
+
+def test_what_has_no_place(tokenizer: Any) -> None:
+    encoder = PromptEncoder(tokenizer, "{{ raise_exception('no chats') }}", 3)
+    with pytest.raises(BadRequestError, match="no chats") as caught:
+        encoder.encode([{"role": "user", "content": "Hi"}], "from.x[2]")
+    assert caught.value.param == "from.x[2]"
+    assert len(encoder.encode("a b c", "p")) == 3
+    with pytest.raises(BadRequestError, match="4 tokens; allowed: 1 to 3"):
+        encoder.encode("a b c d", "p")
+    with pytest.raises(BadRequestError, match="0 tokens"):
+        encoder.encode("", "p")
