@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests import memory, report
-from loadtests.cases import CONTROL, PLAIN, throughput_cases
+from loadtests.cases import PLAIN, WITH_VECTORS, throughput_cases
 from loadtests.chart import draw
 from loadtests.chats import make_vectors
 from loadtests.client import FAILURES, connected
@@ -102,7 +102,7 @@ async def _cases(options: argparse.Namespace, model: str) -> list[Result]:
         return results
     engine_flags = shlex.split(options.engine_flags)
     async with running((SENSEFIELD, STOCK), model, engine_flags) as servers, connected() as client:
-        if CONTROL in options.cases:
+        if WITH_VECTORS.intersection(options.cases):
             await make_vectors(client, servers[SENSEFIELD].url)
         plain = [case for case in chosen if case.name == PLAIN]
         for case in plain:

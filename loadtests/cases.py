@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtests.chats import plain, with_control, with_distribution, with_logprobs
+from loadtests.chats import (
+    plain,
+    with_control,
+    with_distribution,
+    with_logprobs,
+    with_residual,
+)
 from loadtests.client import Request
 from loadtests.results import Goal, at_least
 from loadtests.servers import SENSEFIELD, STOCK
 
 PLAIN, CONTROL = "plain", "control"
+RESIDUAL_ONE, RESIDUAL_ALL, RESIDUAL_WIDE = "residual-one", "residual-all", "residual-64"
+WITH_VECTORS = frozenset({CONTROL, RESIDUAL_ONE, RESIDUAL_ALL, RESIDUAL_WIDE})
+"""The cases whose requests name vectors."""
 CONCURRENCY = 8
 WIDE_CONCURRENCY = 64
 _BOTH = ["base", "controlled"]
@@ -97,6 +106,24 @@ def throughput_cases(tokens: int) -> list[Case]:
             at_least(0.97),
             # A batch eight times as large takes about twice as long for as many tokens each.
             _ours(with_control(max(2, tokens // 2), WIDE_CONCURRENCY)),
+        ),
+        Case(
+            RESIDUAL_ONE,
+            "own vector in the residual stream, one layer",
+            at_least(0.99),
+            _ours(with_residual(tokens, eight, [1])),
+        ),
+        Case(
+            RESIDUAL_ALL,
+            "own vector in the residual stream, all layers",
+            at_least(0.97),
+            _ours(with_residual(tokens, eight)),
+        ),
+        Case(
+            RESIDUAL_WIDE,
+            f"the same, all layers, {WIDE_CONCURRENCY} different in a batch",
+            at_least(0.97),
+            _ours(with_residual(max(2, tokens // 2), WIDE_CONCURRENCY)),
         ),
         Case(
             "neighbour",

@@ -77,13 +77,37 @@ def _control(at: int, topic: str) -> dict[str, Any]:
     }
 
 
+def with_residual(tokens: int, count: int, layers: list[int] | None = None) -> list[Request]:
+    """Return chats each with a vector of its own in the residual stream, at all layers or some."""
+    return [
+        chat(topic, tokens, logit_control={"steer": [_residual(at, topic, layers)]})
+        for at, topic in enumerate(TOPICS[:count])
+    ]
+
+
+def _residual(at: int, topic: str, layers: list[int] | None) -> dict[str, Any]:
+    strength = 0.01 * (at + 1)
+    vector = {"vector": _residual_name(topic), "strength": strength, "at": "residual"}
+    return vector if layers is None else {**vector, "layers": layers}
+
+
 async def make_vectors(client: Client, url: str) -> None:
     """Have Sensefield make the vectors that the controls name."""
     for topic in TOPICS:
-        body = {"name": _vector_name(topic), "from": {"text": f" {topic}"}, "replace": True}
-        async with client.session.post(f"{url}/v1/vectors", json=body) as answer:
-            answer.raise_for_status()
+        await _make(client, url, _vector_name(topic), {"text": f" {topic}"})
+        sides = {"positive": [f"I love the {topic}"], "negative": [f"I saw the {topic}"]}
+        await _make(client, url, _residual_name(topic), {"contrast": sides})
+
+
+async def _make(client: Client, url: str, name: str, source: dict[str, Any]) -> None:
+    body = {"name": name, "from": source, "replace": True}
+    async with client.session.post(f"{url}/v1/vectors", json=body) as answer:
+        answer.raise_for_status()
 
 
 def _vector_name(topic: str) -> str:
     return f"bench-{topic}"
+
+
+def _residual_name(topic: str) -> str:
+    return f"bench-residual-{topic}"

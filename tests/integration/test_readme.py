@@ -31,11 +31,14 @@ def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) 
         exec(compile(source, f"README block {at}", "exec"), names)
         printed.append(capsys.readouterr().out)
     assert all(printed), "every example shows something"
-    plain, biased, suppressed, steered, vectors, late, distribution, streamed, metrics = printed
+    plain, biased, suppressed, steered, residual, *others = printed
+    vectors, late, distribution, streamed, metrics = others
     assert plain.startswith("The sea")
     assert "ocean" in biased[:12]
     assert "the" not in suppressed.lower()
     assert "' ocean'" in steered
+    off, cheerful, gloomy = residual.splitlines()
+    assert len({off[1:], cheerful[1:], gloomy[2:]}) == 3
     assert "the same vector again: True" in vectors
     assert late[:10] == plain[:10]
     assert late != plain

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from loadtests.bench import CASES
-from loadtests.cases import WIDE_CONCURRENCY, Case, Pair, throughput_cases
+from loadtests.cases import WIDE_CONCURRENCY, WITH_VECTORS, Case, Pair, throughput_cases
 from loadtests.chats import TOPICS, with_control
 from loadtests.client import Request
 from loadtests.memory import REPEATED_AFTER, SHOWN_EVERY, short_chat, short_request
@@ -58,6 +58,32 @@ def test_every_control_of_a_batch_is_different() -> None:
     assert len(set(controls)) == len(set(TOPICS)) == WIDE_CONCURRENCY
     for request in requests:
         assert request.payload["logit_control"].keys() == {"bias", "suppress", "steer"}
+
+
+@pytest.mark.parametrize("name", sorted(WITH_VECTORS))
+def test_no_two_requests_of_a_batch_steer_alike(name: str) -> None:
+    requests = case(name).ours.feature.requests
+    steering = [json.dumps(request.payload["logit_control"]["steer"]) for request in requests]
+    assert len(set(steering)) == len(steering)
+
+
+def test_residual_cases_steer_at_one_layer_and_at_all() -> None:
+    layers = {
+        name: {
+            str(entry.get("layers"))
+            for request in case(name).ours.feature.requests
+            for entry in request.payload["logit_control"]["steer"]
+        }
+        for name in ("residual-one", "residual-all", "residual-64")
+    }
+    assert layers == {"residual-one": {"[1]"}, "residual-all": {"None"}, "residual-64": {"None"}}
+
+
+def test_cases_that_name_vectors_are_known() -> None:
+    named = {
+        c.name for c in ALL if any("logit_control" in r.payload for r in c.ours.feature.requests)
+    }
+    assert named == WITH_VECTORS
 
 
 def test_one_neighbour_asks_for_more() -> None:
