@@ -11,6 +11,7 @@ PIP     := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install
 LOCKED  := $(PIP) --no-deps --only-binary :all:
 TORCH   := $(LOCKED) --requirement requirements/torch-cpu.txt
 TRITON  := $(VENV)/triton-interpreter
+REPENG  := $(VENV)/repeng
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -23,7 +24,7 @@ help: ## show this list
 serve: $(VENV)/sensefield ## start the server; ARGS='MODEL --port 8001', no model = the embedded one
 	$(VENV)/bin/sensefield serve $(ARGS)
 
-test: check $(TRITON)/installed ## all that CI runs: check, then the tests; ARGS='-k vectors'
+test: check $(TRITON)/installed $(REPENG)/installed ## all that CI runs: check, then the tests; ARGS='-k vectors'
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 check: $(VENV)/sensefield $(VENV)/dev ## lint, formatting and types
@@ -72,4 +73,10 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/engine-$(ENGINE)
 $(TRITON)/installed: requirements/triton.txt $(VENV)/engine-$(ENGINE)
 	rm -rf $(TRITON)
 	$(LOCKED) --target $(TRITON) --requirement requirements/triton.txt
+	@touch $@
+
+# repeng asks for an older numpy than the engine's: only the tests of exchange look into this folder.
+$(REPENG)/installed: requirements/repeng.txt $(VENV)/engine-$(ENGINE)
+	rm -rf $(REPENG)
+	$(LOCKED) --target $(REPENG) --requirement requirements/repeng.txt
 	@touch $@

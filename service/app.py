@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from vllm.renderers.chat_utils import load_chat_template
 
 from logit_processors.vocabulary import Vocabulary
-from service.api import generate, vector_making, vectors
+from service.api import generate, tokens, vector_making, vectors
 from service.api.serving import ChatServing, TextServing
 from service.context import Context
 from service.distributions.openai_logprobs import TokenTexts
@@ -37,6 +37,7 @@ class SensefieldEndpoints:
         app.include_router(generate.router)
         app.include_router(vectors.router)
         app.include_router(vector_making.router)
+        app.include_router(tokens.router)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Build the context of a server whose engine runs.

@@ -121,6 +121,21 @@ class FakeEngine:
             return None
         return {"raised_ids": [1], "raised": [2.0], "lowered_ids": [3], "lowered": [-2.0]}
 
+    def _nearest_layers(self, _data: bytes, count: int, _k: int) -> list[dict[str, list[Any]]]:
+        one: dict[str, list[Any]] = {
+            "raised_ids": [0],
+            "raised": [1.0],
+            "lowered_ids": [2],
+            "lowered": [-1.0],
+        }
+        return [one] * count
+
+    def _token_neighbours(
+        self, token_ids: list[int], _vocab_size: int, _k: int
+    ) -> dict[str, dict[str, list[Any]]]:
+        one: dict[str, list[Any]] = {"token_ids": [token_ids[0] + 1], "cosines": [0.5]}
+        return {"embedding": one, "unembedding": one}
+
     def methods(self) -> list[str]:
         """Return the names of the calls, without their common prefix."""
         return [method.removeprefix("sensefield_") for method, _ in self.calls]

@@ -108,8 +108,15 @@ async def get_content(
 async def get_nearest(
     name: Name, request: Request, k: Annotated[int, Query(ge=1, le=1000)] = 20
 ) -> dict[str, Any]:
-    """Return the k tokens that a vector raises and lowers most in logit space."""
-    return await _nearest(context_of(request), check_name(name), k)
+    """Return the k tokens that a vector raises and lowers most in logit space.
+
+    Of a vector of the residual stream each layer's, too, read as if it were the last one's.
+    """
+    context = context_of(request)
+    found = await _nearest(context, check_name(name), k)
+    by_layer = await context.vectors.nearest_by_layer(name, min(k, len(context.vocabulary)))
+    layers = {str(layer): _told(context, each) for layer, each in by_layer.items()}
+    return {**found, "layers": layers}
 
 
 @router.delete("/v1/vectors/{name}", status_code=204)
@@ -132,6 +139,10 @@ def answer(response: Response, described: dict[str, Any], new: bool) -> dict[str
 
 async def _nearest(context: Context, name: str, k: int) -> dict[str, Any]:
     found = await context.vectors.nearest(name, min(k, len(context.vocabulary)))
+    return _told(context, found)
+
+
+def _told(context: Context, found: dict[str, list[Any]]) -> dict[str, Any]:
     texts = context.texts
     return {
         side: [

@@ -61,10 +61,7 @@ def token_scores(model: torch.nn.Module, direction: torch.Tensor) -> torch.Tenso
         scores = head.quant_method.apply(head, direction.unsqueeze(0).to(torch.bfloat16))[0]
     else:
         scores = torch.cat([part.float() @ direction for part in weight.split(_CHUNK)])
-    scores = scores.float()
-    if head.tp_size > 1:
-        scores = tensor_model_parallel_all_gather(scores.unsqueeze(0)).squeeze(0)
-    return scores[: head.org_vocab_size].contiguous()
+    return vocabulary_wide(scores.float(), model)[: head.org_vocab_size].contiguous()
 
 
 def token_direction(model: torch.nn.Module, token_ids: list[int]) -> torch.Tensor:
@@ -75,9 +72,9 @@ def token_direction(model: torch.nn.Module, token_ids: list[int]) -> torch.Tenso
     W_U, μ and Σ the mean and covariance of all rows. Without Σ⁻¹ the frequent tokens, which
     share a few directions of great variance, would outweigh the tokens meant.
     """
-    rows, start, total = _own_rows(model)
+    rows, start, total = own_rows(model)
     wanted = [token - start for token in token_ids if start <= token < start + len(rows)]
-    sums = _summed(rows[wanted].float().sum(dim=0), model)
+    sums = summed(rows[wanted].float().sum(dim=0), model)
     mean, covariance = _moments(model, rows, total)
     ridge = _RIDGE * covariance.diagonal().mean()
     covariance.diagonal().add_(ridge)
@@ -86,7 +83,7 @@ def token_direction(model: torch.nn.Module, token_ids: list[int]) -> torch.Tenso
     return (direction / direction.norm()).float()
 
 
-def _own_rows(model: torch.nn.Module) -> tuple[torch.Tensor, int, int]:
+def own_rows(model: torch.nn.Module) -> tuple[torch.Tensor, int, int]:
     """Return this rank's rows of W_U, the id of the first, and the number on all ranks."""
     head = find_unembedding(model)
     weight = getattr(head, "weight", None)
@@ -107,12 +104,20 @@ def _moments(
         values = part.float()
         sums[:, :size].addmm_(values.T, values)
         sums[:, size] += values.sum(dim=0)
-    sums = _summed(sums, model).double().cpu() / total
+    sums = summed(sums, model).double().cpu() / total
     mean = sums[:, size]
     return mean, sums[:, :size] - torch.outer(mean, mean)
 
 
-def _summed(shares: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
+def vocabulary_wide(own: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
+    """Return what all ranks have of a vocabulary-long vector, one after another."""
+    if find_unembedding(model).tp_size == 1:
+        return own
+    return tensor_model_parallel_all_gather(own.unsqueeze(0)).squeeze(0)
+
+
+def summed(shares: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
+    """Return the sum of what all ranks have."""
     if find_unembedding(model).tp_size == 1:
         return shares
     return tensor_model_parallel_all_reduce(shares)

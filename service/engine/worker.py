@@ -13,6 +13,7 @@ import torch
 
 from logit_processors.directions import DIRECTIONS
 from logit_processors.steer import standardise
+from service.engine.neighbours import embedding_cosines, nearest, unembedding_cosines
 from service.engine.residual.operator import current_stream
 from service.engine.residual.stream import ResidualStream
 from service.engine.unembedding import final_norm_gain, token_direction, token_scores
@@ -52,13 +53,37 @@ class SensefieldWorker:
         """Return the k tokens that a vector raises and lowers most, with their scores."""
         if content not in DIRECTIONS:
             return None
-        scores = DIRECTIONS.scores(content)
-        raised, lowered = scores.topk(k), (-scores).topk(k)
+        return _extremes(DIRECTIONS.scores(content), k)
+
+    def sensefield_nearest_layers(self, data: bytes, count: int, k: int) -> list[dict[str, Any]]:
+        """Return the k tokens that each layer of a residual-stream vector raises and lowers most.
+
+        Args:
+            data: ``[count, hidden]`` float32.
+            count: layers.
+            k: tokens of each side.
+
+        """
+        model = self.model_runner.get_model()
+        gain = final_norm_gain(model)
+        rows = torch.from_numpy(np.frombuffer(data, np.float32).reshape(count, -1).copy())
+        return [
+            _extremes(standardise(token_scores(model, row.to(gain.device) * gain)), k)
+            for row in rows
+        ]
+
+    def sensefield_token_neighbours(
+        self, token_ids: list[int], vocab_size: int, k: int
+    ) -> dict[str, dict[str, list[Any]]]:
+        """Return the k tokens nearest to some, by cosine, in embedding and unembedding space."""
+        model = self.model_runner.get_model()
         return {
-            "raised_ids": raised.indices.tolist(),
-            "raised": raised.values.tolist(),
-            "lowered_ids": lowered.indices.tolist(),
-            "lowered": (-lowered.values).tolist(),
+            "embedding": nearest(
+                lambda: embedding_cosines(model, token_ids, vocab_size), token_ids, k
+            ),
+            "unembedding": nearest(
+                lambda: unembedding_cosines(model, token_ids)[:vocab_size], token_ids, k
+            ),
         }
 
     def sensefield_put_residual(self, content: str, data: bytes, layers: list[int]) -> bool:
@@ -131,6 +156,17 @@ class SensefieldWorker:
         """Return the direction of tokens in the unembedding, ``[hidden]`` float32 bytes."""
         direction = token_direction(self.model_runner.get_model(), token_ids)
         return direction.cpu().numpy().tobytes()
+
+
+def _extremes(scores: torch.Tensor, k: int) -> dict[str, list[Any]]:
+    """Return ids and scores ``[vocab]`` of the k tokens raised and lowered most."""
+    raised, lowered = scores.topk(k), (-scores).topk(k)
+    return {
+        "raised_ids": raised.indices.tolist(),
+        "raised": raised.values.tolist(),
+        "lowered_ids": lowered.indices.tolist(),
+        "lowered": (-lowered.values).tolist(),
+    }
 
 
 def _pad(scores: torch.Tensor, width: int) -> torch.Tensor:

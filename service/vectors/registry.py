@@ -229,6 +229,11 @@ class VectorRegistry:
             raise unknown(name)
         return nearest
 
+    async def nearest_by_layer(self, name: str, k: int) -> dict[int, dict[str, list[Any]]]:
+        """Return ids and scores of the k tokens that each of a vector's layers moves most."""
+        await self.refresh([name])
+        return await self._resident.nearest_by_layer(self.content_of(name), k)
+
     async def _learn(self, names: list[str]) -> None:
         """Take over what the store says of names."""
         marks = {name: self._store.mark(name) for name in names}

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import numpy as np
+
 from service.errors import BadRequestError
 from service.vectors.content import VectorContent
 
@@ -80,3 +82,14 @@ class ResidentContents:
             answers = await self._engine.collective_rpc("sensefield_nearest", None, (sha256, k))
         nearest: dict[str, list[Any]] | None = answers[0]
         return nearest
+
+    async def nearest_by_layer(self, sha256: str, k: int) -> dict[int, dict[str, list[Any]]]:
+        """Return ids and scores of the k tokens that each layer raises and lowers most."""
+        layers = self._contents[sha256].layers
+        if not layers:
+            return {}
+        data = np.stack(list(layers.values())).tobytes()
+        answers = await self._engine.collective_rpc(
+            "sensefield_nearest_layers", None, (data, len(layers), k)
+        )
+        return dict(zip(layers, answers[0], strict=True))

@@ -104,7 +104,7 @@ def test_chats_go_through_the_template(v1: Client, reference: torch.nn.Module) -
 
 
 def test_hundreds_of_prompts_beside_a_request_that_does_not_notice(v1: Client) -> None:
-    request = {"prompt": "The sea is", "max_tokens": 60, "logprobs": 0}
+    request: dict[str, Any] = {"prompt": "The sea is", "max_tokens": 60, "logprobs": 0}
     alone = v1.choice(**request)
     contrast = {
         "positive": [f"I like number {number} very much" for number in range(150)],

@@ -76,7 +76,8 @@ async def test_put_is_201_then_200_and_says_what_is_there(http: httpx.AsyncClien
     assert got.headers["etag"] == TAG_TWO
     assert {key: value for key, value in got.json().items() if key != "nearest"} == again.json()
     assert got.json()["nearest"]["raised"] == [{"token_id": 1, "token": "b", "score": 2.0}]
-    assert (await http.get(f"{URL}/a/nearest")).json() == got.json()["nearest"]
+    nearest = (await http.get(f"{URL}/a/nearest")).json()
+    assert {side: nearest[side] for side in ("raised", "lowered")} == got.json()["nearest"]
 
 
 async def test_post_makes_and_does_not_replace_unless_asked(http: httpx.AsyncClient) -> None:
@@ -331,3 +332,16 @@ async def test_what_makes_no_contrast(
     body = {"name": "up", "from": {"contrast": {**CONTRAST, **contrast}}}
     assert refusal(await http.post(URL, json=body)) == (400, param)
     assert (await http.get(URL)).json()["data"] == []
+
+
+async def test_each_layer_tells_what_it_raises(http: httpx.AsyncClient) -> None:
+    await http.put(f"{URL}/deep", content=safetensors(layer_2=[1, 2, 3, 4], layer_5=[4, 3, 2, 1]))
+    found = (await http.get(f"{URL}/deep/nearest?k=1")).json()
+    assert found["raised"] == [{"token_id": 1, "token": "b", "score": 2.0}]
+    layer = {
+        "raised": [{"token_id": 0, "token": "a", "score": 1.0}],
+        "lowered": [{"token_id": 2, "token": "ab", "score": -1.0}],
+    }
+    assert found["layers"] == {"2": layer, "5": layer}
+    await http.put(f"{URL}/flat", content=ONE)
+    assert (await http.get(f"{URL}/flat/nearest")).json()["layers"] == {}

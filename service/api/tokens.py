@@ -1,0 +1,61 @@
+"""``/v1/tokens``: what the model's own tokens mean to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+
+from service.api.route import SensefieldRoute
+from service.context import Context, context_of
+from service.errors import BadRequestError, echo
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "A value that cannot be; `param` names the field."}
+}
+
+router = APIRouter(route_class=SensefieldRoute, tags=["tokens"], responses=_ERRORS)
+
+
+@router.get("/v1/tokens/nearest")
+async def get_nearest(
+    request: Request,
+    text: Annotated[str | None, Query(max_length=256, description="Its tokens' mean.")] = None,
+    token_id: Annotated[int | None, Query(ge=0, description="One token.")] = None,
+    k: Annotated[int, Query(ge=1, le=1000)] = 20,
+) -> dict[str, Any]:
+    """Return the tokens nearest to a text or token, by cosine, where they go in and come out."""
+    context = context_of(request)
+    token_ids = await asyncio.to_thread(_token_ids, context, text, token_id)
+    size = len(context.vocabulary)
+    answers = await context.engine.collective_rpc(
+        "sensefield_token_neighbours", None, (token_ids, size, k)
+    )
+    return {
+        "token_ids": token_ids,
+        "tokens": [context.texts.text(each) for each in token_ids],
+        **{
+            space: [
+                {"token_id": each, "token": context.texts.text(each), "cosine": cosine}
+                for each, cosine in zip(found["token_ids"], found["cosines"], strict=True)
+            ]
+            for space, found in answers[0].items()
+        },
+    }
+
+
+def _token_ids(context: Context, text: str | None, token_id: int | None) -> list[int]:
+    if (text is None) == (token_id is None):
+        raise BadRequestError("exactly one of text and token_id is required", "text")
+    if token_id is not None:
+        if token_id >= len(context.vocabulary):
+            raise BadRequestError(
+                f"{echo(token_id)} is no token; allowed: 0 to {len(context.vocabulary) - 1}",
+                "token_id",
+            )
+        return [token_id]
+    token_ids: list[int] = context.tokenizer.encode(text, add_special_tokens=False)
+    if not token_ids:
+        raise BadRequestError(f"text {echo(text)} has no tokens", "text")
+    return token_ids

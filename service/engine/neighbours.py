@@ -1,0 +1,50 @@
+"""Tokens that stand close to others, where they go into the model and where they come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from service.engine.unembedding import own_rows, summed, vocabulary_wide
+
+_CHUNK = 8192  # rows made float32 at a time
+
+
+def embedding_cosines(model: Any, token_ids: Sequence[int], vocab_size: int) -> torch.Tensor:
+    """Return each token's cosine with the mean of some tokens' embeddings, ``[vocab]`` float32."""
+    device = next(model.parameters()).device
+
+    def rows(ids: torch.Tensor) -> torch.Tensor:
+        embedded: torch.Tensor = model.embed_input_ids(ids.to(device)).float()
+        return embedded
+
+    direction = rows(torch.tensor(list(token_ids))).mean(dim=0)
+    parts = torch.arange(vocab_size).split(_CHUNK)
+    return torch.cat([_cosines(rows(part), direction) for part in parts])
+
+
+def unembedding_cosines(model: Any, token_ids: Sequence[int]) -> torch.Tensor:
+    """Return each token's cosine with the mean of some tokens' rows of W_U, ``[vocab]`` float32."""
+    rows, start, total = own_rows(model)
+    here = [token - start for token in token_ids if start <= token < start + len(rows)]
+    direction = summed(rows[here].float().sum(dim=0), model) / len(token_ids)
+    parts = [_cosines(part.float(), direction) for part in rows.split(_CHUNK)]
+    return vocabulary_wide(torch.cat(parts), model)[:total]
+
+
+def nearest(
+    cosines: Callable[[], torch.Tensor], token_ids: Sequence[int], k: int
+) -> dict[str, list[Any]]:
+    """Return ids and cosines of the k nearest tokens that are not the tokens themselves."""
+    values = cosines()
+    values[list(token_ids)] = -torch.inf
+    best = values.topk(min(k, len(values) - len(set(token_ids))))
+    return {"token_ids": best.indices.tolist(), "cosines": best.values.tolist()}
+
+
+def _cosines(rows: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    """``[rows, hidden]``, ``[hidden]`` -> ``[rows]``; a row of zeros is at right angles to all."""
+    norms = rows.norm(dim=1) * direction.norm()
+    return (rows @ direction) / norms.clamp(min=torch.finfo(torch.float32).tiny)
