@@ -116,6 +116,9 @@ class FakeEngine:
     def _token_direction(self, _token_ids: list[int]) -> bytes:
         return np.arange(1, 1 + self.hidden_size, dtype=np.float32).tobytes()
 
+    def _embedding_direction(self, token_ids: list[int], vocab_size: int) -> bytes:
+        return np.full(self.hidden_size, vocab_size + len(token_ids), np.float32).tobytes()
+
     def _nearest(self, content: str, _k: int) -> dict[str, list[Any]] | None:
         if content not in self.resident:
             return None

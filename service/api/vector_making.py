@@ -17,7 +17,13 @@ from service.context import Context, context_of
 from service.errors import BadRequestError, ConflictError, RequestError, echo, error_body
 from service.metrics import REJECTED
 from service.schemas.vectors import Contrast, MakeVector, Source
-from service.vectors.creation import Progress, from_combination, from_contrast, from_text
+from service.vectors.creation import (
+    Progress,
+    from_combination,
+    from_contrast,
+    from_embedding,
+    from_text,
+)
 from service.vectors.exchange import Made
 from service.vectors.store import Entry, Guard, StoredName, check_name
 
@@ -68,6 +74,9 @@ async def _make(context: Context, source: Source, progress: Progress) -> Made:
     model = context.model
     if source.text is not None:
         token_ids = await asyncio.to_thread(_encode, context, source.text)
+        if source.space == "embedding":
+            size = len(context.vocabulary)
+            return await from_embedding(source.text, token_ids, context.engine, model, size)
         return await from_text(source.text, token_ids, context.engine, model)
     if source.contrast is not None:
         return await _contrast(context, source.contrast, progress)

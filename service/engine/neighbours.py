@@ -25,6 +25,16 @@ def embedding_cosines(model: Any, token_ids: Sequence[int], vocab_size: int) -> 
     return torch.cat([_cosines(rows(part), direction) for part in parts])
 
 
+def embedding_direction(model: Any, token_ids: Sequence[int], vocab_size: int) -> torch.Tensor:
+    """Return where some tokens' embeddings lie from the mean of all, ``[hidden]`` float32."""
+    device = next(model.parameters()).device
+    parts = torch.arange(vocab_size, device=device).split(_CHUNK)
+    mean = sum(model.embed_input_ids(part).double().sum(dim=0) for part in parts) / vocab_size
+    own = model.embed_input_ids(torch.tensor(list(token_ids), device=device)).double()
+    direction: torch.Tensor = (own.mean(dim=0) - mean).float()
+    return direction
+
+
 def unembedding_cosines(model: Any, token_ids: Sequence[int]) -> torch.Tensor:
     """Return each token's cosine with the mean of some tokens' rows of W_U, ``[vocab]`` float32."""
     rows, start, total = own_rows(model)

@@ -13,7 +13,12 @@ import torch
 
 from logit_processors.directions import DIRECTIONS
 from logit_processors.steer import standardise
-from service.engine.neighbours import embedding_cosines, nearest, unembedding_cosines
+from service.engine.neighbours import (
+    embedding_cosines,
+    embedding_direction,
+    nearest,
+    unembedding_cosines,
+)
 from service.engine.residual.operator import current_stream
 from service.engine.residual.stream import ResidualStream
 from service.engine.unembedding import final_norm_gain, token_direction, token_scores
@@ -155,6 +160,11 @@ class SensefieldWorker:
     def sensefield_token_direction(self, token_ids: list[int]) -> bytes:
         """Return the direction of tokens in the unembedding, ``[hidden]`` float32 bytes."""
         direction = token_direction(self.model_runner.get_model(), token_ids)
+        return direction.cpu().numpy().tobytes()
+
+    def sensefield_embedding_direction(self, token_ids: list[int], vocab_size: int) -> bytes:
+        """Return the direction of tokens in the embedding, ``[hidden]`` float32 bytes."""
+        direction = embedding_direction(self.model_runner.get_model(), token_ids, vocab_size)
         return direction.cpu().numpy().tobytes()
 
 

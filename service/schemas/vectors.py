@@ -81,6 +81,11 @@ class Source(StrictModel):
         max_length=1024,
         description="The direction of this text's tokens in the unembedding.",
     )
+    space: Literal["unembedding", "embedding"] = Field(
+        "unembedding",
+        description="With text: where the direction is taken. In the embedding it is a vector "
+        "of the residual stream, at layer 0.",
+    )
     contrast: Contrast | None = Field(
         None, description="What prompts of one side have in the residual stream beyond the other."
     )
@@ -103,6 +108,8 @@ class Source(StrictModel):
             raise ValueError(f"exactly one of {', '.join(KINDS)} is required")
         if self.orthogonal_to is not None and self.combine is None:
             raise ValueError("orthogonal_to goes with combine")
+        if self.space == "embedding" and self.text is None:
+            raise ValueError("space goes with text")
         return self
 
 

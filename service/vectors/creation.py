@@ -37,11 +37,32 @@ class States(Protocol):
 
 async def from_text(text: str, token_ids: list[int], engine: Engine, model: ModelFacts) -> Made:
     """Make a vector of the direction of a text's tokens in the unembedding."""
-    if not token_ids:
-        raise BadRequestError(f"text {echo(text)} has no tokens", "from.text")
+    _check_tokens(text, token_ids)
     answers = await engine.collective_rpc("sensefield_token_direction", None, (token_ids,))
     content = check({DIRECTION: np.frombuffer(answers[0], np.float32)}, model, "from.text")
     return Made(content, {"text": text, "token_ids": token_ids}, model.name)
+
+
+async def from_embedding(
+    text: str, token_ids: list[int], engine: Engine, model: ModelFacts, vocab_size: int
+) -> Made:
+    """Make a residual-stream vector, at layer 0, of a text's tokens in the embedding.
+
+    The mean of their embeddings, from the mean of all: what says "these tokens" where the
+    residual stream begins.
+    """
+    _check_tokens(text, token_ids)
+    answers = await engine.collective_rpc(
+        "sensefield_embedding_direction", None, (token_ids, vocab_size)
+    )
+    content = check({"layer.0": np.frombuffer(answers[0], np.float32)}, model, "from.text")
+    told = {"text": text, "token_ids": token_ids, "space": "embedding"}
+    return Made(content, told, model.name)
+
+
+def _check_tokens(text: str, token_ids: list[int]) -> None:
+    if not token_ids:
+        raise BadRequestError(f"text {echo(text)} has no tokens", "from.text")
 
 
 async def from_contrast(

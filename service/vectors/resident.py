@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 
 from service.errors import BadRequestError
 from service.vectors.content import VectorContent
+from service.vectors.leases import Leases
 
 
 class Engine(Protocol):
@@ -27,7 +28,7 @@ class ResidentContents:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._contents: dict[str, VectorContent] = {}
-        self._leases: dict[str, int] = {}
+        self._leases = Leases()
 
     def __contains__(self, sha256: str) -> bool:
         return sha256 in self._contents
@@ -42,18 +43,9 @@ class ResidentContents:
         """Return a content if it is resident."""
         return self._contents.get(sha256)
 
-    @contextmanager
-    def lease(self, contents: set[str]) -> Iterator[None]:
+    def lease(self, contents: Iterable[str]) -> AbstractContextManager[None]:
         """Keep contents in the workers for as long as the context lasts."""
-        for sha256 in contents:
-            self._leases[sha256] = self._leases.get(sha256, 0) + 1
-        try:
-            yield
-        finally:
-            for sha256 in contents:
-                self._leases[sha256] -= 1
-                if not self._leases[sha256]:
-                    del self._leases[sha256]
+        return self._leases.hold(contents)
 
     async def put(self, content: VectorContent) -> None:
         """Bring a content into the workers; BadRequestError if it steers nowhere."""
@@ -72,7 +64,8 @@ class ResidentContents:
 
     async def keep(self, named: Iterable[str]) -> None:
         """Drop from the workers what is not named here and no request runs with."""
-        for sha256 in self._contents.keys() - set(named) - self._leases.keys():
+        unnamed = self._contents.keys() - set(named)
+        for sha256 in [each for each in unnamed if each not in self._leases]:
             del self._contents[sha256]
             await self._engine.collective_rpc("sensefield_drop_vector", None, (sha256,))
 

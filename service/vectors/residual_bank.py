@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from service.errors import SaturatedError
 from service.vectors.content import VectorContent
+from service.vectors.leases import Leases
 from service.vectors.resident import Engine
 
 
@@ -41,25 +42,15 @@ class ResidualBank:
         self.support = support
         self._engine = engine
         self._present: dict[str, None] = {}  # from the least to the most recently needed
-        self._leases: dict[str, int] = {}
+        self._leases = Leases()
         self._lock = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._present)
 
-    @contextmanager
-    def lease(self, contents: Iterable[str]) -> Iterator[None]:
+    def lease(self, contents: Iterable[str]) -> AbstractContextManager[None]:
         """Keep what :meth:`bring` brings for as long as the context lasts."""
-        leased = set(contents)
-        for sha256 in leased:
-            self._leases[sha256] = self._leases.get(sha256, 0) + 1
-        try:
-            yield
-        finally:
-            for sha256 in leased:
-                self._leases[sha256] -= 1
-                if not self._leases[sha256]:
-                    del self._leases[sha256]
+        return self._leases.hold(contents)
 
     async def bring(self, contents: Iterable[VectorContent]) -> None:
         """Have every worker hold these leased contents.

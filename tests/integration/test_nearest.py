@@ -57,6 +57,22 @@ def test_the_neighbours_of_a_token(v1: Client, weights: dict[str, NDArray[np.flo
     assert same == found
 
 
+def test_a_direction_of_the_embedding(v1: Client, weights: dict[str, NDArray[np.float64]]) -> None:
+    source = {"text": " red wine", "space": "embedding"}
+    body = {"name": "wine", "from": source, "replace": True}
+    made = v1.http.post("/v1/vectors", json=body)
+    assert made.is_success, made.text
+    rows = weights["embedding"]
+    wanted = rows[made.json()["made_from"]["token_ids"]].mean(axis=0) - rows.mean(axis=0)
+    found = safetensors.numpy.load(v1.http.get("/v1/vectors/wine/content").content)
+    np.testing.assert_allclose(found["layer.0"], wanted, atol=1e-5)
+    # Put where the stream begins, it makes the model take any word for these.
+    steer = {"vector": "wine", "strength": 3.0, "at": "residual"}
+    assert (
+        "wine" in v1.choice("I like the", max_tokens=12, logit_control={"steer": [steer]})["text"]
+    )
+
+
 def test_several_tokens_are_taken_in_the_middle(
     v1: Client, weights: dict[str, NDArray[np.float64]]
 ) -> None:

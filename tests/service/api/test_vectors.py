@@ -253,6 +253,19 @@ async def test_a_damaged_vector_can_be_looked_at_and_deleted(
     assert (await http.delete(f"{URL}/a")).status_code == 204
 
 
+async def test_a_text_in_the_embedding_is_a_vector_at_layer_0(http: httpx.AsyncClient) -> None:
+    source = {"text": "abc", "space": "embedding"}
+    made = await http.post(URL, json={"name": "in", "from": source})
+    assert made.json()["space"] == "residual"
+    told = {"text": "abc", "token_ids": [97, 98, 99], "space": "embedding"}
+    assert made.json()["made_from"] == told
+    found = load((await http.get(f"{URL}/in/content")).content)
+    assert found["layer.0"].tolist() == [len(FOUR) + 3] * 4
+    wrong = {"combine": [{"vector": "in"}], "space": "embedding"}
+    refused = await http.post(URL, json={"name": "x", "from": wrong})
+    assert refusal(refused) == (400, "from")
+
+
 CONTRAST = {"positive": ["ab", "b"], "negative": ["c"], "layers": [3, 1]}
 
 

@@ -1,0 +1,30 @@
+"""Who needs which contents: counted for as long as a request runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+class Leases:
+    """Contents by SHA-256 that are needed, by however many requests."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def __contains__(self, sha256: object) -> bool:
+        return sha256 in self._counts
+
+    @contextmanager
+    def hold(self, contents: Iterable[str]) -> Iterator[None]:
+        """Count contents as needed for as long as the context lasts."""
+        held = set(contents)
+        self._counts.update(held)
+        try:
+            yield
+        finally:
+            for sha256 in held:
+                self._counts[sha256] -= 1
+                if not self._counts[sha256]:
+                    del self._counts[sha256]
