@@ -66,11 +66,6 @@ def test_a_direction_of_the_embedding(v1: Client, weights: dict[str, NDArray[np.
     wanted = rows[made.json()["made_from"]["token_ids"]].mean(axis=0) - rows.mean(axis=0)
     found = safetensors.numpy.load(v1.http.get("/v1/vectors/wine/content").content)
     np.testing.assert_allclose(found["layer.0"], wanted, atol=1e-5)
-    # Put where the stream begins, it makes the model take any word for these.
-    steer = {"vector": "wine", "strength": 3.0, "at": "residual"}
-    assert (
-        "wine" in v1.choice("I like the", max_tokens=12, logit_control={"steer": [steer]})["text"]
-    )
 
 
 def test_several_tokens_are_taken_in_the_middle(
