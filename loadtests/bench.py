@@ -34,7 +34,7 @@ from service.errors import SensefieldError
 
 ENCODE, STALL = "encode", "stall"
 CASES = (ENCODE, STALL, *(case.name for case in throughput_cases(1)))
-ENGINE_FLAGS = "--enforce-eager --max-model-len 1024 --max-num-seqs 64"
+ENGINE_FLAGS = "--enforce-eager --max-model-len 1024 --max-num-seqs 256"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

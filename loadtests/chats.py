@@ -17,7 +17,10 @@ bread cheese honey coffee pepper orange cherry lemon copper silver
 diamond marble velvet paper
 """
 TOPICS = tuple(_WORDS.split())
-"""64 of them: one for each request of the largest batch, and none twice."""
+"""64 of them, each with vectors of its own."""
+_KINDS = ("", "old ", "quiet ", "distant ")
+SUBJECTS = tuple(kind + topic for kind in _KINDS for topic in TOPICS)
+"""256 of them: one for each request of the largest batch, and none twice."""
 DISTRIBUTION = b'"distribution"'
 LOGPROBS = b'"top_logprobs"'
 _FIRST_ORDINARY_TOKEN = 300
@@ -40,7 +43,7 @@ def chat(topic: str, tokens: int, marker: bytes = b"", **fields: Any) -> Request
 
 def plain(tokens: int, count: int) -> list[Request]:
     """Return chats that ask for nothing special."""
-    return [chat(topic, tokens) for topic in TOPICS[:count]]
+    return [chat(subject, tokens) for subject in SUBJECTS[:count]]
 
 
 def with_distribution(tokens: int, *top_k: int | str, **fields: Any) -> list[Request]:
@@ -62,32 +65,35 @@ def with_logprobs(tokens: int, *top_k: int) -> list[Request]:
 def with_control(tokens: int, count: int) -> list[Request]:
     """Return chats each with a bias, a suppression and a steering of its own."""
     return [
-        chat(topic, tokens, logit_control=_control(at, topic))
-        for at, topic in enumerate(TOPICS[:count])
+        chat(subject, tokens, logit_control=_control(at, subject))
+        for at, subject in enumerate(SUBJECTS[:count])
     ]
 
 
-def _control(at: int, topic: str) -> dict[str, Any]:
+def _control(at: int, subject: str) -> dict[str, Any]:
     other = TOPICS[(at + 1) % len(TOPICS)]
     token_id = _FIRST_ORDINARY_TOKEN + 2 * at
     return {
-        "bias": [{"text": f" {topic}", "add": 2.0}, {"token_id": token_id, "add": -2.0}],
+        "bias": [{"text": f" {subject}", "add": 2.0}, {"token_id": token_id, "add": -2.0}],
         "suppress": [{"text": f"the {other}"}, {"token_id": token_id + 1}],
         "steer": [{"vector": _vector_name(other), "strength": 0.5}],
     }
 
 
 def with_residual(tokens: int, count: int, layers: list[int] | None = None) -> list[Request]:
-    """Return chats each with a vector of its own in the residual stream, at all layers or some."""
+    """Return chats each steered differently in the residual stream, at all layers or some.
+
+    Up to 64 have a vector of their own, more of them share it at other strengths.
+    """
     return [
-        chat(topic, tokens, logit_control={"steer": [_residual(at, topic, layers)]})
-        for at, topic in enumerate(TOPICS[:count])
+        chat(subject, tokens, logit_control={"steer": [_residual(at, layers)]})
+        for at, subject in enumerate(SUBJECTS[:count])
     ]
 
 
-def _residual(at: int, topic: str, layers: list[int] | None) -> dict[str, Any]:
-    strength = 0.01 * (at + 1)
-    vector = {"vector": _residual_name(topic), "strength": strength, "at": "residual"}
+def _residual(at: int, layers: list[int] | None) -> dict[str, Any]:
+    name = _residual_name(TOPICS[at % len(TOPICS)])
+    vector = {"vector": name, "strength": 0.005 * (at + 1), "at": "residual"}
     return vector if layers is None else {**vector, "layers": layers}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from logit_processors.holders import Holders
+
 _FIRST_CAPACITY = 8
 
 
@@ -19,6 +21,7 @@ class Directions:
         self._users: dict[int, int] = {}
         self._dropped: set[int] = set()
         self._free: list[int] = []
+        self._holders = Holders()
         self._table: torch.Tensor | None = None
 
     @property
@@ -34,8 +37,12 @@ class Directions:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def put(self, content: str, scores: torch.Tensor) -> None:
-        """Keep ``scores`` (``[vocab]`` float32, standardised) under a content hash."""
+    def put(self, content: str, scores: torch.Tensor, holder: str = "") -> None:
+        """Keep ``scores`` (``[vocab]`` float32, standardised) under a content hash.
+
+        It stays until every API process that put it has dropped it; ``holder`` names this one.
+        """
+        self._holders.add(content, holder)
         if content in self._rows:
             return
         if not self._free:
@@ -48,8 +55,10 @@ class Directions:
         """Return the ``[vocab]`` scores of a vector that is here."""
         return self.table[self._rows[content]]
 
-    def drop(self, content: str) -> None:
+    def drop(self, content: str, holder: str = "") -> None:
         """Forget a vector; its row is reused when no running request holds it."""
+        if not self._holders.remove(content, holder):
+            return
         row = self._rows.pop(content, None)
         if row is None:
             return

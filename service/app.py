@@ -55,11 +55,11 @@ class SensefieldEndpoints:
         texts = TokenTexts(vocabulary)
         model = model_facts(model_config, args)
         store = VectorStore(own.vectors_dir, own.max_vectors, own.vectors_bytes)
-        support = await ResidualSupport.of(engine_client)
+        support = await ResidualSupport.of(engine_client, max(1, args.api_server_count or 1))
         registry = VectorRegistry(store, engine_client, model, support)
         await registry.load()
         budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
-        salting = SaltingEngine(engine_client, registry.layers_of)
+        salting = await SaltingEngine.of(engine_client, registry.layers_of)
         state.sensefield = Context(
             planner=Planner(
                 own,

@@ -95,19 +95,19 @@ class FakeEngine:
         answer = getattr(self, f"_{method.removeprefix('sensefield_')}")
         return [answer(*args)]
 
-    def _put_vector(self, content: str, _data: bytes, _residual: bool) -> None:
+    def _put_vector(self, content: str, _data: bytes, _residual: bool, _holder: str) -> None:
         self.resident.add(content)
 
-    def _drop_vector(self, content: str) -> None:
+    def _drop_vector(self, content: str, _holder: str) -> None:
         self.resident.remove(content)
 
-    def _put_residual(self, content: str, _data: bytes, _layers: list[int]) -> bool:
+    def _put_residual(self, content: str, _data: bytes, _layers: list[int], _holder: str) -> bool:
         if len(self.residual) >= self.residual_capacity:
             return False
         self.residual.add(content)
         return True
 
-    def _drop_residual(self, content: str) -> None:
+    def _drop_residual(self, content: str, _holder: str) -> None:
         self.residual.discard(content)
 
     def _describe_residual(self) -> dict[str, Any]:

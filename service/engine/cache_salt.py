@@ -2,7 +2,7 @@
 
 vLLM shares a block of KV cache between requests whose tokens and ``cache_salt`` are equal.
 Steering changes the block and not the tokens, so a steered request's salt is made of its
-steering, chained with the caller's own. It is keyed with a secret of this process: no
+steering, chained with the caller's own. It is keyed with a secret of the engine: no
 caller can name a salt under which another's steered blocks would be found or replaced.
 """
 
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -20,7 +19,6 @@ from logit_processors.residual import EVERYWHERE, ResidualSteer, StreamRequest
 
 LayersOf = Callable[[str], Collection[int]]
 """Layers that a vector, by the SHA-256 of its content, carries."""
-_KEY = secrets.token_bytes(32)
 
 
 def fingerprint(steer: Sequence[ResidualSteer], layers_of: LayersOf, prompt_len: int) -> str | None:
@@ -49,11 +47,21 @@ def fingerprint(steer: Sequence[ResidualSteer], layers_of: LayersOf, prompt_len:
 
 
 class SaltingEngine:
-    """vLLM's engine client, with the salt of each request that steers the residual stream."""
+    """vLLM's engine client, with the salt of each request that steers the residual stream.
 
-    def __init__(self, stock: Any, layers_of: LayersOf) -> None:
+    ``key`` is the engine's secret, 16 to 64 bytes.
+    """
+
+    def __init__(self, stock: Any, layers_of: LayersOf, key: bytes) -> None:
         self._stock = stock
         self._layers_of = layers_of
+        self._key = key
+
+    @classmethod
+    async def of(cls, stock: Any, layers_of: LayersOf) -> Self:
+        """Wrap an engine client; the engine's first worker tells the secret."""
+        keys = await stock.collective_rpc("sensefield_cache_key", None, ())
+        return cls(stock, layers_of, keys[0])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stock, name)
@@ -64,21 +72,18 @@ class SaltingEngine:
         """Generate as vLLM does, out of a prefix cache that knows the steering."""
         steer = StreamRequest.of(sampling_params).steer
         if steer:
-            prompt = _salted(prompt, steer, self._layers_of)
+            prompt = self._salted(prompt, steer)
         generator: AsyncGenerator[Any, None] = self._stock.generate(
             prompt, sampling_params, *args, **kwargs
         )
         return generator
 
-
-def _salted(
-    prompt: Mapping[str, Any], steer: Sequence[ResidualSteer], layers_of: LayersOf
-) -> dict[str, Any]:
-    tokens = prompt.get("prompt_token_ids")
-    size = len(prompt["prompt_embeds"] if tokens is None else tokens)
-    steering = fingerprint(steer, layers_of, size)
-    if steering is None:
-        return dict(prompt)
-    told = json.dumps([prompt.get("cache_salt"), steering]).encode()
-    salt = hashlib.blake2b(told, key=_KEY, digest_size=32).hexdigest()
-    return {**prompt, "cache_salt": salt}
+    def _salted(self, prompt: Mapping[str, Any], steer: Sequence[ResidualSteer]) -> dict[str, Any]:
+        tokens = prompt.get("prompt_token_ids")
+        size = len(prompt["prompt_embeds"] if tokens is None else tokens)
+        steering = fingerprint(steer, self._layers_of, size)
+        if steering is None:
+            return dict(prompt)
+        told = json.dumps([prompt.get("cache_salt"), steering]).encode()
+        salt = hashlib.blake2b(told, key=self._key, digest_size=32).hexdigest()
+        return {**prompt, "cache_salt": salt}

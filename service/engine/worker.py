@@ -6,6 +6,7 @@ travel as bytes of float32.
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,19 @@ from service.engine.residual.operator import current_stream
 from service.engine.residual.stream import ResidualStream
 from service.engine.unembedding import final_norm_gain, token_direction, token_scores
 
+_CACHE_KEY = secrets.token_bytes(32)
+
 
 class SensefieldWorker:
     """The worker's side of steering vectors and of the residual stream."""
 
     model_runner: Any
 
-    def sensefield_put_vector(self, content: str, data: bytes, residual: bool) -> None:
+    def sensefield_cache_key(self) -> bytes:
+        """Return this engine's secret, for all API processes that salt its prefix cache."""
+        return _CACHE_KEY
+
+    def sensefield_put_vector(self, content: str, data: bytes, residual: bool, holder: str) -> None:
         """Compute and keep the token scores of a vector.
 
         Args:
@@ -37,6 +44,7 @@ class SensefieldWorker:
             data: ``[hidden]`` float32, where the unembedding reads it or, if ``residual``,
                 in the residual stream before the final norm.
             residual: as said.
+            holder: names the API process, until whose drop the vector stays.
 
         Raises:
             ValueError: the vector gives every token the same score.
@@ -48,11 +56,12 @@ class SensefieldWorker:
             gain = final_norm_gain(model)
             direction = direction.to(gain.device) * gain
         scores = standardise(token_scores(model, direction))
-        DIRECTIONS.put(content, _pad(scores, self.model_runner.model_config.get_vocab_size()))
+        width = self.model_runner.model_config.get_vocab_size()
+        DIRECTIONS.put(content, _pad(scores, width), holder)
 
-    def sensefield_drop_vector(self, content: str) -> None:
-        """Forget a vector; running requests keep it."""
-        DIRECTIONS.drop(content)
+    def sensefield_drop_vector(self, content: str, holder: str) -> None:
+        """Forget a vector that no other API process holds; running requests keep it."""
+        DIRECTIONS.drop(content, holder)
 
     def sensefield_nearest(self, content: str, k: int) -> dict[str, list[Any]] | None:
         """Return the k tokens that a vector raises and lowers most, with their scores."""
@@ -91,16 +100,19 @@ class SensefieldWorker:
             ),
         }
 
-    def sensefield_put_residual(self, content: str, data: bytes, layers: list[int]) -> bool:
+    def sensefield_put_residual(
+        self, content: str, data: bytes, layers: list[int], holder: str
+    ) -> bool:
         """Keep a vector for steering the residual stream.
 
         Args:
             content: SHA-256 of the vector's content.
             data: ``[len(layers), hidden]`` float32.
             layers: the layers it carries, by number.
+            holder: names the API process, until whose drop the vector stays.
 
         Returns:
-            False if there is no room: every vector here is held by a running request.
+            False if there is no room.
 
         Raises:
             ValueError: the model cannot be steered, a layer that it has not, another hidden
@@ -120,11 +132,11 @@ class SensefieldWorker:
         values = torch.from_numpy(np.frombuffer(data, np.float32).copy())
         if len(values) % len(layers):
             raise ValueError(f"{len(values)} numbers are no {len(layers)} layers")
-        return stream.bank.put(content, values.reshape(len(layers), -1), layers)
+        return stream.bank.put(content, values.reshape(len(layers), -1), layers, holder)
 
-    def sensefield_drop_residual(self, content: str) -> None:
-        """Forget a vector of the residual stream; running requests keep it."""
-        self._stream().bank.drop(content)
+    def sensefield_drop_residual(self, content: str, holder: str) -> None:
+        """Forget a vector that no other API process holds; running requests keep it."""
+        self._stream().bank.drop(content, holder)
 
     def sensefield_describe_residual(self) -> dict[str, Any]:
         """Say what of the model's residual stream can be steered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -11,6 +12,9 @@ import numpy as np
 from service.errors import BadRequestError
 from service.vectors.content import VectorContent
 from service.vectors.leases import Leases
+
+HOLDER = secrets.token_hex(8)
+"""This API process, among those that may serve the same engine."""
 
 
 class Engine(Protocol):
@@ -54,7 +58,9 @@ class ResidentContents:
         direction = content.read_by_unembedding.tobytes()
         try:
             await self._engine.collective_rpc(
-                "sensefield_put_vector", None, (content.sha256, direction, content.residual)
+                "sensefield_put_vector",
+                None,
+                (content.sha256, direction, content.residual, HOLDER),
             )
         except Exception as error:
             if "no direction" in str(error):
@@ -67,7 +73,7 @@ class ResidentContents:
         unnamed = self._contents.keys() - set(named)
         for sha256 in [each for each in unnamed if each not in self._leases]:
             del self._contents[sha256]
-            await self._engine.collective_rpc("sensefield_drop_vector", None, (sha256,))
+            await self._engine.collective_rpc("sensefield_drop_vector", None, (sha256, HOLDER))
 
     async def nearest(self, sha256: str, k: int) -> dict[str, list[Any]] | None:
         """Return ids and scores of the k tokens that a content raises and lowers most."""

@@ -13,23 +13,26 @@ import numpy as np
 from service.errors import SaturatedError
 from service.vectors.content import VectorContent
 from service.vectors.leases import Leases
-from service.vectors.resident import Engine
+from service.vectors.resident import HOLDER, Engine
 
 
 @dataclass(frozen=True)
 class ResidualSupport:
-    """What of the model's residual stream can be steered: why nothing, and how many at once."""
+    """What of the model's residual stream can be steered: why nothing, and how many at once.
+
+    ``capacity`` is this API process's share of the workers' places.
+    """
 
     unsupported: str | None = None
     capacity: int = 0
 
     @classmethod
-    async def of(cls, engine: Engine) -> ResidualSupport:
-        """Ask the workers."""
+    async def of(cls, engine: Engine, processes: int = 1) -> ResidualSupport:
+        """Ask the workers, for one of so many API processes that they serve."""
         answers = await engine.collective_rpc("sensefield_describe_residual", None, ())
         reasons = [answer["unsupported"] for answer in answers if answer["unsupported"]]
         capacity = min(answer["capacity"] for answer in answers)
-        return cls(reasons[0] if reasons else None, capacity)
+        return cls(reasons[0] if reasons else None, capacity // processes)
 
 
 class ResidualBank:
@@ -75,7 +78,7 @@ class ResidualBank:
         layers = list(content.layers)
         data = np.stack([content.layers[layer] for layer in layers]).tobytes()
         answers: list[Any] = await self._engine.collective_rpc(
-            "sensefield_put_residual", None, (content.sha256, data, layers)
+            "sensefield_put_residual", None, (content.sha256, data, layers, HOLDER)
         )
         if not all(answers):
             await self._drop(content.sha256)
@@ -90,7 +93,7 @@ class ResidualBank:
         await self._drop(unneeded)
 
     async def _drop(self, sha256: str) -> None:
-        await self._engine.collective_rpc("sensefield_drop_residual", None, (sha256,))
+        await self._engine.collective_rpc("sensefield_drop_residual", None, (sha256, HOLDER))
 
 
 def _full() -> SaturatedError:

@@ -92,7 +92,7 @@ def _answer(llm: Any, kind: str, *arguments: Any) -> Any:
         name, layers = arguments
         size = llm.llm_engine.model_config.get_hidden_size()
         data = vector(name, layers, size).tobytes()
-        return llm.collective_rpc("sensefield_put_residual", args=(name, data, layers))
+        return llm.collective_rpc("sensefield_put_residual", args=(name, data, layers, "test"))
     if kind == "generate":
         return _generate(llm, arguments[0])
     if kind == "preemptions":

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from loadtests.bench import CASES
-from loadtests.cases import WIDE_CONCURRENCY, WITH_VECTORS, Case, Pair, throughput_cases
-from loadtests.chats import TOPICS, with_control
+from loadtests.cases import WIDE, WITH_VECTORS, Case, Pair, throughput_cases
+from loadtests.chats import SUBJECTS, TOPICS, with_control
 from loadtests.client import Request
 from loadtests.memory import REPEATED_AFTER, SHOWN_EVERY, short_chat, short_request
 
@@ -53,9 +53,10 @@ def test_every_case_can_be_named_once() -> None:
 
 
 def test_every_control_of_a_batch_is_different() -> None:
-    requests = with_control(TOKENS, WIDE_CONCURRENCY)
+    requests = with_control(TOKENS, max(WIDE))
     controls = [json.dumps(request.payload["logit_control"]) for request in requests]
-    assert len(set(controls)) == len(set(TOPICS)) == WIDE_CONCURRENCY
+    assert len(set(controls)) == len(set(SUBJECTS)) == max(WIDE)
+    assert len(set(TOPICS)) == min(WIDE)
     for request in requests:
         assert request.payload["logit_control"].keys() == {"bias", "suppress", "steer"}
 
@@ -74,9 +75,19 @@ def test_residual_cases_steer_at_one_layer_and_at_all() -> None:
             for request in case(name).ours.feature.requests
             for entry in request.payload["logit_control"]["steer"]
         }
-        for name in ("residual-one", "residual-all", "residual-64")
+        for name in ("residual-one", "residual-all", "residual-64", "residual-256")
     }
-    assert layers == {"residual-one": {"[1]"}, "residual-all": {"None"}, "residual-64": {"None"}}
+    assert layers.pop("residual-one") == {"[1]"}
+    assert set.union(*layers.values()) == {"None"}
+
+
+def test_a_vector_that_several_requests_share_has_another_strength_for_each() -> None:
+    entries = [
+        request.payload["logit_control"]["steer"][0]
+        for request in case("residual-256").ours.feature.requests
+    ]
+    assert len({entry["vector"] for entry in entries}) == 64
+    assert len({entry["strength"] for entry in entries}) == 256
 
 
 def test_cases_that_name_vectors_are_known() -> None:

@@ -97,6 +97,16 @@ def test_a_vector_put_again_while_the_old_is_held_gets_a_row_of_its_own() -> Non
     assert same(directions.table[new], scores(1))
 
 
+def test_a_vector_stays_until_every_process_that_put_it_has_dropped_it() -> None:
+    directions = Directions()
+    for holder in ("one", "other", "one"):
+        directions.put("a", torch.zeros(4), holder)
+    directions.drop("a", "one")
+    assert "a" in directions
+    directions.drop("a", "other")
+    assert "a" not in directions
+
+
 def test_clearing_forgets_everything() -> None:
     directions = Directions()
     directions.put("a", scores(1))

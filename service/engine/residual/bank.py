@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
+from logit_processors.holders import Holders
+
 _BYTES = 256 << 20
 _LEAST, _MOST = 64, 512
 
@@ -18,9 +20,8 @@ def bank_capacity(bytes_each: int) -> int:
 class Bank:
     """Vectors by content hash, rows of ``table`` ``[capacity, own layers, hidden]``.
 
-    Requests hold rows (:meth:`acquire`, :meth:`release`). A row that nobody holds makes room
-    for a new vector when the table is full, the one that was least recently put or used
-    first. A dropped vector keeps its row until the last holder lets go.
+    Requests hold rows (:meth:`acquire`, :meth:`release`): a dropped vector keeps its row until
+    the last of them lets go. Who puts vectors makes room for them: nothing is evicted here.
     """
 
     def __init__(
@@ -33,11 +34,12 @@ class Bank:
     ) -> None:
         self.table = torch.zeros(capacity, len(layers), hidden_size, dtype=dtype, device=device)
         self._layers = {number: at for at, number in enumerate(layers)}
-        self._rows: dict[str, int] = {}  # from the least to the most recently used
+        self._rows: dict[str, int] = {}
         self._carried: dict[int, frozenset[int]] = {}
         self._users: dict[int, int] = {}
         self._dropped: set[int] = set()
         self._free = list(range(capacity - 1, -1, -1))
+        self._holders = Holders()
 
     def __contains__(self, content: str) -> bool:
         return content in self._rows
@@ -45,13 +47,16 @@ class Bank:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def put(self, content: str, vectors: torch.Tensor, layers: Sequence[int]) -> bool:
-        """Keep a vector; False if the table is full of vectors that requests hold.
+    def put(
+        self, content: str, vectors: torch.Tensor, layers: Sequence[int], holder: str = ""
+    ) -> bool:
+        """Keep a vector until every API process that put it has dropped it; False without room.
 
         Args:
             content: hash of its content; what is already here is not read again.
             vectors: ``[len(layers), hidden]`` float32.
             layers: the layers it carries, by number in the whole model.
+            holder: names the API process.
 
         Raises:
             ValueError: another shape, or values that overflow the model's dtype.
@@ -64,11 +69,11 @@ class Bank:
         if not torch.isfinite(values).all():
             raise ValueError(f"the vector has values that {self.table.dtype} cannot hold")
         if content in self._rows:
-            self._touch(content)
+            self._holders.add(content, holder)
             return True
-        row = self._free_row()
-        if row is None:
+        if not self._free:
             return False
+        row = self._free.pop()
         held = torch.zeros(self.table.shape[1:], dtype=self.table.dtype)
         for number, value in zip(layers, values, strict=True):
             if number in self._layers:
@@ -76,10 +81,13 @@ class Bank:
         self.table[row] = held.to(self.table.device)
         self._rows[content] = row
         self._carried[row] = frozenset(layers)
+        self._holders.add(content, holder)
         return True
 
-    def drop(self, content: str) -> None:
+    def drop(self, content: str, holder: str = "") -> None:
         """Forget a vector; its row is reused when no running request holds it."""
+        if not self._holders.remove(content, holder):
+            return
         row = self._rows.pop(content, None)
         if row is None:
             return
@@ -90,10 +98,9 @@ class Bank:
 
     def acquire(self, content: str) -> int | None:
         """Return the row of a vector and hold it, or None if it is not here."""
-        if content not in self._rows:
-            return None
-        row = self._touch(content)
-        self._users[row] = self._users.get(row, 0) + 1
+        row = self._rows.get(content)
+        if row is not None:
+            self._users[row] = self._users.get(row, 0) + 1
         return row
 
     def release(self, row: int) -> None:
@@ -108,16 +115,3 @@ class Bank:
     def carried(self, row: int) -> frozenset[int]:
         """Return the layers that the vector in a row carries."""
         return self._carried[row]
-
-    def _touch(self, content: str) -> int:
-        row = self._rows[content] = self._rows.pop(content)
-        return row
-
-    def _free_row(self) -> int | None:
-        if not self._free:
-            unheld = (name for name, row in self._rows.items() if row not in self._users)
-            oldest = next(unheld, None)
-            if oldest is None:
-                return None
-            self.drop(oldest)
-        return self._free.pop()

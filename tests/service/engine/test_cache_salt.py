@@ -90,6 +90,11 @@ class Stock:
 
     def __init__(self) -> None:
         self.prompt: Any = None
+        self.key = b"the engine's own secret"
+
+    async def collective_rpc(self, method: str, timeout: None, args: tuple[()]) -> list[bytes]:
+        assert (method, timeout, args) == ("sensefield_cache_key", None, ())
+        return [self.key, b"another worker's"]
 
     async def generate(
         self, prompt: Any, _params: Any, request_id: str, *, priority: int = 0
@@ -99,11 +104,14 @@ class Stock:
 
 
 async def salt(
-    steer: list[ResidualSteer], wire: dict[str, Any] | None = None, **prompt: Any
+    steer: list[ResidualSteer],
+    wire: dict[str, Any] | None = None,
+    stock: Stock | None = None,
+    **prompt: Any,
 ) -> Any:
     """Return the salt that reaches the engine."""
-    stock = Stock()
-    engine = SaltingEngine(stock, LAYERS.__getitem__)
+    stock = stock or Stock()
+    engine = await SaltingEngine.of(stock, LAYERS.__getitem__)
     assert engine.model == "tiny"
     extra: dict[str, Any] = {WIRE_KEY: {"residual": [entry.to_wire() for entry in steer]}}
     given_ = {"type": "token", "prompt_token_ids": [1, 2, 3], **prompt}
@@ -145,6 +153,12 @@ async def test_no_caller_can_name_the_salt_of_anothers_steering() -> None:
     assert printed not in steered
     # Even who has seen a salt gets another one by steering under it.
     assert await salt([A], cache_salt=steered) != steered
+
+
+async def test_engines_have_secrets_of_their_own() -> None:
+    other = Stock()
+    other.key = b"another engine's secret"
+    assert await salt([A], stock=other) != await salt([A])
 
 
 async def test_embeddings_have_a_length_too() -> None:

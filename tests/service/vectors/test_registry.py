@@ -91,7 +91,7 @@ async def test_a_vector_put_is_resident_and_described(
         "reason": None,
     }
     assert registry.content_of("calm") == SHA_ONE
-    ((method, (sha256, data, residual)),) = engine.calls
+    ((method, (sha256, data, residual, _)),) = engine.calls
     assert (method, sha256, residual) == ("sensefield_put_vector", SHA_ONE, False)
     assert data == read_upload(ONE, MODEL).content.read_by_unembedding.tobytes()
     await registry.put("formal", TWO)

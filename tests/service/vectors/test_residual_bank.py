@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from service.errors import SaturatedError
 from service.vectors.content import VectorContent
+from service.vectors.resident import HOLDER
 from service.vectors.residual_bank import ResidualBank, ResidualSupport
 from tests.unit_support import FakeEngine
 
@@ -39,12 +40,17 @@ async def test_the_workers_say_what_they_can(engine: FakeEngine) -> None:
     assert await ResidualSupport.of(engine) == ResidualSupport(None, 2)
 
 
+async def test_api_processes_share_the_places(engine: FakeEngine) -> None:
+    assert await ResidualSupport.of(engine, processes=2) == ResidualSupport(None, 1)
+
+
 async def test_every_layer_is_brought_once(bank: ResidualBank, engine: FakeEngine) -> None:
     one = CONTENTS[0]
     with bank.lease([one.sha256]):
         await asyncio.gather(bank.bring([one]), bank.bring([one, one]))
-    ((method, (sha256, data, layers)),) = engine.calls
+    ((method, (sha256, data, layers, holder)),) = engine.calls
     assert (method, sha256, layers) == ("sensefield_put_residual", one.sha256, [0, 5])
+    assert holder == HOLDER
     assert np.frombuffer(data, np.float32).tolist() == [1.0] * 4 + [6.0] * 4
 
 

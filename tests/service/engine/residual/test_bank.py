@@ -1,4 +1,4 @@
-"""The bank of vectors: fixed room, held rows, what is evicted first."""
+"""The bank of vectors: fixed room, and rows that stay while anyone needs them."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def test_a_vector_lies_at_the_layers_it_carries() -> None:
 def test_nothing_of_a_former_vector_stays_in_its_row() -> None:
     made = bank(capacity=1)
     assert made.put("a", vector(7.0), LAYERS)
+    made.drop("a")
     assert made.put("b", vector(1.0, 1), [5])
     assert made.table[0].tolist() == [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
 
@@ -43,33 +44,18 @@ def test_content_never_changes() -> None:
     assert made.table.max() == 1.0
 
 
-def test_a_full_bank_evicts_what_was_least_recently_put_or_used() -> None:
+def test_a_full_bank_takes_what_it_has_and_no_more() -> None:
     made = bank()
     for name in "abc":
         made.put(name, vector(1.0), LAYERS)
-    held = made.acquire("a")
-    assert held is not None
-    made.release(held)
-    made.put("b", vector(1.0), LAYERS)
-    assert made.put("d", vector(2.0), LAYERS)
-    assert [name in made for name in "abcd"] == [True, True, False, True]
-
-
-def test_a_bank_whose_vectors_are_all_held_takes_no_more() -> None:
-    made = bank()
-    rows = []
-    for name in "abc":
-        made.put(name, vector(1.0), LAYERS)
-        rows.append(made.acquire(name))
     assert not made.put("d", vector(2.0), LAYERS)
     assert made.put("a", vector(1.0), LAYERS)
-    assert rows[1] is not None
-    made.release(rows[1])
+    made.drop("b")
     assert made.put("d", vector(2.0), LAYERS)
     assert [name in made for name in "abcd"] == [True, False, True, True]
 
 
-def test_a_dropped_vector_stays_for_those_that_hold_it() -> None:
+def test_a_dropped_vector_stays_for_those_that_run_with_it() -> None:
     made = bank(capacity=2)
     made.put("a", vector(1.0), LAYERS)
     row, again = made.acquire("a"), made.acquire("a")
@@ -78,14 +64,24 @@ def test_a_dropped_vector_stays_for_those_that_hold_it() -> None:
     made.drop("a")
     assert made.acquire("a") is None
     assert made.put("b", vector(2.0), LAYERS)
-    assert made.put("c", vector(3.0), LAYERS)
-    assert "b" not in made
+    assert not made.put("c", vector(3.0), LAYERS)
     made.release(row)
+    assert not made.put("c", vector(3.0), LAYERS)
     assert made.table[row].eq(1.0).all()
     made.release(row)
-    assert made.put("d", vector(4.0), LAYERS)
+    assert made.put("c", vector(4.0), LAYERS)
     assert made.table[row].eq(4.0).all()
     made.drop("never there")
+
+
+def test_a_vector_stays_until_every_process_that_put_it_has_dropped_it() -> None:
+    made = bank()
+    for holder in ("one", "other", "one"):
+        made.put("a", vector(1.0), LAYERS, holder)
+    made.drop("a", "one")
+    assert "a" in made
+    made.drop("a", "other")
+    assert "a" not in made
 
 
 @pytest.mark.parametrize(

@@ -274,19 +274,17 @@ def test_a_layer_that_never_calls_the_op_breaks_those_who_would_steer(
 
 
 def test_vectors_are_let_go_when_their_requests_end(simulation: Simulation) -> None:
+    bank, full = simulation.stream.bank, torch.zeros(len(OWN), SIZE)
     names = [simulation.start([ResidualSteer(v, 1.0)], 2) for v in ("a", "b", "c")]
-    for number in range(5):
-        simulation.put(f"new {number}", OWN)
-    full = torch.zeros(len(OWN), SIZE)
-    assert [simulation.stream.bank.put(f"n {n}", full, OWN) for n in range(5)] == [True] * 5
-    assert all(v in simulation.stream.bank for v in ("a", "b", "c"))
+    for vector in ("a", "b", "c"):
+        bank.drop(vector)
+    room = len(bank.table) - len(bank) - len(names)
+    assert all(bank.put(f"new {number}", full, OWN) for number in range(room))
+    assert not bank.put("one more", full, OWN)
     simulation.step([(name, 2) for name in names])
     for name in names:
         simulation.end(name)
-    for number in range(8):
-        assert simulation.stream.bank.put(f"last {number}", full, OWN)
-    assert len(simulation.stream.bank) == 8
-    assert "a" not in simulation.stream.bank
+    assert [bank.put(f"last {number}", full, OWN) for number in range(4)] == [True] * 3 + [False]
 
 
 @pytest.mark.skipif(INTERPRETED, reason="this is the child")

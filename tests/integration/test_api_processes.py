@@ -1,0 +1,114 @@
+"""Two API processes that serve one engine: what one is told, both know, and neither harms it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from tests.integration.client import TIMEOUT_SECONDS
+from tests.integration.offline import vector
+from tests.integration.servers import MODEL, Server, serving
+
+CONNECTIONS = 16
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    flags = ("--max-model-len", "256", "--max-num-seqs", "16", "--block-size", "32")
+    processes = ("--api-server-count", "2")
+    with serving(tmp_path_factory.mktemp("processes"), (*flags, *processes)) as running:
+        yield running
+
+
+def ask(server: Server, steer: list[dict[str, Any]]) -> list[httpx.Response]:
+    """Return the answers to one request on several connections: each goes to either process."""
+    body = {
+        "model": MODEL,
+        "prompt": "The history of the city begins with a small group of people who settled near "
+        "the river and built houses, and built houses, and built houses, and then the sea",
+        "max_tokens": 6,
+        "temperature": 0,
+        "ignore_eos": True,
+        "logit_control": {"steer": steer},
+    }
+
+    def post(_: int) -> httpx.Response:
+        with httpx.Client(timeout=TIMEOUT_SECONDS) as client:
+            return client.post(f"{server.url}/v1/completions", json=body)
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        return list(pool.map(post, range(CONNECTIONS)))
+
+
+def texts(answers: list[httpx.Response]) -> set[str]:
+    assert all(answer.is_success for answer in answers)
+    return {answer.json()["choices"][0]["text"] for answer in answers}
+
+
+def put(server: Server, name: str, seed: str) -> None:
+    layers = {"layer.14": vector(seed, [14])[0], "layer.20": vector(seed, [20])[0]}
+    answer = httpx.put(f"{server.url}/v1/vectors/{name}", content=safetensors.numpy.save(layers))
+    assert answer.is_success
+
+
+def test_both_processes_answer_and_steer_alike(server: Server) -> None:
+    put(server, "first", "one")
+    plain = texts(ask(server, []))
+    found = [
+        texts(ask(server, [{"vector": "first", "strength": strength, "at": at}]))
+        for at, strength in (("residual", 60.0), ("logits", 3.0))
+    ]
+    assert [len(each) for each in (plain, *found)] == [1, 1, 1]
+    assert len(set.union(plain, *found)) == 3
+    log = server.log.read_text()
+    assert all(f"(ApiServer_{n} pid=" in log for n in (0, 1))
+
+
+def test_equal_steering_shares_the_cache_of_both(server: Server) -> None:
+    put(server, "cached", "cached")
+    entry = {"vector": "cached", "strength": 30.0, "at": "residual"}
+    ask(server, [entry])
+    before = hits(server)
+    ask(server, [entry])
+    assert hits(server) - before >= CONNECTIONS * 32
+
+
+def hits(server: Server) -> float:
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    counts = [line for line in lines if line.startswith("vllm:prefix_cache_hits_total")]
+    return sum(float(line.rpartition(" ")[2]) for line in counts)
+
+
+def test_a_content_that_one_process_lets_go_stays_for_the_other(server: Server) -> None:
+    """Two names of one content, one of them deleted and made anew again and again."""
+    put(server, "kept", "same")
+    entry = {"vector": "kept", "strength": 60.0, "at": "residual"}
+    expected = texts(ask(server, [entry]))
+    for number in range(4):
+        put(server, "brief", f"other {number}")
+        put(server, "brief", "same")
+        assert httpx.delete(f"{server.url}/v1/vectors/brief").status_code == 204
+        assert texts(ask(server, [entry])) == expected
+    assert httpx.delete(f"{server.url}/v1/vectors/kept").status_code == 204
+    assert {answer.status_code for answer in ask(server, [entry])} == {404}
+    put(server, "kept", "same")
+    assert texts(ask(server, [entry])) == expected
+
+
+def test_a_contrast_is_taken_whichever_process_is_asked(server: Server) -> None:
+    sides = {"positive": ["I love this"], "negative": ["I hate this"], "layers": [10]}
+    made = []
+    for number in range(6):
+        body = {"name": f"contrast-{number}", "from": {"contrast": sides}}
+        answer = httpx.post(f"{server.url}/v1/vectors", json=body, timeout=TIMEOUT_SECONDS)
+        assert answer.is_success, answer.text
+        content = httpx.get(f"{server.url}/v1/vectors/contrast-{number}/content").content
+        made.append(safetensors.numpy.load(content)["layer.10"])
+    for other in made[1:]:
+        np.testing.assert_allclose(made[0], other, atol=1e-3)
