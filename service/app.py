@@ -14,6 +14,7 @@ from service.api.serving import ChatServing, TextServing
 from service.context import Context
 from service.distributions.openai_logprobs import TokenTexts
 from service.engine.cache_salt import SaltingEngine
+from service.engine.first_step import run_first_step
 from service.engine.prompt_states import PromptStates
 from service.errors import StartupError
 from service.limits import Budget
@@ -55,6 +56,7 @@ class SensefieldEndpoints:
         texts = TokenTexts(vocabulary)
         model = model_facts(model_config, args)
         store = VectorStore(own.vectors_dir, own.max_vectors, own.vectors_bytes)
+        await run_first_step(engine_client)
         support = await ResidualSupport.of(engine_client, max(1, args.api_server_count or 1))
         registry = VectorRegistry(store, engine_client, model, support)
         await registry.load()

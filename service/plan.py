@@ -68,7 +68,7 @@ class Planner:
         """
         try:
             program = build_program(
-                asked.control, asked.logit_bias, self.vocab_size, self.vectors.content_of
+                asked.control, asked.logit_bias, self.vocab_size, self.vectors.scored_content_of
             )
             residual = build_residual(
                 asked.control,

@@ -83,6 +83,7 @@ class FakeEngine:
     resident: set[str] = field(default_factory=set)
     calls: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
     refuse_with: Exception | None = None
+    unscored_because: str | None = None
     residual: set[str] = field(default_factory=set)
     residual_capacity: int = 2
 
@@ -95,11 +96,13 @@ class FakeEngine:
         answer = getattr(self, f"_{method.removeprefix('sensefield_')}")
         return [answer(*args)]
 
-    def _put_vector(self, content: str, _data: bytes, _residual: bool, _holder: str) -> None:
-        self.resident.add(content)
+    def _put_vector(self, content: str, _data: bytes, _residual: bool, _holder: str) -> str | None:
+        if self.unscored_because is None:
+            self.resident.add(content)
+        return self.unscored_because
 
     def _drop_vector(self, content: str, _holder: str) -> None:
-        self.resident.remove(content)
+        self.resident.discard(content)
 
     def _put_residual(self, content: str, _data: bytes, _layers: list[int], _holder: str) -> bool:
         if len(self.residual) >= self.residual_capacity:

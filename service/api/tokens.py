@@ -32,6 +32,7 @@ async def get_nearest(
     answers = await context.engine.collective_rpc(
         "sensefield_token_neighbours", None, (token_ids, size, k)
     )
+    spaces = {space: found for answer in answers for space, found in answer.items()}
     return {
         "token_ids": token_ids,
         "tokens": [context.texts.text(each) for each in token_ids],
@@ -40,7 +41,7 @@ async def get_nearest(
                 {"token_id": each, "token": context.texts.text(each), "cosine": cosine}
                 for each, cosine in zip(found["token_ids"], found["cosines"], strict=True)
             ]
-            for space, found in answers[0].items()
+            for space, found in spaces.items()
         },
     }
 

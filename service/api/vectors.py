@@ -73,10 +73,11 @@ async def get_vector(
     response: Response,
     k: Annotated[int, Query(ge=0, le=1000)] = 10,
 ) -> dict[str, Any]:
-    """Describe a vector and, if it is usable, the k tokens that it raises and lowers most."""
+    """Describe a vector and, if it can steer logits, the k tokens that it moves most."""
     context = context_of(request)
     described = await context.vectors.describe(check_name(name))
-    nearest = await _nearest(context, name, k) if described["usable"] else None
+    readable = described["usable"] and await context.vectors.steers_logits(name)
+    nearest = await _nearest(context, name, k) if readable else None
     return answer(response, described, new=False) | {"nearest": nearest}
 
 

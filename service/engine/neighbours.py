@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,11 +44,9 @@ def unembedding_cosines(model: Any, token_ids: Sequence[int]) -> torch.Tensor:
     return vocabulary_wide(torch.cat(parts), model)[:total]
 
 
-def nearest(
-    cosines: Callable[[], torch.Tensor], token_ids: Sequence[int], k: int
-) -> dict[str, list[Any]]:
-    """Return ids and cosines of the k nearest tokens that are not the tokens themselves."""
-    values = cosines()
+def nearest(cosines: torch.Tensor, token_ids: Sequence[int], k: int) -> dict[str, list[Any]]:
+    """Return the k tokens of highest cosine, of ``[vocab]``, that are not the tokens themselves."""
+    values = cosines.clone()
     values[list(token_ids)] = -torch.inf
     best = values.topk(min(k, len(values) - len(set(token_ids))))
     return {"token_ids": best.indices.tolist(), "cosines": best.values.tolist()}

@@ -18,7 +18,18 @@ from service.errors import SensefieldError
 
 _CHUNK = 8192  # rows of the unembedding made float32 at a time
 _RIDGE = 0.01  # of the mean variance: keeps the solution finite where W_U has none
-_FINAL_NORMS = ("model.norm", "transformer.ln_f", "model.final_layernorm")
+_HEADS = ("lm_head", "model.embed_tokens", "embed_out", "output", "model.decoder.lm_head")
+"""Where vLLM's models keep their unembedding; some tie it to the embedding and have no other."""
+_FINAL_NORMS = (
+    "model.norm",
+    "transformer.ln_f",
+    "model.final_layernorm",
+    "model.final_layer_norm",
+    "gpt_neox.final_layer_norm",
+    "model.decoder.final_layer_norm",
+    "transformer.norm_f",
+    "transformer.encoder.final_layernorm",
+)
 
 
 class UnembeddingError(SensefieldError):
@@ -26,21 +37,22 @@ class UnembeddingError(SensefieldError):
 
 
 def find_unembedding(model: torch.nn.Module) -> Any:
-    """Return the language model's ``lm_head``."""
-    head = getattr(_language_model(model), "lm_head", None)
-    if head is None or getattr(head, "org_vocab_size", None) is None:
-        raise UnembeddingError(
-            f"{type(model).__name__} has no lm_head: steering in logit space is not possible"
-        )
-    return head
+    """Return the layer that gives the language model's logits."""
+    for path in _HEADS:
+        head = _at(model, path)
+        head = getattr(head, "base_layer", head)  # under LoRA
+        if getattr(head, "org_vocab_size", None) is not None:
+            return head
+    raise UnembeddingError(
+        f"{type(model).__name__} has no unembedding among {', '.join(_HEADS)}: steering in logit "
+        "space is not possible"
+    )
 
 
 def final_norm_gain(model: torch.nn.Module) -> torch.Tensor:
     """Return the gain g of the norm before the unembedding, ``[hidden]`` float32."""
     for path in _FINAL_NORMS:
-        norm: Any = _language_model(model)
-        for name in path.split("."):
-            norm = getattr(norm, name, None)
+        norm = _at(model, path)
         if norm is not None:
             gain = norm.weight.detach().float()
             # Gemma keeps its gain as the difference from 1.
@@ -121,6 +133,14 @@ def summed(shares: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
     if find_unembedding(model).tp_size == 1:
         return shares
     return tensor_model_parallel_all_reduce(shares)
+
+
+def _at(model: torch.nn.Module, path: str) -> Any:
+    """Return the language model's module at a dotted path, or None."""
+    found: Any = _language_model(model)
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    return found
 
 
 def _language_model(model: torch.nn.Module) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from vllm.distributed import get_pp_group
 
 from logit_processors.directions import DIRECTIONS
 from logit_processors.steer import standardise
@@ -22,7 +23,12 @@ from service.engine.neighbours import (
 )
 from service.engine.residual.operator import current_stream
 from service.engine.residual.stream import ResidualStream
-from service.engine.unembedding import final_norm_gain, token_direction, token_scores
+from service.engine.unembedding import (
+    UnembeddingError,
+    final_norm_gain,
+    token_direction,
+    token_scores,
+)
 
 _CACHE_KEY = secrets.token_bytes(32)
 
@@ -36,8 +42,10 @@ class SensefieldWorker:
         """Return this engine's secret, for all API processes that salt its prefix cache."""
         return _CACHE_KEY
 
-    def sensefield_put_vector(self, content: str, data: bytes, residual: bool, holder: str) -> None:
-        """Compute and keep the token scores of a vector.
+    def sensefield_put_vector(
+        self, content: str, data: bytes, residual: bool, holder: str
+    ) -> str | None:
+        """Compute and keep the token scores of a vector, where logits are computed.
 
         Args:
             content: SHA-256 of the vector's content.
@@ -46,18 +54,28 @@ class SensefieldWorker:
             residual: as said.
             holder: names the API process, until whose drop the vector stays.
 
-        Raises:
-            ValueError: the vector gives every token the same score.
+        Returns:
+            Why the vector cannot steer logits, if it cannot: every token gets the same score,
+            or the model's unembedding or final norm is not to be found.
 
         """
+        if not get_pp_group().is_last_rank:
+            return None
+        try:
+            scores = self._scores(data, residual)
+        except (ValueError, UnembeddingError) as error:
+            return str(error)
+        width = self.model_runner.model_config.get_vocab_size()
+        DIRECTIONS.put(content, _pad(scores, width), holder)
+        return None
+
+    def _scores(self, data: bytes, residual: bool) -> torch.Tensor:
         model = self.model_runner.get_model()
         direction = torch.from_numpy(np.frombuffer(data, np.float32).copy())
         if residual:
             gain = final_norm_gain(model)
             direction = direction.to(gain.device) * gain
-        scores = standardise(token_scores(model, direction))
-        width = self.model_runner.model_config.get_vocab_size()
-        DIRECTIONS.put(content, _pad(scores, width), holder)
+        return standardise(token_scores(model, direction))
 
     def sensefield_drop_vector(self, content: str, holder: str) -> None:
         """Forget a vector that no other API process holds; running requests keep it."""
@@ -69,8 +87,12 @@ class SensefieldWorker:
             return None
         return _extremes(DIRECTIONS.scores(content), k)
 
-    def sensefield_nearest_layers(self, data: bytes, count: int, k: int) -> list[dict[str, Any]]:
+    def sensefield_nearest_layers(
+        self, data: bytes, count: int, k: int
+    ) -> list[dict[str, Any]] | None:
         """Return the k tokens that each layer of a residual-stream vector raises and lowers most.
+
+        None on a rank that computes no logits.
 
         Args:
             data: ``[count, hidden]`` float32.
@@ -78,6 +100,8 @@ class SensefieldWorker:
             k: tokens of each side.
 
         """
+        if not get_pp_group().is_last_rank:
+            return None
         model = self.model_runner.get_model()
         gain = final_norm_gain(model)
         rows = torch.from_numpy(np.frombuffer(data, np.float32).reshape(count, -1).copy())
@@ -89,16 +113,19 @@ class SensefieldWorker:
     def sensefield_token_neighbours(
         self, token_ids: list[int], vocab_size: int, k: int
     ) -> dict[str, dict[str, list[Any]]]:
-        """Return the k tokens nearest to some, by cosine, in embedding and unembedding space."""
+        """Return the k tokens nearest to some, by cosine, in embedding and unembedding space.
+
+        Each rank of a pipeline tells of the spaces that it has.
+        """
         model = self.model_runner.get_model()
-        return {
-            "embedding": nearest(
-                lambda: embedding_cosines(model, token_ids, vocab_size), token_ids, k
-            ),
-            "unembedding": nearest(
-                lambda: unembedding_cosines(model, token_ids)[:vocab_size], token_ids, k
-            ),
-        }
+        found = {}
+        if get_pp_group().is_first_rank:
+            cosines = embedding_cosines(model, token_ids, vocab_size)
+            found["embedding"] = nearest(cosines, token_ids, k)
+        if get_pp_group().is_last_rank:
+            cosines = unembedding_cosines(model, token_ids)[:vocab_size]
+            found["unembedding"] = nearest(cosines, token_ids, k)
+        return found
 
     def sensefield_put_residual(
         self, content: str, data: bytes, layers: list[int], holder: str
@@ -169,13 +196,23 @@ class SensefieldWorker:
         assert stream is not None, "the model is loaded"
         return stream
 
-    def sensefield_token_direction(self, token_ids: list[int]) -> bytes:
-        """Return the direction of tokens in the unembedding, ``[hidden]`` float32 bytes."""
+    def sensefield_token_direction(self, token_ids: list[int]) -> bytes | None:
+        """Return the direction of tokens in the unembedding, ``[hidden]`` float32 bytes.
+
+        None on a rank that computes no logits.
+        """
+        if not get_pp_group().is_last_rank:
+            return None
         direction = token_direction(self.model_runner.get_model(), token_ids)
         return direction.cpu().numpy().tobytes()
 
-    def sensefield_embedding_direction(self, token_ids: list[int], vocab_size: int) -> bytes:
-        """Return the direction of tokens in the embedding, ``[hidden]`` float32 bytes."""
+    def sensefield_embedding_direction(self, token_ids: list[int], vocab_size: int) -> bytes | None:
+        """Return the direction of tokens in the embedding, ``[hidden]`` float32 bytes.
+
+        None on a rank that embeds nothing.
+        """
+        if not get_pp_group().is_first_rank:
+            return None
         direction = embedding_direction(self.model_runner.get_model(), token_ids, vocab_size)
         return direction.cpu().numpy().tobytes()
 

@@ -18,7 +18,7 @@ from service.vectors.content import DIRECTION, ModelFacts, VectorContent, check
 from service.vectors.contrast import METHODS
 from service.vectors.exchange import Made
 from service.vectors.registry import VectorRegistry
-from service.vectors.resident import Engine
+from service.vectors.resident import Engine, told
 
 _TOLD_PROMPTS = 16_384
 """Bytes of a contrast's prompts, as JSON, that a vector remembers; of more, their SHA-256."""
@@ -39,7 +39,7 @@ async def from_text(text: str, token_ids: list[int], engine: Engine, model: Mode
     """Make a vector of the direction of a text's tokens in the unembedding."""
     _check_tokens(text, token_ids)
     answers = await engine.collective_rpc("sensefield_token_direction", None, (token_ids,))
-    content = check({DIRECTION: np.frombuffer(answers[0], np.float32)}, model, "from.text")
+    content = check({DIRECTION: np.frombuffer(told(answers), np.float32)}, model, "from.text")
     return Made(content, {"text": text, "token_ids": token_ids}, model.name)
 
 
@@ -55,9 +55,9 @@ async def from_embedding(
     answers = await engine.collective_rpc(
         "sensefield_embedding_direction", None, (token_ids, vocab_size)
     )
-    content = check({"layer.0": np.frombuffer(answers[0], np.float32)}, model, "from.text")
-    told = {"text": text, "token_ids": token_ids, "space": "embedding"}
-    return Made(content, told, model.name)
+    content = check({"layer.0": np.frombuffer(told(answers), np.float32)}, model, "from.text")
+    made_from = {"text": text, "token_ids": token_ids, "space": "embedding"}
+    return Made(content, made_from, model.name)
 
 
 def _check_tokens(text: str, token_ids: list[int]) -> None:
@@ -117,11 +117,11 @@ def _told(contrast: Contrast) -> dict[str, Any]:
     """Return what a vector remembers of its contrast."""
     prompts = contrast.model_dump(include={"positive", "negative"})
     written = orjson.dumps(prompts)
-    told = contrast.model_dump(include={"method", "last"})
+    how = contrast.model_dump(include={"method", "last"})
     if len(written) <= _TOLD_PROMPTS:
-        return {**told, **prompts}
+        return {**how, **prompts}
     digest = hashlib.sha256(written).hexdigest()
-    return {**told, "prompts": len(contrast.positive + contrast.negative), "sha256": digest}
+    return {**how, "prompts": len(contrast.positive + contrast.negative), "sha256": digest}
 
 
 async def from_combination(
@@ -148,11 +148,11 @@ async def from_combination(
         await _part(name, f"from.combine[{at}].vector", registry)
         for at, (name, _) in enumerate(parts)
     ]
-    told = [
+    summed = [
         {"vector": name, "weight": weight, "sha256": content.sha256}
         for (name, weight), content in zip(parts, contents, strict=True)
     ]
-    made_from: dict[str, Any] = {"combine": told}
+    made_from: dict[str, Any] = {"combine": summed}
     for at, content in enumerate(contents):
         _check_space(content, contents[0], f"from.combine[{at}].vector")
     other = None

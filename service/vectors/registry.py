@@ -105,6 +105,25 @@ class VectorRegistry:
             raise unknown(name)
         return self._names[name]
 
+    def scored_content_of(self, name: str) -> str:
+        """Return the SHA-256 of a vector that can steer logits.
+
+        Raises:
+            NotFoundError: there is no such vector.
+            UnusableVectorError: the model cannot use it.
+            BadRequestError: it can steer the residual stream only.
+
+        """
+        sha256 = self.content_of(name)
+        if (reason := self._resident.unscored.get(sha256)) is not None:
+            raise BadRequestError(f"the vector cannot be read in logit space: {reason}", "name")
+        return sha256
+
+    async def steers_logits(self, name: str) -> bool:
+        """Say whether a vector that the model can use has a meaning in logit space."""
+        await self.refresh([name])
+        return self.content_of(name) not in self._resident.unscored
+
     def layers_of(self, sha256: str) -> Collection[int]:
         """Return the layers that a resident content carries, none in unembedding space."""
         return self._resident[sha256].layers
@@ -224,7 +243,7 @@ class VectorRegistry:
     async def nearest(self, name: str, k: int) -> dict[str, list[Any]]:
         """Return ids and scores of the k tokens that a vector raises and lowers most."""
         await self.refresh([name])
-        nearest = await self._resident.nearest(self.content_of(name), k)
+        nearest = await self._resident.nearest(self.scored_content_of(name), k)
         if nearest is None:
             raise unknown(name)
         return nearest
@@ -232,7 +251,7 @@ class VectorRegistry:
     async def nearest_by_layer(self, name: str, k: int) -> dict[int, dict[str, list[Any]]]:
         """Return ids and scores of the k tokens that each of a vector's layers moves most."""
         await self.refresh([name])
-        return await self._resident.nearest_by_layer(self.content_of(name), k)
+        return await self._resident.nearest_by_layer(self.scored_content_of(name), k)
 
     async def _learn(self, names: list[str]) -> None:
         """Take over what the store says of names."""

@@ -26,12 +26,21 @@ class Engine(Protocol):
         """Call a method on every worker."""
 
 
+def told(answers: Iterable[Any]) -> Any:
+    """Return the first answer of a worker that has one, or None."""
+    return next((answer for answer in answers if answer is not None), None)
+
+
 class ResidentContents:
-    """Contents by SHA-256, in every worker for as long as a name or a request needs them."""
+    """Contents by SHA-256, in every worker for as long as a name or a request needs them.
+
+    ``unscored`` says of some, all of the residual stream, why they cannot steer logits.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._contents: dict[str, VectorContent] = {}
+        self.unscored: dict[str, str] = {}
         self._leases = Leases()
 
     def __contains__(self, sha256: str) -> bool:
@@ -52,20 +61,16 @@ class ResidentContents:
         return self._leases.hold(contents)
 
     async def put(self, content: VectorContent) -> None:
-        """Bring a content into the workers; BadRequestError if it steers nowhere."""
+        """Bring a content into the workers; BadRequestError if it steers nothing."""
         if content.sha256 in self._contents:
             return
         direction = content.read_by_unembedding.tobytes()
-        try:
-            await self._engine.collective_rpc(
-                "sensefield_put_vector",
-                None,
-                (content.sha256, direction, content.residual, HOLDER),
-            )
-        except Exception as error:
-            if "no direction" in str(error):
-                raise BadRequestError(str(error)[:200], "body") from None
-            raise
+        arguments = (content.sha256, direction, content.residual, HOLDER)
+        reason = told(await self._engine.collective_rpc("sensefield_put_vector", None, arguments))
+        if reason is not None:
+            if not content.residual:
+                raise BadRequestError(reason, "body")
+            self.unscored[content.sha256] = reason
         self._contents[content.sha256] = content
 
     async def keep(self, named: Iterable[str]) -> None:
@@ -73,13 +78,14 @@ class ResidentContents:
         unnamed = self._contents.keys() - set(named)
         for sha256 in [each for each in unnamed if each not in self._leases]:
             del self._contents[sha256]
+            self.unscored.pop(sha256, None)
             await self._engine.collective_rpc("sensefield_drop_vector", None, (sha256, HOLDER))
 
     async def nearest(self, sha256: str, k: int) -> dict[str, list[Any]] | None:
         """Return ids and scores of the k tokens that a content raises and lowers most."""
         with self.lease({sha256}):
             answers = await self._engine.collective_rpc("sensefield_nearest", None, (sha256, k))
-        nearest: dict[str, list[Any]] | None = answers[0]
+        nearest: dict[str, list[Any]] | None = told(answers)
         return nearest
 
     async def nearest_by_layer(self, sha256: str, k: int) -> dict[int, dict[str, list[Any]]]:
@@ -91,4 +97,4 @@ class ResidentContents:
         answers = await self._engine.collective_rpc(
             "sensefield_nearest_layers", None, (data, len(layers), k)
         )
-        return dict(zip(layers, answers[0], strict=True))
+        return dict(zip(layers, told(answers), strict=True))

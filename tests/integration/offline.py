@@ -1,10 +1,13 @@
-"""An engine without a server, in a process of its own: takes a job, prints what came out.
+"""Engines without a server, in a process of their own: takes jobs, prints what came out.
 
-The job is JSON: ``engine`` are vLLM's arguments, ``calls`` is a list of
+One engine after another, each for one job. The jobs are JSON: ``engine`` are vLLM's
+arguments, ``calls`` is a list of
 
 - ``["put", name, layers]``: keep :func:`vector` at these layers,
 - ``["generate", requests]``: each with ``prompt`` (token ids), ``tokens`` and ``wire``, what
   goes into ``extra_args``; answers token ids, their logprobs and whether each row is alive,
+- ``["direct", name, token]``: keep a token's direction in the unembedding, and under
+  ``name residual`` the same of the residual stream; answers why not, of each worker and both,
 - ``["rpc", method, *arguments]``: of every worker; bytes come back as lists of float32,
 - ``["preemptions"]``: how many there have been.
 """
@@ -30,6 +33,7 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_PLUGINS": "sensefield",
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -52,9 +56,20 @@ def run_offline(
     environment: Mapping[str, str] | None = None,
 ) -> list[Any]:
     """Run a job in a process of its own and return the answers of its calls."""
+    (answers,) = run_offline_jobs([(calls, engine)], environment)
+    return answers
+
+
+def run_offline_jobs(
+    jobs: Sequence[tuple[Sequence[Sequence[Any]], Mapping[str, Any]]],
+    environment: Mapping[str, str] | None = None,
+) -> list[list[Any]]:
+    """Run jobs, each calls and an engine, in a process that they share."""
     process = subprocess.run(
         [sys.executable, "-m", "tests.integration.offline"],
-        input=json.dumps({"engine": dict(engine), "calls": list(calls)}),
+        input=json.dumps(
+            [{"engine": dict(engine), "calls": list(calls)} for calls, engine in jobs]
+        ),
         cwd=REPOSITORY,
         env={**os.environ, **ENVIRONMENT, **(environment or {})},
         capture_output=True,
@@ -63,14 +78,18 @@ def run_offline(
     )
     lines = [line for line in process.stdout.splitlines() if line.startswith(_MARK)]
     assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-6000:]
-    answers: list[Any] = json.loads(lines[-1].removeprefix(_MARK))
+    answers: list[list[Any]] = json.loads(lines[-1].removeprefix(_MARK))
     return answers
 
 
 def _main() -> None:
-    from vllm import LLM
+    print(_MARK + json.dumps([_run(job) for job in json.load(sys.stdin)]), flush=True)
 
-    job = json.load(sys.stdin)
+
+def _run(job: dict[str, Any]) -> list[Any]:
+    from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
+
     defaults = {
         "model": str(embedded_model_dir()),
         "dtype": "float32",
@@ -84,7 +103,10 @@ def _main() -> None:
     }
     llm = LLM(**{**defaults, **job["engine"]})
     answers = [_answer(llm, *call) for call in job["calls"]]
-    print(_MARK + json.dumps(answers), flush=True)
+    llm.llm_engine.engine_core.shutdown()
+    del llm
+    cleanup_dist_env_and_memory()
+    return answers
 
 
 def _answer(llm: Any, kind: str, *arguments: Any) -> Any:
@@ -93,12 +115,26 @@ def _answer(llm: Any, kind: str, *arguments: Any) -> Any:
         size = llm.llm_engine.model_config.get_hidden_size()
         data = vector(name, layers, size).tobytes()
         return llm.collective_rpc("sensefield_put_residual", args=(name, data, layers, "test"))
+    if kind == "direct":
+        return _direct(llm, *arguments)
     if kind == "generate":
         return _generate(llm, arguments[0])
     if kind == "preemptions":
         return next(m.value for m in llm.get_metrics() if m.name == "vllm:num_preemptions")
     assert kind == "rpc"
     return _plain(llm.collective_rpc(arguments[0], args=tuple(arguments[1:])))
+
+
+def _direct(llm: Any, name: str, token: int) -> list[str | None]:
+    directions = llm.collective_rpc("sensefield_token_direction", args=([token],))
+    data = next(each for each in directions if each is not None)
+    return [
+        reason
+        for key, residual in ((name, False), (f"{name} residual", True))
+        for reason in llm.collective_rpc(
+            "sensefield_put_vector", args=(key, data, residual, "test")
+        )
+    ]
 
 
 def _generate(llm: Any, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -51,11 +51,14 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    folder: Path, flags: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    folder: Path,
+    flags: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    model: Path | None = None,
 ) -> Iterator[Server]:
-    """Serve the embedded model in float32 until the context ends."""
-    model = (str(embedded_model_dir()), "--served-model-name", MODEL, "--enforce-eager")
-    flags = (*model, "--dtype", "float32", *flags)
+    """Serve a model, the embedded one unless told otherwise, in float32 until the context ends."""
+    named = (str(model or embedded_model_dir()), "--served-model-name", MODEL, "--enforce-eager")
+    flags = (*named, "--dtype", "float32", *flags)
     with _running(folder, flags, environment or {}) as server:
         yield server
 

@@ -12,7 +12,7 @@ import transformers
 from torch.nn import ModuleList
 
 from logit_processors.residual import Capture, ResidualSteer, Span
-from tests.integration.offline import run_offline, vector
+from tests.integration.offline import run_offline, run_offline_jobs, vector
 
 LAYERS, SIZE = 4, 64
 COMMON = {
@@ -47,6 +47,7 @@ STEER = (
     ResidualSteer("a", -4.0, layers=(0, 3), when=Span(-3, 2)),
 )
 CAPTURE = Capture("tag", 3)
+TOKEN = 77
 CALLS: list[list[Any]] = [
     ["rpc", "sensefield_describe_residual"],
     ["put", "a", list(range(LAYERS))],
@@ -59,6 +60,8 @@ CALLS: list[list[Any]] = [
         ],
     ],
     ["rpc", "sensefield_fetch_capture", "tag"],
+    ["direct", "d", TOKEN],
+    ["rpc", "sensefield_nearest", "d", 3],
 ]
 ENGINE = {"max_model_len": 64, "skip_tokenizer_init": True}
 
@@ -78,7 +81,7 @@ def make_model(family: str, folder: Path) -> Any:
 
 def check(model: Any, answers: list[Any]) -> None:
     """Compare an engine's answers to :data:`CALLS` with the model in transformers."""
-    described, _, (plain, steered, _), fetched = answers
+    described, _, (plain, steered, _), fetched, *_ = answers
     assert {worker["unsupported"] for worker in described} == {None}
     for answer, steer in ((plain, ()), (steered, STEER)):
         logprobs, _ = forward(model, [*PROMPT, *answer["tokens"]], steer)
@@ -94,6 +97,14 @@ def check(model: Any, answers: list[Any]) -> None:
     for worker in fetched:
         values = np.array(worker["data"]).reshape(wanted.shape)
         assert np.abs(values - wanted).max() < 1e-3 * np.abs(wanted).max()
+
+
+def check_logit_space(answers: list[Any]) -> None:
+    """A token's direction in the unembedding must raise that token above all others."""
+    reasons, nearest = answers[-2:]
+    assert set(reasons) == {None}
+    found = [worker["raised_ids"][0] for worker in nearest if worker is not None]
+    assert set(found) == {TOKEN}
 
 
 def forward(
@@ -126,10 +137,22 @@ def forward(
     return logits.log_softmax(-1), np.stack(streams)
 
 
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, list[Any]]]:
+    """Each family's model, and an engine's answers to :data:`CALLS`."""
+    folder = tmp_path_factory.mktemp("families")
+    models = {family: make_model(family, folder / family) for family in FAMILIES}
+    jobs = [(CALLS, {"model": str(folder / family), **ENGINE}) for family in FAMILIES]
+    answers = run_offline_jobs(jobs)
+    return {family: (models[family], each) for family, each in zip(models, answers, strict=True)}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_is_steered_as_in_transformers(family: str, tmp_path: Path) -> None:
-    model = make_model(family, tmp_path)
-    check(model, run_offline(CALLS, {"model": str(tmp_path), **ENGINE}))
+def test_a_family_is_steered_as_in_transformers(
+    family: str, families: dict[str, tuple[Any, list[Any]]]
+) -> None:
+    check(*families[family])
+    check_logit_space(families[family][1])
 
 
 @pytest.mark.parametrize(
@@ -149,3 +172,4 @@ def test_an_engine_of_another_kind_steers_the_same(engine: dict[str, Any], tmp_p
         assert first["layers"] + second["layers"] == list(range(LAYERS))
         answers[3] = [{"data": first["data"] + second["data"]}]
     check(model, answers)
+    check_logit_space(answers)

@@ -26,6 +26,7 @@ from service.vectors.entries import UnusableVectorError
 from service.vectors.exchange import read_upload
 from service.vectors.files import FolderFiles
 from service.vectors.registry import VectorRegistry
+from service.vectors.residual_bank import ResidualSupport
 from service.vectors.store import Entry, VectorStore
 from tests.unit_support import FakeEngine, model_facts, safetensors
 
@@ -296,9 +297,10 @@ async def test_what_is_refused_leaves_everything_as_it_was(
     with pytest.raises(ConflictError):
         await registry.delete("a", refuse)
     assert len(engine.calls) == calls
-    engine.refuse_with = RuntimeError("the vector gives every token the same score: no direction")
-    with pytest.raises(BadRequestError, match="no direction"):
-        await registry.put("b", TWO)
+    engine.unscored_because = "every token has the same score"
+    with pytest.raises(BadRequestError, match="the same score"):
+        await registry.put("b", safetensors(direction=[5.0, 6.0, 7.0, 8.0]))
+    engine.unscored_because = None
     engine.refuse_with = OSError("a worker died")
     with pytest.raises(OSError, match="a worker died"):
         await registry.put("b", TWO)
@@ -468,10 +470,33 @@ async def test_a_vector_that_steers_nowhere_does_not_stop_the_start(
     registry: VectorRegistry, tmp_path: Path
 ) -> None:
     await registry.put("a", ONE)
-    engine = FakeEngine(HIDDEN, refuse_with=RuntimeError("no direction"))
+    engine = FakeEngine(HIDDEN, unscored_because="no direction")
     again = new_registry(tmp_path, engine)
     await again.load()
     assert (await again.describe("a"))["reason"] == "no direction"
+
+
+async def test_what_cannot_be_read_in_logit_space_steers_the_residual_stream(
+    tmp_path: Path,
+) -> None:
+    engine = FakeEngine(HIDDEN, unscored_because="no unembedding")
+    store = VectorStore(tmp_path)
+    registry = VectorRegistry(store, engine, MODEL, await ResidualSupport.of(engine))
+    await registry.put("layers", TWO)
+    with registry.residual.lease([SHA_TWO]):
+        await registry.bring_residual([registry.content_of("layers")])
+    assert engine.residual == {SHA_TWO}
+    assert not await registry.steers_logits("layers")
+    for read in (registry.nearest, registry.nearest_by_layer):
+        with pytest.raises(BadRequestError, match="no unembedding"):
+            await read("layers", 3)
+    with pytest.raises(BadRequestError, match="logit space: no unembedding"):
+        registry.scored_content_of("layers")
+    await registry.delete("layers")
+    engine.unscored_because = None
+    await registry.put("layers", TWO)
+    assert registry.scored_content_of("layers") == SHA_TWO
+    assert await registry.steers_logits("layers")
 
 
 async def test_a_store_that_does_not_answer(
