@@ -25,7 +25,8 @@ _PASSES = 10
 def measure_encoding(rounds: int) -> list[Result]:
     """Return the three costs: a row's arrays, the object around them, OpenAI's JSON."""
     # It imports vLLM, which takes seconds and is not needed by any other case.
-    from service.distributions.openai_logprobs import TokenTexts, chat_logprobs
+    from service.distributions.openai_logprobs import chat_logprobs
+    from service.distributions.token_texts import TokenTexts
 
     rows = make_rows()
     spec = RowSpec(top_k=TOP_K, controlled=True)

@@ -12,7 +12,7 @@ from logit_processors.vocabulary import Vocabulary
 from service.api import generate, tokens, vector_making, vectors
 from service.api.serving import ChatServing, TextServing
 from service.context import Context
-from service.distributions.openai_logprobs import TokenTexts
+from service.distributions.token_texts import TokenTexts
 from service.engine.cache_salt import SaltingEngine
 from service.engine.first_step import run_first_step
 from service.engine.prompt_states import PromptStates

@@ -9,7 +9,7 @@ from fastapi import Request
 
 from logit_processors.vocabulary import Vocabulary
 from service.api.serving import ChatServing, TextServing
-from service.distributions.openai_logprobs import TokenTexts
+from service.distributions.token_texts import TokenTexts
 from service.engine.prompt_states import PromptStates
 from service.plan import Planner
 from service.prompts import PromptEncoder

@@ -38,6 +38,10 @@ ENCODE_SECONDS = Histogram(
     ["encoding"],
     buckets=(5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2, 1e-1, 1.0),
 )
+SLOW_READERS = Counter(
+    "sensefield_slow_readers",
+    "Streams ended because their reader took nothing for the send timeout.",
+)
 KL_NATS = Histogram(
     "sensefield_kl_nats",
     "KL divergence of the controlled from the base distribution of a generated token.",

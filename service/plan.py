@@ -18,6 +18,7 @@ from service.limits import (
     Budget,
     Claim,
 )
+from service.metrics import QUEUED
 from service.schemas.control import LogitControl, build_program
 from service.schemas.distribution import DistributionRequest
 from service.schemas.residual import build_residual
@@ -42,6 +43,8 @@ class Asked:
     beam_search: bool
     scored_token_ids: bool
     """Whether vLLM's ``logprob_token_ids`` is used."""
+    arrow: bool = False
+    """Whether the answer is an Arrow stream."""
 
 
 @dataclass
@@ -93,6 +96,7 @@ class Planner:
 
     def _check(self, asked: Asked, controls: bool) -> None:
         distribution = asked.distribution
+        self._check_form(asked)
         if distribution is not None and self.speculative:
             raise BadRequestError(
                 "distributions are not kept under speculative decoding; start the server "
@@ -124,6 +128,28 @@ class Planner:
                 "logprob_token_ids cannot be combined with distribution; a distribution holds "
                 "every token",
                 "logprob_token_ids",
+            )
+
+    def _check_form(self, asked: Asked) -> None:
+        """Refuse what has no meaning in the form that was asked for."""
+        distribution = asked.distribution
+        if asked.arrow and distribution is None:
+            raise BadRequestError(
+                "an Arrow stream holds distributions; ask for one, or accept application/json",
+                "distribution",
+            )
+        if distribution is None:
+            return
+        if asked.arrow and "encoding" in distribution.model_fields_set:
+            raise BadRequestError(
+                f"{echo(distribution.encoding)} does not apply to an Arrow stream; leave it out",
+                "distribution.encoding",
+            )
+        if distribution.compression is not None and not asked.arrow:
+            raise BadRequestError(
+                f"{echo(distribution.compression)} applies to an Arrow stream only; send "
+                "Accept: application/vnd.apache.arrow.stream",
+                "distribution.compression",
             )
 
 
@@ -160,9 +186,11 @@ def request_bytes(asked: Asked, spec: RowSpec, width: int, tokens: int) -> int:
     if asked.distribution is not None:
         entries = kept * len(spec.stages)
         row = entries * (number + (0 if spec.top_k == DENSE else 4))
-        if asked.distribution.encoding == "json":
+        if asked.distribution.encoding == "json" and not asked.arrow:
             row += 2 * entries * JSON_BYTES_PER_NUMBER
-        size += row if asked.stream else row * BASE64_COPIES
+        # Rows of OpenAI's logprobs stay until the end of an Arrow stream.
+        leaves = asked.stream or (asked.arrow and asked.logprobs is None)
+        size += row if leaves else row * BASE64_COPIES
     if asked.logprobs is not None:
         listed = width if asked.logprobs == DENSE else asked.logprobs
         size += (listed + 1) * OPENAI_BYTES_PER_ENTRY
@@ -181,6 +209,18 @@ class Plan:
     budget: Budget
     resources: ExitStack
     _claims: list[Claim] = field(default_factory=list)
+    _queued: bool = False
+
+    def enter_queue(self) -> None:
+        """Count the request as waiting for its first token."""
+        self._queued = True
+        QUEUED.inc()
+
+    def leave_queue(self) -> None:
+        """Count it as waiting no longer."""
+        if self._queued:
+            self._queued = False
+            QUEUED.dec()
 
     @property
     def kinds(self) -> Sequence[str]:
@@ -223,6 +263,7 @@ class Plan:
 
     def close(self) -> None:
         """Give back what the request held."""
+        self.leave_queue()
         for claim in self._claims:
             claim.release()
         self._claims.clear()

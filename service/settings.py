@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     distribution_total_bytes: int = Field(
         4 * _GIB, ge=1, description="Most bytes of rows promised to all running requests."
     )
+    send_timeout_seconds: float = Field(
+        60.0, gt=0, description="Longest wait for the reader of a stream to take 64 KiB."
+    )
 
     @classmethod
     def settings_customise_sources(

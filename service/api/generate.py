@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from typing import Annotated, Any, TypeVar
 
 import orjson
 from fastapi import APIRouter, Body, Depends, Request, Response
-from fastapi.responses import StreamingResponse
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.openai.completion.protocol import CompletionResponse
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
@@ -22,9 +21,13 @@ from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
 from vllm.exceptions import RetryableRequestError, VLLMError
 
+from service.api.arrow import ArrowAnswer, accepts_arrow
 from service.api.requests import ChatRequest, TextRequest
 from service.api.route import SensefieldRoute
+from service.api.serving import ChatServing, TextServing
+from service.api.streaming import TimedStream
 from service.context import context_of
+from service.distributions.arrow import MEDIA_TYPE
 from service.errors import NotFoundError, SaturatedError, error_body
 from service.metrics import CONTROLLED, IN_FLIGHT, PROMISED_BYTES, REQUESTS
 
@@ -38,7 +41,9 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         503: "No room for the distributions now; see Retry-After.",
     }.items()
 }
-_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}, MEDIA_TYPE: {}}}
+}
 
 router = APIRouter(route_class=SensefieldRoute, tags=["generate"])
 Planned = TypeVar("Planned", ChatRequest, TextRequest)
@@ -59,7 +64,7 @@ async def create_chat_completion(
     serving = context_of(raw_request).chat
     if serving is None:
         raise NotFoundError("the model does not generate text", "model")
-    return await _serve("chat", request, raw_request, serving.create_chat_completion)
+    return await _serve("chat", request, raw_request, serving)
 
 
 @router.post(
@@ -77,15 +82,18 @@ async def create_completion(
     serving = context_of(raw_request).completions
     if serving is None:
         raise NotFoundError("the model does not generate text", "model")
-    return await _serve("completions", request, raw_request, serving.create_completion)
+    return await _serve("completions", request, raw_request, serving)
 
 
-async def _serve(route: str, request: Planned, raw_request: Request, handle: Any) -> Response:
+async def _serve(
+    route: str, request: Planned, raw_request: Request, serving: ChatServing | TextServing
+) -> Response:
     """Plan, generate, answer; whatever the request held is given back when it has ended."""
     context = context_of(raw_request)
     if request.logit_control is not None:
         await context.vectors.refresh([entry.vector for entry in request.logit_control.steer])
-    plan = request.make_plan(context.planner)
+    arrow = accepts_arrow(raw_request.headers.get("accept", ""))
+    plan = request.make_plan(context.planner, arrow=arrow)
     for kind in plan.kinds:
         CONTROLLED.labels(kind).inc()
     with ExitStack() as ending:
@@ -93,9 +101,16 @@ async def _serve(route: str, request: Planned, raw_request: Request, handle: Any
         ending.callback(outcome.count)
         ending.callback(_update_promised, plan.budget)
         ending.callback(plan.close)
+        plan.enter_queue()
+        stream: ArrowAnswer | None = None
+        result: Any
         try:
             await context.vectors.bring_residual({entry.vector for entry in plan.residual})
-            result = await handle(request, raw_request)
+            if arrow:
+                stream = ArrowAnswer(serving.engine_client, plan, context.texts, request.n or 1)
+                result = await stream.start(serving.through(stream).answer(request, raw_request))
+            else:
+                result = await serving.answer(request, raw_request)
         except (asyncio.CancelledError, GeneratorExit):
             outcome.name = "cancelled"
             raise
@@ -107,18 +122,22 @@ async def _serve(route: str, request: Planned, raw_request: Request, handle: Any
         _update_promised(plan.budget)
         if isinstance(result, ErrorResponse):
             return outcome.refuse(result)
+        seconds = context.planner.settings.send_timeout_seconds
+        if stream is not None:
+            body = _ended(stream.body(), outcome, ending.pop_all())
+            return TimedStream(body, seconds, MEDIA_TYPE)
         if not isinstance(result, AsyncGenerator):
             outcome.name = "ok"
-            body = result if isinstance(result, dict) else result.model_dump()
+            answer = result if isinstance(result, dict) else result.model_dump()
             headers = metrics_header(raw_request.headers.get(_LOAD_FORMAT_HEADER, ""))
             return Response(
-                orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS),
+                orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS),
                 headers=headers,
                 media_type="application/json",
             )
         interval = float(getattr(raw_request.app.state.args, "sse_keep_alive_interval", 0))
         events = _ended(with_sse_keep_alive(result, interval), outcome, ending.pop_all())
-        return StreamingResponse(events, media_type="text/event-stream")
+        return TimedStream(events, seconds, "text/event-stream")
 
 
 class _Outcome:
@@ -148,8 +167,9 @@ async def _ended(
     """Pass events on and end the request with them, also when the reader leaves."""
     with ending:
         outcome.name = "cancelled"
-        async for event in events:
-            yield event
+        async with aclosing(events):
+            async for event in events:
+                yield event
         outcome.name = "ok"
 
 

@@ -28,8 +28,11 @@ class _Planned(BaseModel):
         assert self._plan is not None
         return self._plan
 
-    def make_plan(self, planner: Planner) -> Plan:
-        """Check the request and keep its plan; ``logit_bias`` becomes part of the program."""
+    def make_plan(self, planner: Planner, *, arrow: bool) -> Plan:
+        """Check the request and keep its plan; ``logit_bias`` becomes part of the program.
+
+        An Arrow stream is made of vLLM's whole answer, and of rows on their way to it.
+        """
         request: Any = self
         left_to_engine = request.logprob_token_ids or request.use_beam_search
         asked = Asked(
@@ -42,10 +45,13 @@ class _Planned(BaseModel):
             choices=request.n or 1,
             beam_search=bool(request.use_beam_search),
             scored_token_ids=bool(request.logprob_token_ids),
+            arrow=arrow,
         )
         self._plan = planner.plan(asked)
         if not request.use_beam_search:
             request.logit_bias = None
+        if arrow:
+            request.stream, request.stream_options = False, None
         return self._plan
 
     def to_sampling_params(self, max_tokens: int, default_sampling_params: dict[str, Any]) -> Any:

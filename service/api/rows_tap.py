@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import orjson
@@ -12,13 +12,50 @@ from vllm.outputs import CompletionOutput, RequestOutput
 
 from logit_processors.row_spec import BROKEN, EXHAUSTED, STATISTICS, TokenRow
 from service.distributions.encode import encode_distribution
-from service.distributions.openai_logprobs import TokenTexts, chat_logprobs
-from service.metrics import ENCODE_SECONDS, KL_NATS, QUEUED, ROW_BYTES, ROWS
+from service.distributions.openai_logprobs import chat_logprobs
+from service.distributions.token_texts import TokenTexts
+from service.metrics import ENCODE_SECONDS, KL_NATS, ROW_BYTES, ROWS
 from service.plan import Plan
 
 _ALIVE = STATISTICS.index("alive")
 _KL = STATISTICS.index("kl")
 _EVENT = b"data: "
+
+
+def check_rows(rows: Sequence[TokenRow]) -> None:
+    """Make sure that the tokens of these rows were chosen as their request asked.
+
+    Raises:
+        VLLMValidationError: suppression left one of them no probability.
+        RetryableRequestError: the engine had no longer what the program needs.
+
+    """
+    worst = min(row.statistics[_ALIVE] for row in rows)
+    if worst == BROKEN:
+        raise RetryableRequestError(
+            "the engine does not hold a vector or text pattern of this request at the "
+            "moment; send it again"
+        )
+    if worst == EXHAUSTED:
+        raise VLLMValidationError(
+            "suppression, together with the grammar or allowed_token_ids if there is one, "
+            "left no token to choose",
+            parameter="logit_control.suppress",
+        )
+
+
+def count_rows(plan: Plan, encoding: str, rows: Sequence[TokenRow]) -> None:
+    """Count rows that were sent for a plan's distribution."""
+    request, spec = plan.asked.distribution, plan.spec
+    assert request is not None
+    assert spec is not None
+    size = sum(row.logprobs.nbytes + row.token_ids.nbytes for row in rows)
+    for stage in request.stages:
+        ROWS.labels(stage, encoding).inc(len(rows))
+        ROW_BYTES.labels(stage, encoding).inc(size / len(spec.stages))
+    if len(request.stages) == 2:
+        for row in rows:
+            KL_NATS.observe(float(row.statistics[_KL]))
 
 
 class RowsTap:
@@ -28,52 +65,24 @@ class RowsTap:
         self._plan = plan
         self._texts = texts
         self._waiting: dict[int, tuple[list[int], list[TokenRow]]] = {}
-        self._queued = True
-        QUEUED.inc()
 
     async def watch(self, results: AsyncIterator[RequestOutput]) -> AsyncIterator[RequestOutput]:
         """Pass a chat's results on, keeping their rows here."""
-        try:
-            async for result in results:
-                for output in result.outputs:
-                    self.take(output.index, output)
-                yield result
-        finally:
-            self.leave_queue()
+        async for result in results:
+            for output in result.outputs:
+                self.take(output.index, output)
+            yield result
 
     def take(self, choice: int, output: CompletionOutput) -> None:
-        """Keep the rows of one output.
-
-        Raises:
-            VLLMValidationError: suppression left one of its tokens no probability.
-            RetryableRequestError: the engine had no longer what the program needs.
-
-        """
-        self.leave_queue()
+        """Keep the rows of one output; raises as :func:`check_rows` does."""
+        self._plan.leave_queue()
         rows: Any = output.logprobs
         if self._plan.spec is None or not rows:
             return
-        worst = min(row.statistics[_ALIVE] for row in rows)
-        if worst == BROKEN:
-            raise RetryableRequestError(
-                "the engine does not hold a vector or text pattern of this request at the "
-                "moment; send it again"
-            )
-        if worst == EXHAUSTED:
-            raise VLLMValidationError(
-                "suppression, together with the grammar or allowed_token_ids if there is one, "
-                "left no token to choose",
-                parameter="logit_control.suppress",
-            )
+        check_rows(rows)
         token_ids, kept = self._waiting.setdefault(choice, ([], []))
         token_ids += output.token_ids
         kept += rows
-
-    def leave_queue(self) -> None:
-        """Count the request as no longer waiting for its first token."""
-        if self._queued:
-            self._queued = False
-            QUEUED.dec()
 
     async def into_stream(
         self, chunks: AsyncIterator[str], *, chat: bool
@@ -98,7 +107,7 @@ class RowsTap:
         asked = self._plan.asked
         if chat and asked.logprobs is not None:
             choice["logprobs"] = chat_logprobs(self._texts, token_ids, rows, asked.logprobs)
-        if asked.distribution is not None:
+        if asked.distribution is not None and not asked.arrow:
             choice["distribution"] = self._encode(token_ids, rows)
 
     def _encode(self, token_ids: list[int], rows: list[TokenRow]) -> dict[str, Any]:
@@ -108,11 +117,5 @@ class RowsTap:
         started = time.perf_counter()
         answer = encode_distribution(request, spec, self._plan.width, token_ids, rows)
         ENCODE_SECONDS.labels(request.encoding).observe(time.perf_counter() - started)
-        size = sum(row.logprobs.nbytes + row.token_ids.nbytes for row in rows)
-        for stage in request.stages:
-            ROWS.labels(stage, request.encoding).inc(len(rows))
-            ROW_BYTES.labels(stage, request.encoding).inc(size / len(spec.stages))
-        if len(request.stages) == 2:
-            for row in rows:
-                KL_NATS.observe(float(row.statistics[_KL]))
+        count_rows(self._plan, request.encoding, rows)
         return answer

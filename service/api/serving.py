@@ -7,6 +7,7 @@ the object that vLLM built, so it serves with the same settings.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from copy import copy
 from typing import Any, Self
 
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
@@ -16,7 +17,8 @@ from vllm.outputs import RequestOutput
 from logit_processors.row_spec import TokenRow
 from service.api.requests import ChatRequest, TextRequest
 from service.api.rows_tap import RowsTap
-from service.distributions.openai_logprobs import TokenTexts, completion_logprobs
+from service.distributions.openai_logprobs import completion_logprobs
+from service.distributions.token_texts import TokenTexts
 from service.engine.cache_salt import SaltingEngine
 
 
@@ -35,9 +37,17 @@ class _Adopting:
         serving.engine_client = engine
         return serving
 
+    def through(self, engine: Any) -> Self:
+        """Return one that serves the same through another engine client."""
+        serving = copy(self)
+        serving.engine_client = engine
+        return serving
+
 
 class ChatServing(_Adopting, OpenAIServingChat):
     """Chat completions with rows."""
+
+    answer = OpenAIServingChat.create_chat_completion
 
     async def chat_completion_stream_generator(
         self,
@@ -79,6 +89,8 @@ class ChatServing(_Adopting, OpenAIServingChat):
 class TextServing(_Adopting, OpenAIServingCompletion):
     """Completions with rows."""
 
+    answer = OpenAIServingCompletion.create_completion
+
     async def completion_stream_generator(
         self,
         request: TextRequest,
@@ -91,13 +103,10 @@ class TextServing(_Adopting, OpenAIServingCompletion):
         tap = RowsTap(request.plan, self.texts)
 
         async def watched() -> AsyncIterator[tuple[int, RequestOutput]]:
-            try:
-                async for prompt, result in result_generator:
-                    for output in result.outputs:
-                        tap.take(output.index + prompt * (request.n or 1), output)
-                    yield prompt, result
-            finally:
-                tap.leave_queue()
+            async for prompt, result in result_generator:
+                for output in result.outputs:
+                    tap.take(output.index + prompt * (request.n or 1), output)
+                yield prompt, result
 
         chunks = super().completion_stream_generator(
             request, engine_inputs, watched(), *args, **kwargs
@@ -114,7 +123,6 @@ class TextServing(_Adopting, OpenAIServingCompletion):
     ) -> Any:
         """Return vLLM's response as a dict with the rows in its choices, or its error."""
         tap = RowsTap(request.plan, self.texts)
-        tap.leave_queue()
         choice = 0
         for result in final_res_batch:
             for output in result.outputs:

@@ -7,7 +7,6 @@ vLLM puts the sampled token first and then the most likely ones, and cuts that l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import orjson
@@ -15,43 +14,11 @@ from numpy.typing import NDArray
 from vllm.logprobs import Logprob
 
 from logit_processors.row_spec import DENSE, STATISTICS, TokenRow
-from logit_processors.vocabulary import Vocabulary
 from service.distributions.tensors import NEVER
+from service.distributions.token_texts import TokenTexts
 
 _LOGPROB = STATISTICS.index("base_logprob")
 _RANK = STATISTICS.index("base_rank")
-
-
-class TokenTexts:
-    """What tokens look like in an answer: text, and JSON made once for each token."""
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
-        self._fragments: list[bytes | None] = [None] * vocabulary.width
-
-    def text(self, token_id: int) -> str:
-        """Return the token's text; bytes that are no character show as U+FFFD."""
-        return self._bytes(token_id).decode(errors="replace")
-
-    def fragments(self, token_ids: Sequence[int]) -> list[bytes]:
-        """Return ``},{"token":…,"bytes":[…],"logprob":`` of tokens, between two numbers."""
-        known = self._fragments.__getitem__
-        found = list(map(known, token_ids))
-        if None in found:
-            for token_id in token_ids:
-                if known(token_id) is None:
-                    self._fragments[token_id] = self._make_fragment(token_id)
-            found = list(map(known, token_ids))
-        return cast(list[bytes], found)
-
-    def _make_fragment(self, token_id: int) -> bytes:
-        data = self._bytes(token_id)
-        text = orjson.dumps(data.decode(errors="replace"))
-        return b'},{"token":%s,"bytes":%s,"logprob":' % (text, orjson.dumps(list(data)))
-
-    def _bytes(self, token_id: int) -> bytes:
-        tokens = self._vocabulary.tokens
-        return tokens[token_id] if token_id < len(tokens) else b""
 
 
 def top_entries(row: TokenRow, sampled: int, count: int) -> tuple[list[int], NDArray[np.float64]]:

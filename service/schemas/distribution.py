@@ -32,6 +32,10 @@ class DistributionRequest(StrictModel):
         "base64", description="Little-endian arrays in base64, or nested lists."
     )
 
+    compression: Literal["lz4", "zstd"] | None = Field(
+        None, description="Of the bodies of an Arrow stream."
+    )
+
     @field_validator("top_k", mode="plain", json_schema_input_type=int | Literal["all"])
     @classmethod
     def _count_or_all(cls, value: object) -> object:

@@ -45,7 +45,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     flags = (
         *("--max-model-len", "512", "--max-num-seqs", "8", "--block-size", "32"),
         *("--num-gpu-blocks-override", "20", "--max-num-batched-tokens", "64"),
-        "--no-enable-prefix-caching",
+        *("--no-enable-prefix-caching", "--send-timeout-seconds", "2"),
     )
     with serving(tmp_path_factory.mktemp("crowded"), flags) as server:
         client = Client(server)

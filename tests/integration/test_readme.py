@@ -32,7 +32,7 @@ def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) 
         printed.append(capsys.readouterr().out)
     assert all(printed), "every example shows something"
     plain, biased, suppressed, steered, residual, *others = printed
-    vectors, late, distribution, streamed, metrics = others
+    vectors, late, distribution, streamed, arrow, polars, duckdb, metrics = others
     assert plain.startswith("The sea")
     assert "ocean" in biased[:12]
     assert "the" not in suppressed.lower()
@@ -44,6 +44,10 @@ def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) 
     assert late != plain
     assert ", 1000)" in distribution
     assert streamed.count("entropy") == 8
+    assert arrow.count("nats") == 8
+    assert "completion_tokens" in arrow
+    assert "shape: (3, 3)" in polars
+    assert len(duckdb.splitlines()) == 3
     assert 'kind="text_bias"' in metrics
     client = names["client"]
     assert hasattr(client, "close")

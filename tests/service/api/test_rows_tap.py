@@ -25,7 +25,8 @@ def output(*alive: float) -> Any:
 
 
 def tap(spec: RowSpec | None = RowSpec()) -> RowsTap:  # noqa: B008 - frozen
-    plan: Any = SimpleNamespace(spec=spec, asked=SimpleNamespace(logprobs=None, distribution=None))
+    asked = SimpleNamespace(logprobs=None, distribution=None, arrow=False)
+    plan: Any = SimpleNamespace(spec=spec, asked=asked, leave_queue=lambda: None)
     texts: Any = None
     return RowsTap(plan, texts)
 

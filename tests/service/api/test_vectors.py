@@ -15,7 +15,7 @@ from safetensors.numpy import load
 from service.api import vector_making
 from service.api import vectors as routes
 from service.context import Context
-from service.distributions.openai_logprobs import TokenTexts
+from service.distributions.token_texts import TokenTexts
 from service.prompts import PromptEncoder
 from service.vectors.exchange import read_upload
 from service.vectors.registry import VectorRegistry

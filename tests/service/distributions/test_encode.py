@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from logit_processors.row_spec import DENSE, RowSpec, TokenRow
-from service.distributions.encode import encode_distribution, nucleus_lengths
+from service.distributions.encode import encode_distribution
+from service.distributions.stages import nucleus_lengths
 from service.schemas.distribution import DistributionRequest
 from tests.unit_support import token_row
 

@@ -12,11 +12,11 @@ import pytest
 from logit_processors.row_spec import DENSE
 from logit_processors.vocabulary import Vocabulary
 from service.distributions.openai_logprobs import (
-    TokenTexts,
     chat_logprobs,
     completion_logprobs,
     top_entries,
 )
+from service.distributions.token_texts import TokenTexts
 from tests.unit_support import INF, token_row
 
 TOKENS = [b"a", "é".encode(), "é".encode()[:1], b'"\n', b"<end>"]

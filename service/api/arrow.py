@@ -1,0 +1,186 @@
+"""An answer as an Arrow stream: rows as the engine makes them, OpenAI's object at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.exceptions import RetryableRequestError, VLLMError
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind
+
+from logit_processors.row_spec import TokenRow
+from service.api.rows_tap import check_rows, count_rows
+from service.distributions.arrow import BROKEN_OFF, END, ERROR, MEDIA_TYPE, RESPONSE, ArrowEncoder
+from service.distributions.token_texts import TokenTexts
+from service.errors import RequestError, SaturatedError, error_body
+from service.metrics import ENCODE_SECONDS
+from service.plan import Plan
+
+_IN_THREAD_BYTES = 256 << 10
+"""Bytes from which a batch is compressed beside the event loop."""
+_log = logging.getLogger("vllm.sensefield")
+
+
+def accepts_arrow(accept: str) -> bool:
+    """Say whether an Accept header asks for an Arrow stream, and not rather for JSON."""
+    weights: dict[str, float] = {}
+    for entry in accept.split(","):
+        name, *parameters = (part.strip().lower() for part in entry.split(";"))
+        told = [p[2:] for p in parameters if p.startswith("q=")]
+        try:
+            weights[name] = float(told[0]) if told else 1.0
+        except ValueError:
+            weights[name] = 0.0
+    arrow = weights.get(MEDIA_TYPE, 0.0)
+    return arrow > 0 and arrow >= weights.get("application/json", 0.0)
+
+
+class ArrowAnswer:
+    """The stream of one request: an engine client fills it, the response empties it.
+
+    The engine's client waits while a batch waits to be sent. Meanwhile vLLM gathers the
+    request's rows, which its claim on the budget covers, into the next batch.
+    """
+
+    def __init__(self, engine: Any, plan: Plan, texts: TokenTexts, choices: int) -> None:
+        request, spec = plan.asked.distribution, plan.spec
+        assert request is not None
+        assert spec is not None
+        self._engine = engine
+        self._plan = plan
+        self._choices = choices
+        self._encoder = ArrowEncoder(request, spec, plan.width, texts)
+        self._compresses = request.compression is not None
+        self._prompts = 0
+        self._sent: dict[int, int] = {}
+        self._messages: asyncio.Queue[memoryview | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(1)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def generate(
+        self, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """Generate in the engine's place: rows go into the stream, the whole is yielded once."""
+        sampling_params.output_kind = RequestOutputKind.DELTA
+        results = self._engine.generate(prompt, sampling_params, *args, **kwargs)
+        self._prompts += 1
+        return self._gather(self._prompts - 1, results)
+
+    async def _gather(
+        self, prompt: int, results: AsyncGenerator[RequestOutput, None]
+    ) -> AsyncGenerator[RequestOutput, None]:
+        whole: RequestOutput | None = None
+        async with aclosing(results):
+            async for result in results:
+                self._plan.leave_queue()
+                for output in result.outputs:
+                    await self._take(prompt * self._choices + output.index, output)
+                if whole is None:
+                    whole = result
+                else:
+                    whole.add(result, aggregate=True)
+        if whole is not None:
+            whole.outputs.sort(key=lambda output: output.index)
+            yield whole
+
+    async def _take(self, choice: int, output: CompletionOutput) -> None:
+        rows: Any = output.logprobs
+        if not rows:
+            return
+        check_rows(rows)
+        token_ids = list(output.token_ids)
+        if self._plan.asked.logprobs is None:
+            output.logprobs = None
+        step = self._encoder.rows_per_batch
+        for at in range(0, len(rows), step):
+            await self._put(choice, token_ids[at : at + step], rows[at : at + step])
+
+    async def _put(self, choice: int, token_ids: list[int], rows: list[TokenRow]) -> None:
+        await self._room.acquire()
+        first = self._sent.get(choice, 0)
+        self._sent[choice] = first + len(rows)
+        started = time.perf_counter()
+        arguments = choice, first, token_ids, rows
+        size = sum(row.logprobs.nbytes + row.token_ids.nbytes for row in rows)
+        if self._compresses and size > _IN_THREAD_BYTES:
+            message = await asyncio.to_thread(self._encoder.rows, *arguments)
+        else:
+            message = self._encoder.rows(*arguments)
+        ENCODE_SECONDS.labels("arrow").observe(time.perf_counter() - started)
+        count_rows(self._plan, "arrow", rows)
+        self._messages.put_nowait(message)
+
+    async def start(self, answering: Coroutine[Any, Any, Any]) -> ErrorResponse | None:
+        """Answer with this as the engine, until there is a row to send, or no answer at all.
+
+        Returns:
+            vLLM's refusal, if there is no answer.
+
+        Raises:
+            Exception: whatever answering raised before the first row.
+
+        """
+        self._task = asyncio.ensure_future(answering)
+        self._task.add_done_callback(lambda _: self._messages.put_nowait(None))
+        try:
+            self._first = await self._messages.get()
+        except asyncio.CancelledError:
+            await self._stop()
+            raise
+        if self._first is None and isinstance(refused := self._task.result(), ErrorResponse):
+            return refused
+        return None
+
+    async def body(self) -> AsyncGenerator[bytes | memoryview, None]:
+        """Yield the stream's messages; an error ends it so that every reader notices."""
+        try:
+            yield self._encoder.head
+            message = self._first
+            while message is not None:
+                yield message
+                self._room.release()
+                message = await self._messages.get()
+            for part in self._closing():
+                yield part
+        finally:
+            await self._stop()
+
+    def _closing(self) -> list[bytes]:
+        try:
+            answer = self._task.result()
+        except asyncio.CancelledError:
+            error = error_body("the request was aborted", "server_error")
+        except RequestError as refused:
+            error = refused.to_body()
+        except RetryableRequestError as retry:
+            error = SaturatedError(str(retry)).to_body()
+        except (VLLMError, ValueError, TypeError, OverflowError) as failure:
+            error = _from_vllm(create_error_response(failure))
+        except Exception:
+            _log.exception("an Arrow stream ended with an error")
+            error = error_body("internal error", "server_error")
+        else:
+            if not isinstance(answer, ErrorResponse):
+                body = orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS)
+                return [self._encoder.closing(RESPONSE, body), END]
+            error = _from_vllm(answer)
+        return [self._encoder.closing(ERROR, orjson.dumps(error)), BROKEN_OFF]
+
+    async def _stop(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+def _from_vllm(answer: ErrorResponse) -> dict[str, Any]:
+    error = answer.error
+    return error_body(error.message, error.type, error.param)

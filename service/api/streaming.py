@@ -1,0 +1,58 @@
+"""Streamed answers to readers that may be slow, or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Message, Send
+
+from service.metrics import SLOW_READERS
+
+_PIECE = 64 << 10
+"""Bytes sent at once, so that a reader's speed is seen within one large chunk."""
+_log = logging.getLogger("vllm.sensefield")
+
+
+class TimedStream(StreamingResponse):
+    """Ends a stream whose reader takes no more than a piece of 64 KiB in ``seconds``.
+
+    However a stream ends, the generator it is made of is closed, and with it the request.
+    """
+
+    def __init__(
+        self,
+        content: AsyncGenerator[bytes | memoryview | str, None],
+        seconds: float,
+        media_type: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(content, media_type=media_type, headers=headers)
+        self._content = content
+        self._seconds = seconds
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the head and the pieces; give up on a reader that takes none."""
+        async with aclosing(self._content):
+            try:
+                await self._send_all(send)
+            except TimeoutError:
+                SLOW_READERS.inc()
+                _log.warning("cut off a reader that took nothing for %g s", self._seconds)
+
+    async def _send_all(self, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await self._send(send, start)
+        async for chunk in self._content:
+            data = memoryview(chunk.encode() if isinstance(chunk, str) else chunk)
+            for at in range(0, len(data), _PIECE):
+                piece = {"type": "http.response.body", "body": data[at : at + _PIECE]}
+                await self._send(send, {**piece, "more_body": True})
+        await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send, message: Message) -> None:
+        async with asyncio.timeout(self._seconds):
+            await send(message)

@@ -1,0 +1,43 @@
+"""What tokens look like in an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import orjson
+
+from logit_processors.vocabulary import Vocabulary
+
+
+class TokenTexts:
+    """The bytes and text of tokens, and JSON that is made once for each."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._fragments: list[bytes | None] = [None] * vocabulary.width
+
+    def text(self, token_id: int) -> str:
+        """Return the token's text; bytes that are no character show as U+FFFD."""
+        return self.data(token_id).decode(errors="replace")
+
+    def fragments(self, token_ids: Sequence[int]) -> list[bytes]:
+        """Return ``},{"token":…,"bytes":[…],"logprob":`` of tokens, between two numbers."""
+        known = self._fragments.__getitem__
+        found = list(map(known, token_ids))
+        if None in found:
+            for token_id in token_ids:
+                if known(token_id) is None:
+                    self._fragments[token_id] = self._make_fragment(token_id)
+            found = list(map(known, token_ids))
+        return cast(list[bytes], found)
+
+    def _make_fragment(self, token_id: int) -> bytes:
+        data = self.data(token_id)
+        text = orjson.dumps(data.decode(errors="replace"))
+        return b'},{"token":%s,"bytes":%s,"logprob":' % (text, orjson.dumps(list(data)))
+
+    def data(self, token_id: int) -> bytes:
+        """Return the token's bytes; none for a logit that is no token."""
+        tokens = self._vocabulary.tokens
+        return tokens[token_id] if token_id < len(tokens) else b""

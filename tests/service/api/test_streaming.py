@@ -1,0 +1,73 @@
+"""Streams to readers that are slow, or gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from service.api.streaming import TimedStream
+
+SCOPE: dict[str, Any] = {"type": "http", "asgi": {"spec_version": "2.4"}}
+
+
+class Content:
+    """Chunks to send, which remember whether they were closed."""
+
+    def __init__(self, *chunks: bytes | str) -> None:
+        self._chunks = chunks
+        self.closed = False
+
+    async def generate(self) -> AsyncGenerator[bytes | str, None]:
+        try:
+            for chunk in self._chunks:
+                yield chunk
+        finally:
+            self.closed = True
+
+
+async def receive() -> Any:
+    await asyncio.Event().wait()
+
+
+async def test_large_chunks_go_out_in_pieces() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    content = Content(bytes(150_000), "né")
+    response = TimedStream(content.generate(), 60, "text/event-stream", {"x": "y"})
+    await response(SCOPE, receive, send)
+    assert (b"x", b"y") in sent[0]["headers"]
+    assert [len(message["body"]) for message in sent[1:]] == [65536, 65536, 18928, 3, 0]
+    assert [message["more_body"] for message in sent[1:]] == [True] * 4 + [False]
+    assert content.closed
+
+
+async def test_a_reader_that_takes_nothing_ends_the_stream() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        if len(sent) == 2:
+            await asyncio.Event().wait()
+        sent.append(message)
+
+    content = Content(b"a", b"b", b"c")
+    await TimedStream(content.generate(), 0.01, "text/event-stream")(SCOPE, receive, send)
+    assert len(sent) == 2
+    assert content.closed
+
+
+async def test_an_error_in_the_content_goes_on() -> None:
+    async def failing() -> AsyncGenerator[bytes, None]:
+        yield b"a"
+        raise KeyError("lost")
+
+    async def send(message: Any) -> None:
+        pass
+
+    with pytest.raises(KeyError, match="lost"):
+        await TimedStream(failing(), 60, "text/event-stream")(SCOPE, receive, send)
