@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+PROMPT_KEY = "prompt_rows"
+"""Where a request carries the row spec of its prompt, beside that of its tokens."""
 DENSE = -1
 """``top_k`` of a request for the whole vocabulary in token-id order."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from logit_processors.controls import WIRE_KEY, ControlError, Program
 from logit_processors.residual import ResidualSteer
-from logit_processors.row_spec import DENSE, RowSpec
+from logit_processors.row_spec import DENSE, PROMPT_KEY, RowSpec
 from service.errors import BadRequestError, echo
 from service.limits import (
     BASE64_COPIES,
@@ -43,6 +43,8 @@ class Asked:
     beam_search: bool
     scored_token_ids: bool
     """Whether vLLM's ``logprob_token_ids`` is used."""
+    prompt_logprobs: int | None = None
+    """The alternatives that vLLM's ``prompt_logprobs`` or ``echo`` ask for, likewise."""
     arrow: bool = False
     """Whether the answer is an Arrow stream."""
 
@@ -92,7 +94,8 @@ class Planner:
             leased = {entry.vector for entry in residual}
             resources.enter_context(self.vectors.lease(leased))
             resources.enter_context(self.vectors.residual.lease(leased))
-        return Plan(asked, program, residual, spec, self.width, self.budget, resources)
+        prompt = prompt_spec(asked)
+        return Plan(asked, program, residual, spec, prompt, self.width, self.budget, resources)
 
     def _check(self, asked: Asked, controls: bool) -> None:
         distribution = asked.distribution
@@ -111,13 +114,14 @@ class Planner:
             )
         cap = self.settings.max_top_logprobs
         cap = self.width if cap is None else min(cap, self.width)
-        if asked.logprobs is not None and (
-            asked.logprobs > cap or (asked.logprobs == DENSE and cap < self.width)
+        for field_name, count in (
+            (asked.logprobs_field, asked.logprobs),
+            ("prompt_logprobs", asked.prompt_logprobs),
         ):
-            raise BadRequestError(
-                f"{echo(asked.logprobs)} alternatives are too many; allowed: up to {cap}",
-                asked.logprobs_field,
-            )
+            if count is not None and (count > cap or (count == DENSE and cap < self.width)):
+                raise BadRequestError(
+                    f"{echo(count)} alternatives are too many; allowed: up to {cap}", field_name
+                )
         if asked.beam_search and (controls or distribution is not None):
             raise BadRequestError(
                 "beam search cannot be combined with logit_control, logit_bias or distribution",
@@ -178,6 +182,33 @@ def row_spec(asked: Asked, can_fail: bool) -> RowSpec | None:
     )
 
 
+def prompt_spec(asked: Asked) -> RowSpec | None:
+    """Return what must be kept of each of the prompt's rows."""
+    like = _of_prompt(asked)
+    if like.distribution is None and like.logprobs is None:
+        return None
+    return row_spec(like, can_fail=False)
+
+
+def prompt_bytes(asked: Asked, spec: RowSpec, width: int, tokens: int) -> int:
+    """Return the most memory that the rows of a prompt of ``tokens`` may take."""
+    return request_bytes(_of_prompt(asked), spec, width, tokens)
+
+
+def _of_prompt(asked: Asked) -> Asked:
+    """Return what was asked of the prompt, as if it was asked of tokens, and at once."""
+    distribution = asked.distribution
+    return replace(
+        asked,
+        distribution=None if distribution is None or not distribution.prompt else distribution,
+        logprobs=asked.prompt_logprobs,
+        scored_token_ids=False,
+        stream=False,
+        arrow=False,
+        choices=1,
+    )
+
+
 def request_bytes(asked: Asked, spec: RowSpec, width: int, tokens: int) -> int:
     """Return the most memory that ``tokens`` generated tokens of this request may take."""
     kept = width if spec.top_k == DENSE else spec.top_k
@@ -205,6 +236,7 @@ class Plan:
     program: Program | None
     residual: tuple[ResidualSteer, ...]
     spec: RowSpec | None
+    prompt_spec: RowSpec | None
     width: int
     budget: Budget
     resources: ExitStack
@@ -258,8 +290,23 @@ class Plan:
                 self._claims.append(self.budget.claim(size, param))
             # Any number makes the scheduler hand rows on; the rows have their own width.
             params.logprobs = 0
+        if self.prompt_spec is not None:
+            wire[PROMPT_KEY] = self.prompt_spec.to_wire()
+            # Any number makes the runner look at the prompt; what is in the prefix cache is
+            # not computed again, and has no rows.
+            params.prompt_logprobs = 1
+            params.skip_reading_prefix_cache = True
         if wire:
             params.extra_args = {**(params.extra_args or {}), WIRE_KEY: wire}
+
+    def claim_prompt(self, tokens: int) -> None:
+        """Claim the memory of a prompt's rows; raises as :meth:`apply_to` does."""
+        if self.prompt_spec is not None:
+            size = prompt_bytes(self.asked, self.prompt_spec, self.width, tokens)
+            param = "prompt_logprobs"
+            if self.asked.distribution is not None and self.asked.distribution.prompt:
+                param = "distribution.prompt"
+            self._claims.append(self.budget.claim(size, param))
 
     def close(self) -> None:
         """Give back what the request held."""

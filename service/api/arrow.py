@@ -58,9 +58,13 @@ class ArrowAnswer:
         self._plan = plan
         self._choices = choices
         self._encoder = ArrowEncoder(request, spec, plan.width, texts)
+        self._prompt_encoder: ArrowEncoder | None = None
+        if request.prompt and plan.prompt_spec is not None:
+            self._prompt_encoder = ArrowEncoder(request, plan.prompt_spec, plan.width, texts)
         self._compresses = request.compression is not None
         self._prompts = 0
         self._sent: dict[int, int] = {}
+        self._told_prompts: set[int] = set()
         self._messages: asyncio.Queue[memoryview | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(1)
 
@@ -83,6 +87,7 @@ class ArrowAnswer:
         async with aclosing(results):
             async for result in results:
                 self._plan.leave_queue()
+                await self._take_prompt(prompt * self._choices, result)
                 for output in result.outputs:
                     await self._take(prompt * self._choices + output.index, output)
                 if whole is None:
@@ -93,6 +98,19 @@ class ArrowAnswer:
             whole.outputs.sort(key=lambda output: output.index)
             yield whole
 
+    async def _take_prompt(self, choice: int, result: RequestOutput) -> None:
+        rows: Any = result.prompt_logprobs
+        if not rows or self._prompt_encoder is None or choice in self._told_prompts:
+            return
+        # Each of a prompt's choices has its rows.
+        self._told_prompts.add(choice)
+        token_ids = list(result.prompt_token_ids or ())[1:]
+        if self._plan.asked.prompt_logprobs is None:
+            result.prompt_logprobs = None
+        # The token drawn first is at 0, the last of the prompt at -1.
+        self._sent[choice] = -len(rows)
+        await self._put_all(self._prompt_encoder, choice, token_ids, rows)
+
     async def _take(self, choice: int, output: CompletionOutput) -> None:
         rows: Any = output.logprobs
         if not rows:
@@ -101,11 +119,18 @@ class ArrowAnswer:
         token_ids = list(output.token_ids)
         if self._plan.asked.logprobs is None:
             output.logprobs = None
-        step = self._encoder.rows_per_batch
-        for at in range(0, len(rows), step):
-            await self._put(choice, token_ids[at : at + step], rows[at : at + step])
+        await self._put_all(self._encoder, choice, token_ids, rows)
 
-    async def _put(self, choice: int, token_ids: list[int], rows: list[TokenRow]) -> None:
+    async def _put_all(
+        self, encoder: ArrowEncoder, choice: int, token_ids: list[int], rows: list[TokenRow]
+    ) -> None:
+        step = encoder.rows_per_batch
+        for at in range(0, len(rows), step):
+            await self._put(encoder, choice, token_ids[at : at + step], rows[at : at + step])
+
+    async def _put(
+        self, encoder: ArrowEncoder, choice: int, token_ids: list[int], rows: list[TokenRow]
+    ) -> None:
         await self._room.acquire()
         first = self._sent.get(choice, 0)
         self._sent[choice] = first + len(rows)
@@ -113,11 +138,11 @@ class ArrowAnswer:
         arguments = choice, first, token_ids, rows
         size = sum(row.logprobs.nbytes + row.token_ids.nbytes for row in rows)
         if self._compresses and size > _IN_THREAD_BYTES:
-            message = await asyncio.to_thread(self._encoder.rows, *arguments)
+            message = await asyncio.to_thread(encoder.rows, *arguments)
         else:
-            message = self._encoder.rows(*arguments)
+            message = encoder.rows(*arguments)
         ENCODE_SECONDS.labels("arrow").observe(time.perf_counter() - started)
-        count_rows(self._plan, "arrow", rows)
+        count_rows(encoder.request, encoder.spec, "arrow", rows)
         self._messages.put_nowait(message)
 
     async def start(self, answering: Coroutine[Any, Any, Any]) -> ErrorResponse | None:

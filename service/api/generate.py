@@ -28,6 +28,7 @@ from service.api.serving import ChatServing, TextServing
 from service.api.streaming import TimedStream
 from service.context import context_of
 from service.distributions.arrow import MEDIA_TYPE
+from service.engine.prompt_claims import PromptClaims
 from service.errors import NotFoundError, SaturatedError, error_body
 from service.metrics import CONTROLLED, IN_FLIGHT, PROMISED_BYTES, REQUESTS
 
@@ -106,6 +107,8 @@ async def _serve(
         result: Any
         try:
             await context.vectors.bring_residual({entry.vector for entry in plan.residual})
+            if plan.prompt_spec is not None:
+                serving = serving.through(PromptClaims(serving.engine_client, plan))
             if arrow:
                 stream = ArrowAnswer(serving.engine_client, plan, context.texts, request.n or 1)
                 result = await stream.start(serving.through(stream).answer(request, raw_request))

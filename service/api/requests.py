@@ -45,6 +45,7 @@ class _Planned(BaseModel):
             choices=request.n or 1,
             beam_search=bool(request.use_beam_search),
             scored_token_ids=bool(request.logprob_token_ids),
+            prompt_logprobs=self._prompt_alternatives(),
             arrow=arrow,
         )
         self._plan = planner.plan(asked)
@@ -60,6 +61,13 @@ class _Planned(BaseModel):
         params = super_params.to_sampling_params(max_tokens, default_sampling_params)
         self.plan.apply_to(params, max_tokens)
         return params
+
+    def _prompt_alternatives(self) -> int | None:
+        """Return how many alternatives are asked for each token of the prompt, as vLLM has it."""
+        request: Any = self
+        if request.prompt_logprobs is None and request.echo:
+            return getattr(request, self._logprobs_field)
+        return request.prompt_logprobs
 
     def _alternatives(self) -> int | None:
         """Return how many alternatives OpenAI's fields ask for; None for no logprobs."""

@@ -10,12 +10,13 @@ import orjson
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.outputs import CompletionOutput, RequestOutput
 
-from logit_processors.row_spec import BROKEN, EXHAUSTED, STATISTICS, TokenRow
+from logit_processors.row_spec import BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
 from service.distributions.encode import encode_distribution
-from service.distributions.openai_logprobs import chat_logprobs
+from service.distributions.openai_logprobs import chat_logprobs, completion_logprobs
 from service.distributions.token_texts import TokenTexts
 from service.metrics import ENCODE_SECONDS, KL_NATS, ROW_BYTES, ROWS
 from service.plan import Plan
+from service.schemas.distribution import DistributionRequest
 
 _ALIVE = STATISTICS.index("alive")
 _KL = STATISTICS.index("kl")
@@ -44,11 +45,10 @@ def check_rows(rows: Sequence[TokenRow]) -> None:
         )
 
 
-def count_rows(plan: Plan, encoding: str, rows: Sequence[TokenRow]) -> None:
-    """Count rows that were sent for a plan's distribution."""
-    request, spec = plan.asked.distribution, plan.spec
-    assert request is not None
-    assert spec is not None
+def count_rows(
+    request: DistributionRequest, spec: RowSpec, encoding: str, rows: Sequence[TokenRow]
+) -> None:
+    """Count rows that were sent for a distribution."""
     size = sum(row.logprobs.nbytes + row.token_ids.nbytes for row in rows)
     for stage in request.stages:
         ROWS.labels(stage, encoding).inc(len(rows))
@@ -65,13 +65,39 @@ class RowsTap:
         self._plan = plan
         self._texts = texts
         self._waiting: dict[int, tuple[list[int], list[TokenRow]]] = {}
+        self._prompts: dict[int, tuple[list[int], list[TokenRow]]] = {}
+        self._told_prompts: set[int] = set()
 
     async def watch(self, results: AsyncIterator[RequestOutput]) -> AsyncIterator[RequestOutput]:
         """Pass a chat's results on, keeping their rows here."""
         async for result in results:
+            self.take_prompt(0, result)
             for output in result.outputs:
                 self.take(output.index, output)
             yield result
+
+    def take_prompt(self, choice: int, result: RequestOutput) -> None:
+        """Keep the rows of a result's prompt for its first choice, and leave vLLM's own form."""
+        rows: Any = result.prompt_logprobs
+        spec = self._plan.prompt_spec
+        if spec is None or rows is None:
+            return
+        result.prompt_logprobs = None
+        if not rows or choice in self._told_prompts:
+            return
+        # Each of a prompt's choices has its rows.
+        self._told_prompts.add(choice)
+        token_ids = list(result.prompt_token_ids or ())[1:]
+        asked = self._plan.asked
+        if asked.prompt_logprobs is not None:
+            count = asked.prompt_logprobs
+            listed = zip(token_ids, rows, strict=True)
+            result.prompt_logprobs = [
+                None,
+                *(completion_logprobs(self._texts, token, row, count) for token, row in listed),
+            ]
+        if asked.distribution is not None and asked.distribution.prompt:
+            self._prompts[choice] = token_ids, rows
 
     def take(self, choice: int, output: CompletionOutput) -> None:
         """Keep the rows of one output; raises as :func:`check_rows` does."""
@@ -89,7 +115,7 @@ class RowsTap:
     ) -> AsyncGenerator[bytes | str, None]:
         """Put waiting rows into the server-sent events of their tokens."""
         async for chunk in chunks:
-            if not self._waiting or not chunk.startswith("data: {"):
+            if not (self._waiting or self._prompts) or not chunk.startswith("data: {"):
                 yield chunk
                 continue
             event = orjson.loads(chunk[len(_EVENT) :])
@@ -108,14 +134,20 @@ class RowsTap:
         if chat and asked.logprobs is not None:
             choice["logprobs"] = chat_logprobs(self._texts, token_ids, rows, asked.logprobs)
         if asked.distribution is not None and not asked.arrow:
-            choice["distribution"] = self._encode(token_ids, rows)
+            choice["distribution"] = self._encode(self._plan.spec, token_ids, rows)
+            prompt_ids, prompt_rows = self._prompts.pop(choice["index"], ([], []))
+            if prompt_rows:
+                told = self._encode(self._plan.prompt_spec, prompt_ids, prompt_rows)
+                choice["distribution"]["prompt"] = told
 
-    def _encode(self, token_ids: list[int], rows: list[TokenRow]) -> dict[str, Any]:
-        request, spec = self._plan.asked.distribution, self._plan.spec
+    def _encode(
+        self, spec: RowSpec | None, token_ids: list[int], rows: list[TokenRow]
+    ) -> dict[str, Any]:
+        request = self._plan.asked.distribution
         assert request is not None
         assert spec is not None
         started = time.perf_counter()
         answer = encode_distribution(request, spec, self._plan.width, token_ids, rows)
         ENCODE_SECONDS.labels(request.encoding).observe(time.perf_counter() - started)
-        count_rows(self._plan, request.encoding, rows)
+        count_rows(request, spec, request.encoding, rows)
         return answer

@@ -104,6 +104,7 @@ class TextServing(_Adopting, OpenAIServingCompletion):
 
         async def watched() -> AsyncIterator[tuple[int, RequestOutput]]:
             async for prompt, result in result_generator:
+                tap.take_prompt(prompt * (request.n or 1), result)
                 for output in result.outputs:
                     tap.take(output.index + prompt * (request.n or 1), output)
                 yield prompt, result
@@ -125,6 +126,7 @@ class TextServing(_Adopting, OpenAIServingCompletion):
         tap = RowsTap(request.plan, self.texts)
         choice = 0
         for result in final_res_batch:
+            tap.take_prompt(choice, result)
             for output in result.outputs:
                 tap.take(choice, output)
                 choice += 1

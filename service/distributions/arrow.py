@@ -46,8 +46,8 @@ class ArrowEncoder:
     def __init__(
         self, request: DistributionRequest, spec: RowSpec, vocab_size: int, texts: TokenTexts
     ) -> None:
-        self._request = request
-        self._spec = spec
+        self.request = request
+        self.spec = spec
         self._texts = texts
         self._stages = stages_of(request, spec)
         kept = vocab_size if request.kept == DENSE else request.kept
@@ -97,7 +97,7 @@ class ArrowEncoder:
                 _numbers(statistics[:, COLUMN[f"{stage}_logprob"]]),
                 _numbers(statistics[:, COLUMN[f"{stage}_rank"]].astype(np.int32)),
                 _numbers(statistics[:, COLUMN[f"{stage}_entropy"]]),
-                *_lists(stage_arrays(self._request, self._spec, stage, rows)),
+                *_lists(stage_arrays(self.request, self.spec, stage, rows)),
             ]
         if len(self._stages) == 2:
             columns.append(_numbers(statistics[:, COLUMN["kl"]]))

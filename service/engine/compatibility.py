@@ -12,6 +12,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import output_processor
 from vllm.v1.outputs import LogprobsLists
 from vllm.v1.sample.sampler import Sampler
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.worker_base import WorkerWrapperBase
 
 from service.errors import StartupError
@@ -35,12 +36,31 @@ _SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
         Scheduler.update_from_output,
         ("self", "scheduler_output", "model_runner_output"),
     ),
+    (
+        "GPUModelRunner._get_prompt_logprobs_dict",
+        GPUModelRunner._get_prompt_logprobs_dict,
+        ("self", "hidden_states", "num_scheduled_tokens"),
+    ),
     ("WorkerWrapperBase.init_device", WorkerWrapperBase.init_device, ("self",)),
 ]
 if HAS_TRITON:
+    from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
     from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
 
     _SIGNATURES += [
+        (
+            "V2's PromptLogprobsWorker.add_request",
+            PromptLogprobsWorker.add_request,
+            ("self", "req_id", "req_idx", "sampling_params"),
+        ),
+        (
+            "V2's PromptLogprobsWorker.compute_prompt_logprobs",
+            PromptLogprobsWorker.compute_prompt_logprobs,
+            (
+                *("self", "logits_fn", "hidden_states", "input_batch", "all_token_ids"),
+                *("num_computed_tokens", "prompt_lens"),
+            ),
+        ),
         ("V2's Sampler.__call__", V2Sampler.__call__, ("self", "logits", "input_batch")),
         (
             "V2's Sampler.get_logprobs_dims",

@@ -7,10 +7,10 @@ from typing import Any, SupportsIndex, overload
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine import output_processor
 from vllm.v1.engine.logprobs import LogprobsProcessor
-from vllm.v1.outputs import LogprobsLists
+from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
 from logit_processors.controls import WIRE_KEY
-from logit_processors.row_spec import TokenRow
+from logit_processors.row_spec import PROMPT_KEY, TokenRow
 
 
 class HandedOver(list[TokenRow]):
@@ -34,30 +34,49 @@ class HandedOver(list[TokenRow]):
 class RowsProcessor(LogprobsProcessor):
     """Stands in for vLLM's LogprobsProcessor on requests that asked for rows."""
 
+    keeps_rows: bool
+    """Whether the generated tokens' logprobs are our rows, and not the engine's."""
+    keeps_prompt: bool
+    """Whether the prompt's are."""
+
     @classmethod
     def from_new_request(cls, tokenizer: Any, request: Any) -> LogprobsProcessor:
         """Return one for the request, or vLLM's own for a request that keeps no rows."""
+        stock = LogprobsProcessor.from_new_request(tokenizer, request)
         params = request.sampling_params
         wire = (params.extra_args or {}).get(WIRE_KEY)
-        if not isinstance(wire, dict) or not wire.get("rows"):
-            return LogprobsProcessor.from_new_request(tokenizer, request)
-        streams = params.output_kind == RequestOutputKind.DELTA
-        return cls(
-            tokenizer=tokenizer,
-            logprobs=HandedOver() if streams else [],
-            prompt_logprobs=None if params.prompt_logprobs is None else [None],
-            cumulative_logprob=0.0,
-            num_logprobs=params.num_logprobs,
-            num_prompt_logprobs=params.prompt_logprobs,
-        )
+        if not isinstance(wire, dict) or not (wire.get("rows") or wire.get(PROMPT_KEY)):
+            return stock
+        made = cls(**vars(stock))
+        made.keeps_rows = bool(wire.get("rows"))
+        made.keeps_prompt = bool(wire.get(PROMPT_KEY))
+        if made.keeps_rows:
+            streams = params.output_kind == RequestOutputKind.DELTA
+            made.logprobs = HandedOver() if streams else []
+        if made.keeps_prompt:
+            made.prompt_logprobs = []
+        return made
+
+    def _update_prompt_logprobs(self, prompt_logprobs_tensors: LogprobsTensors) -> None:
+        if not self.keeps_prompt:
+            return super()._update_prompt_logprobs(prompt_logprobs_tensors)
+        token_ids, logprobs, statistics, *_ = prompt_logprobs_tensors
+        assert self.prompt_logprobs is not None
+        # Copies: what arrived are views that keep the whole message in memory.
+        arrays = (part.numpy().copy() for part in (token_ids, logprobs, statistics))
+        self.prompt_logprobs += map(TokenRow, *arrays)
+        return None
 
     def _update_sample_logprobs(self, logprobs_lists: LogprobsLists) -> None:
+        if not self.keeps_rows:
+            return super()._update_sample_logprobs(logprobs_lists)
         token_ids, logprobs, statistics, _ = logprobs_lists
         assert self.logprobs is not None
         for at in range(len(statistics)):
             # Copies: what arrived are views that keep the whole message in memory.
             row = TokenRow(token_ids[at].copy(), logprobs[at].copy(), statistics[at].copy())
             self.logprobs.append(row)
+        return None
 
 
 def install() -> None:

@@ -24,7 +24,7 @@ def register() -> None:
     """``vllm.general_plugins``: tap the samplers, keep rows as rows, follow the residual stream."""
     if not enabled():
         return
-    from service.engine import capture, compatibility, frontend
+    from service.engine import capture, compatibility, frontend, prompt_rows
     from service.engine.residual import attach
 
     if capture.is_installed():
@@ -32,6 +32,7 @@ def register() -> None:
     compatibility.assert_supported()
     capture.install()
     frontend.install()
+    prompt_rows.install()
     attach.install()
 
 

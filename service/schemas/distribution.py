@@ -32,6 +32,7 @@ class DistributionRequest(StrictModel):
         "base64", description="Little-endian arrays in base64, or nested lists."
     )
 
+    prompt: bool = Field(False, description="Also of the prompt's tokens, from the second on.")
     compression: Literal["lz4", "zstd"] | None = Field(
         None, description="Of the bodies of an Arrow stream."
     )

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from logit_processors.controls import WIRE_KEY, Program
-from logit_processors.row_spec import DENSE, RowSpec
+from logit_processors.row_spec import DENSE, PROMPT_KEY, RowSpec
 from service.errors import BadRequestError, NotFoundError, SaturatedError
-from service.limits import Budget
-from service.plan import Asked, Planner, request_bytes, row_spec
+from service.limits import BASE64_COPIES, Budget
+from service.plan import Asked, Planner, prompt_spec, request_bytes, row_spec
 from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
 from service.settings import Settings
@@ -290,3 +290,75 @@ def test_more_of_anything_never_takes_less_memory() -> None:
     assert size({"top_k": 10}, logprobs=5) > base
     assert size({"top_k": 10}, logprobs=-1) > size({"top_k": 10}, logprobs=5)
     assert size({"top_k": "all", "dtype": "float16"}, stream=True) == 10 * WIDTH * 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "spec"),
+    [
+        (asked(), None),
+        (asked(distribution={"top_k": 3}), None),
+        (asked(distribution={"top_k": 3, "prompt": True}), RowSpec(3, controlled=True)),
+        (asked(prompt_logprobs=0), RowSpec(0, base=True)),
+        (asked(prompt_logprobs=-1), RowSpec(DENSE, base=True)),
+        (asked(distribution={"top_k": 3}, prompt_logprobs=5), RowSpec(5, base=True)),
+        (
+            asked(distribution={"top_k": 7, "prompt": True}, prompt_logprobs=5),
+            RowSpec(7, base=True, controlled=True),
+        ),
+        (asked(distribution={"prompt": True}, beam_search=True), None),
+        (asked(prompt_logprobs=2, scored_token_ids=True), RowSpec(2, base=True)),
+    ],
+)
+def test_what_is_kept_of_a_prompt(wanted: Asked, spec: RowSpec | None) -> None:
+    assert prompt_spec(wanted) == spec
+
+
+def test_a_prompts_rows_are_claimed_when_its_length_is_known(
+    planner: Planner, params: SimpleNamespace
+) -> None:
+    plan = planner.plan(asked(distribution={"top_k": 5, "prompt": True}, stream=True))
+    plan.apply_to(params, 10)
+    assert params.prompt_logprobs == 1
+    assert params.skip_reading_prefix_cache
+    assert params.extra_args[WIRE_KEY][PROMPT_KEY] == RowSpec(5, controlled=True).to_wire()
+    before = planner.budget.promised_bytes
+    plan.claim_prompt(20)
+    assert planner.budget.promised_bytes == before + 20 * 5 * 8 * BASE64_COPIES
+    plan.close()
+    assert planner.budget.promised_bytes == 0
+
+
+def test_a_prompt_too_long_for_the_budget_is_refused(planner: Planner) -> None:
+    plan = planner.plan(asked(distribution={"top_k": 5, "prompt": True}))
+    with pytest.raises(BadRequestError) as refused:
+        plan.claim_prompt(1000)
+    assert refused.value.param == "distribution.prompt"
+    plan.close()
+    plan = planner.plan(asked(prompt_logprobs=5))
+    with pytest.raises(BadRequestError) as refused:
+        plan.claim_prompt(1000)
+    assert refused.value.param == "prompt_logprobs"
+    plan.close()
+
+
+def test_alternatives_of_a_prompt_have_the_cap_too(planner: Planner) -> None:
+    planner.settings = Settings(max_top_logprobs=4)
+    with pytest.raises(BadRequestError) as refused:
+        planner.plan(asked(prompt_logprobs=5))
+    assert refused.value.param == "prompt_logprobs"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"arrow": True}, "distribution"),
+        ({"arrow": True, "distribution": {"encoding": "base64"}}, "distribution.encoding"),
+        ({"distribution": {"compression": "zstd"}}, "distribution.compression"),
+    ],
+)
+def test_what_has_no_meaning_in_the_form_asked_for_is_refused(
+    planner: Planner, fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(BadRequestError) as refused:
+        planner.plan(asked(**fields))
+    assert refused.value.param == param

@@ -71,9 +71,15 @@ def _output(choice: int, token_ids: list[int], *, last: bool) -> RequestOutput:
 
 
 def answer_of(engine: Any, choices: int = 1) -> ArrowAnswer:
-    asked = SimpleNamespace(distribution=DistributionRequest(top_k=1), logprobs=None, arrow=True)
+    asked = SimpleNamespace(
+        distribution=DistributionRequest(top_k=1), logprobs=None, prompt_logprobs=None, arrow=True
+    )
     plan: Any = SimpleNamespace(
-        asked=asked, spec=RowSpec(1, controlled=True), width=4, leave_queue=lambda: None
+        asked=asked,
+        spec=RowSpec(1, controlled=True),
+        prompt_spec=None,
+        width=4,
+        leave_queue=lambda: None,
     )
     return ArrowAnswer(engine, plan, TokenTexts(FOUR), choices)
 

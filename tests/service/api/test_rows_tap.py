@@ -26,7 +26,7 @@ def output(*alive: float) -> Any:
 
 def tap(spec: RowSpec | None = RowSpec()) -> RowsTap:  # noqa: B008 - frozen
     asked = SimpleNamespace(logprobs=None, distribution=None, arrow=False)
-    plan: Any = SimpleNamespace(spec=spec, asked=asked, leave_queue=lambda: None)
+    plan: Any = SimpleNamespace(spec=spec, prompt_spec=None, asked=asked, leave_queue=lambda: None)
     texts: Any = None
     return RowsTap(plan, texts)
 

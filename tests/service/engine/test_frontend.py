@@ -7,16 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.logprobs import LogprobsProcessor
-from vllm.v1.outputs import LogprobsLists
+from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
 from logit_processors.controls import WIRE_KEY
-from logit_processors.row_spec import RowSpec
+from logit_processors.row_spec import PROMPT_KEY, RowSpec
 from service.engine.frontend import HandedOver, RowsProcessor
 from tests.unit_support import token_row
 
 ROWS = {WIRE_KEY: {"rows": RowSpec(2, base=True).to_wire()}}
+
+
+PROMPT = {WIRE_KEY: {PROMPT_KEY: RowSpec(2, base=True).to_wire()}}
 
 
 def processor(kind: RequestOutputKind, extra_args: dict[str, Any] | None) -> LogprobsProcessor:
@@ -79,3 +83,25 @@ def test_reading_one_row_hands_nothing_over() -> None:
     # vLLM reads the rows of the last tokens, and what came before them has been sent.
     assert [row.logprobs[0, 0] for row in rows[-2:]] == [2.0, 3.0]
     assert len(rows) == 0
+
+
+def test_rows_of_a_prompt_are_handed_over_once() -> None:
+    params = SamplingParams(
+        prompt_logprobs=1, output_kind=RequestOutputKind.DELTA, extra_args=PROMPT
+    )
+    made = RowsProcessor.from_new_request(None, SimpleNamespace(sampling_params=params))
+    token_ids = torch.arange(6, dtype=torch.int32).reshape(3, 1, 2)
+    made._update_prompt_logprobs(LogprobsTensors(token_ids, -token_ids.float(), torch.zeros(3, 8)))
+    told: Any = made.pop_prompt_logprobs()
+    assert [row.token_ids.tolist() for row in told] == [[[0, 1]], [[2, 3]], [[4, 5]]]
+    assert [row.logprobs.tolist() for row in told] == [[[0, -1]], [[-2, -3]], [[-4, -5]]]
+    assert made.pop_prompt_logprobs() == []
+
+
+def test_the_engines_own_logprobs_beside_rows_of_the_prompt_are_the_engines() -> None:
+    params = SamplingParams(logprobs=1, prompt_logprobs=1, extra_args=PROMPT)
+    made = RowsProcessor.from_new_request(None, SimpleNamespace(sampling_params=params))
+    ids = np.array([[5, 5]], np.int32)
+    made._update_sample_logprobs(LogprobsLists(ids, np.array([[-0.5, -0.5]]), np.array([1])))
+    told: Any = made.logprobs
+    assert told[0][5].logprob == -0.5

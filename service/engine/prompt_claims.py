@@ -1,0 +1,29 @@
+"""An engine client that claims the memory of a prompt's rows once its length is known."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from service.errors import BadRequestError
+from service.plan import Plan
+
+
+class PromptClaims:
+    """vLLM's engine client for one request whose prompt has rows."""
+
+    def __init__(self, engine: Any, plan: Plan) -> None:
+        self._engine = engine
+        self._plan = plan
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def generate(self, prompt: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        """Claim and generate; raises as :meth:`Plan.claim_prompt` does."""
+        tokens = prompt.get("prompt_token_ids")
+        if tokens is None:
+            raise BadRequestError("a prompt of embeddings has no tokens to tell of", "prompt")
+        self._plan.claim_prompt(len(tokens))
+        generator: AsyncGenerator[Any, None] = self._engine.generate(prompt, *args, **kwargs)
+        return generator

@@ -1,0 +1,216 @@
+"""Keeping rows of the prompt: what each of its tokens' distribution was, a few rows at a time.
+
+vLLM computes the logits of a whole step's prompt tokens at once on V1, and those of the
+widest request for all on V2. Here the unembedding reads so many rows at a time, and each
+request's are measured as it asked. No program runs over a prompt, so both stages agree on it;
+residual steering is in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from vllm.triton_utils import HAS_TRITON
+from vllm.v1.outputs import LogprobsTensors
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+from logit_processors.controls import WIRE_KEY
+from logit_processors.row_spec import ALIVE, PROMPT_KEY, RowSpec
+from logit_processors.upload import upload
+from service.engine.capture import Stages, measure_rows
+from service.engine.rows import RowGroup
+
+_ROWS_AT_ONCE = 64
+
+LogitsOf = Callable[[torch.Tensor], torch.Tensor]
+"""``[rows, hidden]`` -> ``[rows, vocab]``."""
+
+
+def prompt_spec_of(sampling_params: Any) -> RowSpec | None:
+    """Return what a request wants of its prompt's rows."""
+    wire = (sampling_params.extra_args or {}).get(WIRE_KEY)
+    told = wire.get(PROMPT_KEY) if isinstance(wire, dict) else None
+    return None if told is None else RowSpec.from_wire(told)
+
+
+@dataclass
+class PromptRows:
+    """One request's prompt rows on the host, written chunk by chunk, in any order.
+
+    Row i is the distribution that token i + 1 of the prompt comes from.
+    """
+
+    spec: RowSpec
+    count: int
+    """Rows: one less than the prompt has tokens."""
+    _kept: LogprobsTensors | None = field(default=None, repr=False)
+
+    def measure(
+        self, first: int, logits_of: LogitsOf, hidden: torch.Tensor, targets: torch.Tensor
+    ) -> None:
+        """Measure the rows from ``first`` on.
+
+        Args:
+            first: the first of them.
+            logits_of: the model's unembedding.
+            hidden: ``[rows, hidden]``, its input.
+            targets: ``[rows]`` int64, the tokens that followed.
+
+        """
+        for at in range(0, len(targets), _ROWS_AT_ONCE):
+            chosen = targets[at : at + _ROWS_AT_ONCE]
+            logits = logits_of(hidden[at : at + len(chosen)]).float()
+            alive = torch.full((len(chosen),), ALIVE, device=logits.device)
+            rows = list(range(len(chosen)))
+            self._write(
+                first + at, measure_rows(self.spec, Stages(logits, logits), chosen, alive, rows)
+            )
+
+    def take(self) -> LogprobsTensors | None:
+        """Return all rows in vLLM's three places; None for a prompt of one token."""
+        return self._kept
+
+    def _write(self, first: int, group: RowGroup) -> None:
+        parts = group.token_ids, group.logprobs, group.statistics
+        if self._kept is None:
+            self._kept = LogprobsTensors(
+                *(torch.empty((self.count, *part.shape[1:]), dtype=part.dtype) for part in parts)
+            )
+        for kept, part in zip(self._kept, parts, strict=False):
+            kept[first : first + len(part)] = part
+
+
+def tap_v1_prompts() -> None:
+    """Make V1's runner hand out kept rows of the prompts that asked for them."""
+    stock = GPUModelRunner._get_prompt_logprobs_dict
+
+    def get(
+        self: Any, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
+    ) -> dict[str, LogprobsTensors | None]:
+        ours = {
+            request: spec
+            for request in self.num_prompt_logprobs
+            if (spec := prompt_spec_of(self.requests[request].sampling_params)) is not None
+        }
+        if not ours:
+            return stock(self, hidden_states, num_scheduled_tokens)
+        found: dict[str, LogprobsTensors | None] = {}
+        still = {}
+        for name, spec in ours.items():
+            number = self.num_prompt_logprobs.pop(name)
+            rows, done = _advance_v1(self, name, spec, hidden_states, num_scheduled_tokens)
+            if done:
+                found[name] = rows
+            else:
+                still[name] = number
+        found |= stock(self, hidden_states, num_scheduled_tokens)
+        self.num_prompt_logprobs |= still
+        return found
+
+    GPUModelRunner._get_prompt_logprobs_dict = get
+
+
+def _advance_v1(
+    runner: Any, name: str, spec: RowSpec, hidden: torch.Tensor, scheduled: dict[str, int]
+) -> tuple[LogprobsTensors | None, bool]:
+    """Measure the rows of a request in this step; return them and True once they are all."""
+    request = runner.requests[name]
+    tokens, count = request.prompt_token_ids, scheduled.get(name)
+    if count is None or tokens is None:  # preempted, or a prompt of embeddings
+        return None, False
+    # vLLM's own field for a prompt in progress, which ends with the request.
+    rows = request.in_progress_prompt_logprobs_cpu
+    if rows is None:
+        rows = request.in_progress_prompt_logprobs_cpu = PromptRows(spec, len(tokens) - 1)
+    first = request.num_computed_tokens
+    end = min(first + count, rows.count)
+    if end > first:
+        offset = runner.query_start_loc.np[runner.input_batch.req_id_to_index[name]].item()
+        targets = upload(tokens[first + 1 : end + 1], hidden.device)
+        rows.measure(
+            first, runner.model.compute_logits, hidden[offset : offset + end - first], targets
+        )
+    if first + count <= rows.count:
+        return None, False
+    request.in_progress_prompt_logprobs_cpu = None
+    return rows.take(), True
+
+
+def tap_v2_prompts() -> None:
+    """Make V2's prompt worker hand out kept rows of the prompts that asked for them."""
+    from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
+
+    stock_add = PromptLogprobsWorker.add_request
+    stock_compute = PromptLogprobsWorker.compute_prompt_logprobs
+
+    def add_request(self: Any, req_id: str, req_idx: int, sampling_params: Any) -> None:
+        stock_add(self, req_id, req_idx, sampling_params)
+        spec = prompt_spec_of(sampling_params)
+        if spec is not None:
+            self.uses_prompt_logprobs[req_idx] = False
+            # vLLM's own place for a prompt in progress, which ends with the request.
+            self.in_progress_prompt_logprobs[req_id] = spec
+
+    def compute(
+        self: Any,
+        logits_fn: LogitsOf,
+        hidden_states: torch.Tensor,
+        input_batch: Any,
+        all_token_ids: torch.Tensor,
+        num_computed_tokens: torch.Tensor,
+        prompt_lens: Any,
+    ) -> dict[str, LogprobsTensors]:
+        found: dict[str, LogprobsTensors] = stock_compute(
+            self,
+            logits_fn,
+            hidden_states,
+            input_batch,
+            all_token_ids,
+            num_computed_tokens,
+            prompt_lens,
+        )
+        progress = self.in_progress_prompt_logprobs
+        for at, name in enumerate(input_batch.req_ids):
+            if isinstance(spec := progress.get(name), RowSpec):
+                count = int(prompt_lens[input_batch.idx_mapping_np[at]]) - 1
+                progress[name] = PromptRows(spec, count)
+            rows = progress.get(name)
+            if isinstance(rows, PromptRows):
+                done = _advance_v2(rows, at, logits_fn, hidden_states, input_batch, all_token_ids)
+                if done is not None:
+                    found[name] = done
+        return found
+
+    PromptLogprobsWorker.add_request = add_request
+    PromptLogprobsWorker.compute_prompt_logprobs = compute
+
+
+def _advance_v2(
+    rows: PromptRows,
+    at: int,
+    logits_of: LogitsOf,
+    hidden: torch.Tensor,
+    batch: Any,
+    all_token_ids: torch.Tensor,
+) -> LogprobsTensors | None:
+    """Measure a request's rows in this step; return them with the last."""
+    first = int(batch.num_computed_prefill_tokens_np[at])
+    end = first + int(batch.num_scheduled_tokens[at])
+    if first > rows.count or rows.count + 1 < batch.prefill_len_np[at]:
+        return None  # it generates, or does so again after preemption
+    last = min(end, rows.count)
+    if last > first:
+        offset = int(batch.query_start_loc_np[at])
+        targets = all_token_ids[int(batch.idx_mapping_np[at]), first + 1 : last + 1].long()
+        rows.measure(first, logits_of, hidden[offset : offset + last - first], targets)
+    return rows.take() if end > rows.count else None
+
+
+def install() -> None:
+    """Tap the runners of this process."""
+    tap_v1_prompts()
+    if HAS_TRITON:
+        tap_v2_prompts()

@@ -1,0 +1,80 @@
+"""Rows of a prompt, measured chunk by chunk, without a model."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from logit_processors.controls import WIRE_KEY
+from logit_processors.row_spec import DENSE, PROMPT_KEY, STATISTICS, RowSpec
+from service.engine.prompt_rows import PromptRows, prompt_spec_of
+
+VOCAB, HIDDEN, COUNT = 11, 3, 150
+_GENERATOR = torch.Generator().manual_seed(7)
+UNEMBEDDING = torch.randn(VOCAB, HIDDEN, generator=_GENERATOR)
+STATES = torch.randn(COUNT, HIDDEN, generator=_GENERATOR)
+FOLLOWED = torch.randint(VOCAB, (COUNT,), generator=_GENERATOR)
+EXPECTED = torch.log_softmax(STATES @ UNEMBEDDING.T, -1)
+
+
+class Unembedding:
+    """Remembers how many rows it was given at once."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        self.rows.append(len(hidden))
+        return hidden @ UNEMBEDDING.T
+
+
+def measured(spec: RowSpec, *chunks: tuple[int, int]) -> tuple[Any, Unembedding]:
+    rows, unembedding = PromptRows(spec, COUNT), Unembedding()
+    for first, end in chunks:
+        rows.measure(first, unembedding, STATES[first:end], FOLLOWED[first:end])
+    return rows.take(), unembedding
+
+
+@pytest.mark.parametrize(
+    "chunks", [[(0, 150)], [(0, 1), (1, 150)], [(70, 150), (0, 70)], [(0, 90), (0, 90), (90, 150)]]
+)
+def test_chunks_of_any_kind_give_all_rows(chunks: list[tuple[int, int]]) -> None:
+    kept, unembedding = measured(RowSpec(DENSE, base=True, controlled=True), *chunks)
+    token_ids, logprobs, statistics, *_ = kept
+    assert max(unembedding.rows) <= 64
+    assert token_ids.shape == (COUNT, 2, 0)
+    for stage in range(2):
+        torch.testing.assert_close(logprobs[:, stage], EXPECTED)
+    own = EXPECTED.gather(1, FOLLOWED[:, None])[:, 0]
+    torch.testing.assert_close(statistics[:, STATISTICS.index("base_logprob")], own)
+    ranks = (own[:, None] < EXPECTED).sum(1) + 1
+    assert statistics[:, STATISTICS.index("controlled_rank")].tolist() == ranks.tolist()
+    assert set(statistics[:, STATISTICS.index("alive")].tolist()) == {1.0}
+
+
+def test_what_is_kept_is_as_narrow_as_asked() -> None:
+    (token_ids, logprobs, *_), _ = measured(RowSpec(2, controlled=True, half=True), (0, COUNT))
+    best = EXPECTED.topk(2)
+    assert (token_ids.dtype, logprobs.dtype) == (torch.int32, torch.float16)
+    assert token_ids[:, 0].tolist() == best.indices.tolist()
+    torch.testing.assert_close(logprobs[:, 0].float(), best.values, atol=1e-2, rtol=0)
+
+
+def test_a_prompt_of_one_token_has_nothing() -> None:
+    assert PromptRows(RowSpec(1, base=True), 0).take() is None
+
+
+@pytest.mark.parametrize("extra_args", [None, {}, {WIRE_KEY: {}}, {WIRE_KEY: "text"}])
+def test_most_requests_want_none(extra_args: Any) -> None:
+    assert prompt_spec_of(SimpleNamespace(extra_args=extra_args)) is None
+
+
+def test_a_request_carries_its_spec() -> None:
+    spec = RowSpec(3, base=True)
+    wire = {WIRE_KEY: {PROMPT_KEY: spec.to_wire()}}
+    assert prompt_spec_of(SimpleNamespace(extra_args=wire)) == spec
+    with pytest.raises(ValueError, match="row spec"):
+        prompt_spec_of(SimpleNamespace(extra_args={WIRE_KEY: {PROMPT_KEY: {"k": 1}}}))
