@@ -83,11 +83,11 @@ class RowsTap:
         if spec is None or rows is None:
             return
         result.prompt_logprobs = None
-        if not rows or choice in self._told_prompts:
-            return
-        # Each of a prompt's choices has its rows.
-        self._told_prompts.add(choice)
         token_ids = list(result.prompt_token_ids or ())[1:]
+        # Each of a prompt's choices has its rows, and a prompt of one token has none.
+        if len(rows) < len(token_ids) or choice in self._told_prompts:
+            return
+        self._told_prompts.add(choice)
         asked = self._plan.asked
         if asked.prompt_logprobs is not None:
             count = asked.prompt_logprobs
@@ -96,7 +96,7 @@ class RowsTap:
                 None,
                 *(completion_logprobs(self._texts, token, row, count) for token, row in listed),
             ]
-        if asked.distribution is not None and asked.distribution.prompt:
+        if rows and asked.distribution is not None and asked.distribution.prompt:
             self._prompts[choice] = token_ids, rows
 
     def take(self, choice: int, output: CompletionOutput) -> None:

@@ -131,6 +131,7 @@ def test_a_chat_has_them_too_and_an_echo(v1: Client) -> None:
 def test_a_prompt_of_one_token_has_no_rows(v1: Client) -> None:
     choice = v1.choice([28], distribution={"prompt": True})
     assert "prompt" not in choice["distribution"]
+    assert v1.choice([28], prompt_logprobs=2)["prompt_logprobs"] == [None]
     told = stream(v1, "a", max_tokens=2, distribution={"prompt": True})
     assert told.table["position"].to_pylist()[-2:] == [0, 1]
 
