@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from vllm.triton_utils import tl, triton
 
-from logit_processors.slots import EntryTable
+from logit_processors.entries import EntryTable
 from logit_processors.token_masks import MaskPool, TokenBytes
 
 _BLOCK = 1024

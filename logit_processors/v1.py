@@ -69,12 +69,15 @@ class V1ControlProcessor(ControlProcessor):
         self._alive = None
         rows = range(len(logits))
         if any(self.has_program(row) for row in rows):
-            self.run_programs(logits, rows)
+            self._run(logits, rows, logits)
             self._alive = ~exhausted(logits)
         return logits
 
     def run_programs(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        """Run the programs of some rows of the batch on their logits, in place."""
+        """Return what the programs of some rows of the batch make of their logits."""
+        return self._run(logits, rows, torch.empty_like(logits, dtype=torch.float32))
+
+    def _run(self, logits: torch.Tensor, rows: Sequence[int], out: torch.Tensor) -> torch.Tensor:
         host_slots = np.full(len(rows), self._slots.count, np.int64)
         positions = np.zeros(len(rows), np.int64)
         states: list[tuple[int, TextStates]] = []
@@ -94,6 +97,7 @@ class V1ControlProcessor(ControlProcessor):
             upload(host_slots, self._slots.device),
             upload(positions, self._slots.device),
             HostText(states, self._sets),
+            out,
         )
 
     def has_program(self, row: int) -> bool:

@@ -21,7 +21,8 @@ from logit_processors.controls import (
     Window,
 )
 from logit_processors.directions import Directions
-from logit_processors.slots import EntryTable, Slots
+from logit_processors.entries import EntryTable
+from logit_processors.slots import Slots
 from tests.unit_support import CPU, FOUR, INF, apply_slots, run_programs, same
 
 VOCAB = 4
