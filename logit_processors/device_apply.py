@@ -87,7 +87,8 @@ def _edit_kernel(  # type: ignore[no-untyped-def]
     where = logits + row * logits_stride + tl.load(ids + entry, mask=active, other=0)
     values = tl.load(where, mask=active, other=0.0)
     # Not left to the addition, which makes NaN of a logit of +inf.
-    values = tl.where(add == float("-inf"), add, values + add)
+    suppressed = add == float("-inf")
+    values = tl.where(suppressed, add, values + tl.where(suppressed, 0.0, add))
     tl.store(where, values, mask=active)
 
 

@@ -11,13 +11,13 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from vllm.triton_utils import HAS_TRITON
 
 from logit_processors.bias import apply_bias
 from logit_processors.controls import Program
 from logit_processors.device_apply import add_directions, edit_tokens
 from logit_processors.directions import Directions
 from logit_processors.entries import EntryTable
+from logit_processors.kernels import has_kernels
 from logit_processors.steer import apply_steer
 from logit_processors.suppress import apply_suppress
 from logit_processors.token_sums import summed_token_bias
@@ -40,7 +40,8 @@ class Slots:
     """Programs of up to ``count`` requests on one device.
 
     Slot ``count`` is one more that stays empty, for rows without a program. ``kernels``
-    says what applies programs: Triton's kernels, or torch's operations, their reference.
+    chooses Triton's kernels or torch's operations, their reference, whatever the device; None
+    takes kernels where they run.
     """
 
     def __init__(
@@ -48,14 +49,14 @@ class Slots:
         count: int,
         device: torch.device,
         directions: Directions,
-        kernels: bool = HAS_TRITON,
+        kernels: bool | None = None,
     ) -> None:
         self.count = count
         self.device = device
         self.programs: list[Program | None] = [None] * (count + 1)
         self.broken: NDArray[np.bool_] = np.zeros(count + 1, bool)
         self._directions = directions
-        self._kernels = kernels
+        self._kernels = has_kernels(device) if kernels is None else kernels
         self._bias = EntryTable(count + 1, device)
         self._steer = EntryTable(count + 1, device)
         self._suppress = EntryTable(count + 1, device)

@@ -12,6 +12,7 @@ from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirection
 
 from logit_processors.directions import DIRECTIONS
 from logit_processors.host_text import HostText, TextStates
+from logit_processors.kernels import warm_up
 from logit_processors.patterns import TokenSets
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
 from logit_processors.row_spec import BROKEN, PlainLogprobs, RowSpec
@@ -34,6 +35,7 @@ class V1ControlProcessor(ControlProcessor):
     """Follows V1's batch and runs its programs."""
 
     def __init__(self, vllm_config: Any, device: torch.device, _is_pin_memory: bool) -> None:
+        warm_up(vllm_config.model_config, device)
         self._vocabulary = load_vocabulary(vllm_config.model_config)
         self._slots = Slots(vllm_config.scheduler_config.max_num_seqs, device, DIRECTIONS)
         self._free = list(range(self._slots.count))

@@ -14,6 +14,7 @@ from logit_processors.controls import Program, Window
 from logit_processors.device_text import DeviceText, History, TextRows
 from logit_processors.directions import DIRECTIONS
 from logit_processors.entries import EntryTable
+from logit_processors.kernels import warm_up
 from logit_processors.patterns import Automaton
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
 from logit_processors.row_spec import BROKEN, PlainLogprobs, RowSpec
@@ -51,6 +52,7 @@ class V2ControlProcessor(ControlProcessor):
         self._alive: torch.Tensor | None = None
         self._step: Step | None = None
         self._looked_at: torch.Tensor | None = None
+        warm_up(vllm_config.model_config, device)
         vocabulary = load_vocabulary(vllm_config.model_config)
         self._patterns: tuple[MaskPool, TokenBytes] | None = None
         if vocabulary is not None:
