@@ -109,6 +109,8 @@ def _merge_stage(  # type: ignore[no-untyped-def]
     total = tl.sum(scale * mass, axis=0)
     total = tl.where(total == 0.0, float("nan"), total)
     log_sum = tl.log(total)
+    # The largest logit adds 1 by itself, so that less than 0 is a rounded logarithm.
+    log_sum = tl.where(log_sum < 0.0, 0.0, log_sum)
     weights = scale / total
     tl.store(statistics + LOGPROB, (tl.load(parts + 4 * blocks) - peak) - log_sum)
     tl.store(statistics + RANK, tl.sum(above, axis=0) + 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,3 +52,19 @@ def test_the_kernels_pass_their_tests_under_tritons_interpreter() -> None:
         check=False,
     )
     assert child.returncode == 0, child.stdout[-4000:] + child.stderr[-2000:]
+
+
+@pytest.mark.skipif(KERNEL_DEVICE is not None, reason="compiled by whoever runs them")
+def test_the_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
+    environment = {**os.environ, **V2_ENVIRONMENT, "TRITON_CACHE_DIR": str(tmp_path)}
+    del environment["TRITON_INTERPRET"]
+    child = subprocess.run(
+        [sys.executable, "-m", "tests.logit_processors.compile_kernels"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == 0, child.stdout[-2000:] + child.stderr[-4000:]
+    assert child.stdout.count("_kernel") == 23
