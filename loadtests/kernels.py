@@ -13,8 +13,7 @@ from statistics import median
 
 VOCAB = 151_936
 BATCHES = (1, 8, 64, 256)
-BANDWIDTH = 3.35e12
-"""Bytes/s of an H100 SXM's memory."""
+BANDWIDTH = 3.35e12  # bytes/s, an H100 SXM's memory
 PASSES = {
     "apply bias, one steer and suppress": (30.0, 3.0),
     "measure one stage": (11.5, 1.0),
@@ -50,9 +49,8 @@ def paths(case: str, rows: int) -> list[Callable[[], object]]:
     from service.engine.measured import measure_by_kernels, measure_by_operations
 
     gpu = torch.device("cuda")
-    copies = max(1, _BEYOND_CACHE // (rows * VOCAB * 4))
-    batches = cycle(torch.randn(copies, rows, VOCAB, device=gpu).unbind())
-    controlled = cycle(torch.randn(copies, rows, VOCAB, device=gpu).unbind())
+    shape = (max(1, _BEYOND_CACHE // (rows * VOCAB * 4)), rows, VOCAB)
+    batches, controlled = (cycle(torch.randn(shape, device=gpu).unbind()) for _ in range(2))
     zeros = torch.zeros(rows, dtype=torch.int64, device=gpu)
     if case.startswith("measure"):
         statistics = torch.zeros(rows, len(STATISTICS), device=gpu)
@@ -68,13 +66,13 @@ def paths(case: str, rows: int) -> list[Callable[[], object]]:
     for row in range(rows):
         directions.put(str(row), torch.randn(VOCAB, device=gpu))
     host_slots, text = np.arange(rows), HostText([], None)
+    on_gpu, out = torch.arange(rows, device=gpu), torch.empty(rows, VOCAB, device=gpu)
 
     def applied(kernels: bool) -> Callable[[], object]:
         slots = Slots(rows, gpu, directions, kernels=kernels)
         for row in range(rows):
             steer = (Steer(str(row), 1.5),)
             slots.set(row, Program((TokenBias(row, 1.0),), (), steer, (TokenSuppress(7),)))
-        on_gpu, out = torch.arange(rows, device=gpu), torch.empty(rows, VOCAB, device=gpu)
         return lambda: slots.apply(next(batches), host_slots, on_gpu, zeros, text, out)
 
     return [applied(False), applied(True)]
@@ -84,7 +82,7 @@ def microseconds(call: Callable[[], object]) -> float:
     """Return the mean time of a call on the GPU, launches included."""
     import torch
 
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start, end = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
     start.record()
     for _ in range(_CALLS):
         call()
@@ -98,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--floor", action="store_true", help="compute; measure nothing")
     if parser.parse_args(arguments).floor:
-        return print("\n".join(floor_lines()))
+        print("\n".join(floor_lines()))
+        return
     import torch
 
     if not torch.cuda.is_available():
@@ -109,13 +108,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             calls = paths(case, batch)
             rounds = [[microseconds(call) for call in calls] for _ in range(_ROUNDS + 1)]
             for at, path in enumerate(("torch", "kernels")):
-                times = [one[at] for one in rounds[1:]]  # the first one compiles
+                times = sorted(one[at] for one in rounds[1:])  # the first one compiles
                 size, middle = passes[at] * VOCAB * 4 * batch, median(times)
-                print(
-                    f"{case}, batch {batch}, {path}: {middle:.1f} us "
-                    f"({min(times):.1f} to {max(times):.1f}), {size / middle / 1e3:.0f} GB/s, "
-                    f"floor {size / BANDWIDTH * 1e6:.1f} us"
-                )
+                taken = f"{middle:.1f} us ({times[0]:.1f} to {times[-1]:.1f})"
+                reached = f"{size / middle / 1e3:.0f} GB/s, floor {size / BANDWIDTH * 1e6:.1f} us"
+                print(f"{case}, batch {batch}, {path}: {taken}, {reached}")
 
 
 if __name__ == "__main__":

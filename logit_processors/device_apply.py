@@ -82,7 +82,7 @@ def _edit_kernel(  # type: ignore[no-untyped-def]
     entry = slot * width + number
     after = position >= tl.load(windows + 2 * entry, mask=listed, other=0)
     before = position < tl.load(windows + 2 * entry + 1, mask=listed, other=0)
-    active = listed & after & before
+    active = after & before  # never before a stop of 0, that of what is not listed
     add = tl.load(adds + entry, mask=active, other=0.0)
     where = logits + row * logits_stride + tl.load(ids + entry, mask=active, other=0)
     values = tl.load(where, mask=active, other=0.0)

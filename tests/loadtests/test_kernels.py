@@ -30,7 +30,7 @@ class Traffic(TorchDispatchMode):
     """Adds up the bytes that operations on large tensors read and write, in rows of float32."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

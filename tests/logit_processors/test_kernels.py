@@ -27,7 +27,7 @@ FILES = (
 )
 
 
-@pytest.mark.skipif(KERNEL_DEVICE is None, reason="no Triton here: the last test runs this one")
+@pytest.mark.skipif(KERNEL_DEVICE is None, reason="no Triton here: a child runs this one")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_kernel_runs_once(dtype: torch.dtype) -> None:
     assert KERNEL_DEVICE is not None
