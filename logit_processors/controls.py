@@ -240,14 +240,6 @@ class Program:
         """Whether a row can run out of tokens, or of a vector or pattern, under this program."""
         return bool(self.token_suppress or self.text_suppress or self.text_bias or self.steer)
 
-    def summed_token_bias(self) -> list[tuple[int, float, Window]]:
-        """Return (token id, sum of adds in nats, window) for every token and window named."""
-        sums: dict[tuple[int, Window], float] = {}
-        for entry in self.token_bias:
-            key = (entry.token_id, entry.when)
-            sums[key] = sums.get(key, 0.0) + entry.add
-        return [(token_id, add, when) for (token_id, when), add in sums.items()]
-
     def to_wire(self) -> dict[str, Any]:
         """Return the program as lists and dicts that msgpack carries."""
         return {

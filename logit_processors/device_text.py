@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from vllm.triton_utils import tl, triton
 
-from logit_processors.slots import EntryTable
+from logit_processors.entries import EntryTable
 from logit_processors.token_masks import MaskPool, TokenBytes
 
 _BLOCK = 1024
@@ -126,7 +126,7 @@ def _apply_kernel(  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = token < vocab
-    values = tl.load(logits + row * logits_stride + token, mask=inside, other=0.0)
+    total = tl.zeros((BLOCK,), dtype=tl.float32)
     entry = 0
     while entry < entries:
         state = tl.load(states + row * entries + entry).to(tl.int64)
@@ -134,9 +134,12 @@ def _apply_kernel(  # type: ignore[no-untyped-def]
             add = tl.load(adds + row * entries + entry)
             word = tl.load(masks + state * masks_stride + token // 32, mask=inside, other=0)
             hit = ((word >> (token % 32)) & 1) != 0
-            values = tl.where(hit, values + add, values)
+            total = tl.where(hit, total + add, total)
         entry += 1
-    tl.store(logits + row * logits_stride + token, values, mask=inside)
+    # Most blocks of most rows hold no token that a pattern names.
+    if tl.max(tl.abs(total), axis=0) > 0.0:
+        where = logits + row * logits_stride + token
+        tl.store(where, tl.load(where, mask=inside, other=0.0) + total, mask=inside)
 
 
 class DeviceText:

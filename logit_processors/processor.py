@@ -94,11 +94,14 @@ class ControlProcessor(V1LogitsProcessor, V2LogitsProcessor):
 
     @abstractmethod
     def run_programs(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        """Run the programs of some of the step's rows on their logits, in place.
+        """Return what the programs of some of the step's rows make of their logits.
 
         Args:
-            logits: ``[len(rows), vocab]`` float32.
+            logits: ``[len(rows), vocab]`` of any float dtype; left as they are.
             rows: the step's row behind each row of ``logits``.
+
+        Returns:
+            ``[len(rows), vocab]`` float32.
 
         """
 

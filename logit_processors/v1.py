@@ -12,6 +12,7 @@ from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirection
 
 from logit_processors.directions import DIRECTIONS
 from logit_processors.host_text import HostText, TextStates
+from logit_processors.kernels import warm_up
 from logit_processors.patterns import TokenSets
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
 from logit_processors.row_spec import BROKEN, PlainLogprobs, RowSpec
@@ -34,6 +35,7 @@ class V1ControlProcessor(ControlProcessor):
     """Follows V1's batch and runs its programs."""
 
     def __init__(self, vllm_config: Any, device: torch.device, _is_pin_memory: bool) -> None:
+        warm_up(vllm_config.model_config, device)
         self._vocabulary = load_vocabulary(vllm_config.model_config)
         self._slots = Slots(vllm_config.scheduler_config.max_num_seqs, device, DIRECTIONS)
         self._free = list(range(self._slots.count))
@@ -69,12 +71,15 @@ class V1ControlProcessor(ControlProcessor):
         self._alive = None
         rows = range(len(logits))
         if any(self.has_program(row) for row in rows):
-            self.run_programs(logits, rows)
+            self._run(logits, rows, logits)
             self._alive = ~exhausted(logits)
         return logits
 
     def run_programs(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        """Run the programs of some rows of the batch on their logits, in place."""
+        """Return what the programs of some rows of the batch make of their logits."""
+        return self._run(logits, rows, torch.empty_like(logits, dtype=torch.float32))
+
+    def _run(self, logits: torch.Tensor, rows: Sequence[int], out: torch.Tensor) -> torch.Tensor:
         host_slots = np.full(len(rows), self._slots.count, np.int64)
         positions = np.zeros(len(rows), np.int64)
         states: list[tuple[int, TextStates]] = []
@@ -94,6 +99,7 @@ class V1ControlProcessor(ControlProcessor):
             upload(host_slots, self._slots.device),
             upload(positions, self._slots.device),
             HostText(states, self._sets),
+            out,
         )
 
     def has_program(self, row: int) -> bool:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from logit_processors.controls import Program, Window
 from logit_processors.device_text import DeviceText, History, TextRows
 from logit_processors.directions import DIRECTIONS
+from logit_processors.entries import EntryTable
+from logit_processors.kernels import warm_up
 from logit_processors.patterns import Automaton
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
 from logit_processors.row_spec import BROKEN, PlainLogprobs, RowSpec
-from logit_processors.slots import EntryTable, Slots
+from logit_processors.slots import Slots
 from logit_processors.suppress import exhausted
 from logit_processors.token_masks import Key, MaskPool, TokenBytes
 from logit_processors.upload import upload
@@ -50,6 +52,7 @@ class V2ControlProcessor(ControlProcessor):
         self._alive: torch.Tensor | None = None
         self._step: Step | None = None
         self._looked_at: torch.Tensor | None = None
+        warm_up(vllm_config.model_config, device)
         vocabulary = load_vocabulary(vllm_config.model_config)
         self._patterns: tuple[MaskPool, TokenBytes] | None = None
         if vocabulary is not None:
@@ -86,14 +89,15 @@ class V2ControlProcessor(ControlProcessor):
         """Run the programs of the whole step on ``[rows, vocab]`` logits, in place."""
         if ctx.expanded_idx_mapping is not self._looked_at:
             self._take(ctx, ctx.pos, ctx.input_ids)
-        self._run(logits, slice(None), None)
+        self._run(logits, slice(None), None, logits)
         self._alive = ~exhausted(logits)
         return logits
 
     def run_programs(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        """Run the programs of some rows of the step on their logits, in place."""
+        """Return what the programs of some rows of the step make of their logits."""
         host_rows = np.array(rows, np.int64)
-        return self._run(logits, host_rows, upload(host_rows, self._slots.device))
+        out = torch.empty_like(logits, dtype=torch.float32)
+        return self._run(logits, host_rows, upload(host_rows, self._slots.device), out)
 
     def has_program(self, row: int) -> bool:
         """Say whether the request of a row of the step has a control program."""
@@ -124,6 +128,7 @@ class V2ControlProcessor(ControlProcessor):
         logits: torch.Tensor,
         host_rows: NDArray[np.int64] | slice,
         rows: torch.Tensor | None,
+        out: torch.Tensor,
     ) -> torch.Tensor:
         step = self._step
         assert step is not None
@@ -143,7 +148,7 @@ class V2ControlProcessor(ControlProcessor):
             ),
             History(step.fed, step.offset, self._states.all_token_ids.gpu),
         )
-        return self._slots.apply(logits, host_slots, slots, positions, text)
+        return self._slots.apply(logits, host_slots, slots, positions, text, out)
 
     def _set_text(self, slot: int, program: Program) -> None:
         for key in self._held[slot]:

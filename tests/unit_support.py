@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
+from vllm.platforms import current_platform
+from vllm.triton_utils import HAS_TRITON
 
 from logit_processors.controls import Program
 from logit_processors.directions import Directions
@@ -21,6 +23,8 @@ from logit_processors.vocabulary import Vocabulary
 from service.vectors.content import ModelFacts
 
 CPU = torch.device("cpu")
+KERNEL_DEVICE = torch.device(current_platform.device_type) if HAS_TRITON else None
+"""Where Triton's kernels run, if they do."""
 INF = float("inf")
 FLOAT32 = float(np.finfo(np.float32).max)
 FOUR = Vocabulary([b"a", b"b", b"ab", b" "])

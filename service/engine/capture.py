@@ -20,6 +20,7 @@ from logit_processors import measure
 from logit_processors.processor import ControlProcessor
 from logit_processors.row_spec import BROKEN, DENSE, STATISTICS, PlainLogprobs, RowSpec
 from logit_processors.upload import upload
+from service.engine.measured import MeasuredRows, measure_stages
 from service.engine.residual.operator import current_stream
 from service.engine.rows import RowGroup, StepRows
 
@@ -28,7 +29,7 @@ _COLUMN = {name: at for at, name in enumerate(STATISTICS)}
 
 @dataclass(frozen=True)
 class Stages:
-    """Logits of the measured rows, float32 ``[rows, vocab]``; the same tensor if no program."""
+    """Logits of the measured rows, ``[rows, vocab]``; the same tensor if no program."""
 
     base: torch.Tensor
     controlled: torch.Tensor
@@ -54,42 +55,34 @@ def measure_rows(
     count = len(rows)
     statistics = alive.new_zeros((count, len(STATISTICS)))
     statistics[:, _COLUMN["alive"]] = alive
-    logprobs: dict[str, torch.Tensor] = {}
-    for stage in spec.stages:
+    measured: list[MeasuredRows] = []
+    if spec.stages:
         assert stages is not None
-        logits: torch.Tensor = getattr(stages, stage)
-        if "base" in logprobs and logits is stages.base:
-            logprobs[stage] = logprobs["base"]
-            for name in ("logprob", "rank", "entropy"):
-                same = statistics[:, _COLUMN[f"base_{name}"]]
-                statistics[:, _COLUMN[f"controlled_{name}"]] = same
-            continue
-        values = logprobs[stage] = measure.log_softmax(logits)
-        statistics[:, _COLUMN[f"{stage}_logprob"]] = measure.gather(values, sampled)
-        statistics[:, _COLUMN[f"{stage}_rank"]] = measure.ranks(values, sampled).float()
-        statistics[:, _COLUMN[f"{stage}_entropy"]] = measure.entropy(values)
-    if len(logprobs) == 2 and logprobs["base"] is not logprobs["controlled"]:
-        kl = measure.kl_divergence(logprobs["controlled"], logprobs["base"])
-        statistics[:, _COLUMN["kl"]] = kl
-    token_ids, kept = _keep(spec, list(logprobs.values()), count)
+        logits = {stage: getattr(stages, stage) for stage in spec.stages}
+        measured = measure_stages(logits, sampled, statistics)
+    token_ids, kept = _keep(spec, measured, count)
     return RowGroup(rows, token_ids, kept, statistics)
 
 
 def _keep(
-    spec: RowSpec, logprobs: list[torch.Tensor], count: int
+    spec: RowSpec, measured: Sequence[MeasuredRows], count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return token ids ``[rows, stages, k]`` and log-probabilities of what a spec keeps."""
     dtype = torch.float16 if spec.half else torch.float32
-    nothing = torch.empty((count, len(logprobs), 0), dtype=torch.int32)
-    if spec.top_k == 0 or not logprobs:
+    nothing = torch.empty((count, len(measured), 0), dtype=torch.int32)
+    if spec.top_k == 0 or not measured:
         return nothing, nothing.to(dtype)
     if spec.top_k == DENSE:
-        return nothing, torch.stack(logprobs, dim=1).to(dtype)
+        values = measured[0].values
+        dense = values.new_empty((count, len(measured), values.shape[1]), dtype=dtype)
+        for stage, rows in enumerate(measured):
+            rows.write(dense[:, stage])
+        return nothing, dense
     best: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-    for values in logprobs:
-        if id(values) not in best:
-            best[id(values)] = measure.top_k(values, spec.top_k)
-    kept = [best[id(values)] for values in logprobs]
+    for rows in measured:
+        if id(rows) not in best:
+            best[id(rows)] = rows.top_k(spec.top_k)
+    kept = [best[id(rows)] for rows in measured]
     return (
         torch.stack([token_ids for _, token_ids in kept], dim=1),
         torch.stack([values for values, _ in kept], dim=1).to(dtype),
@@ -126,7 +119,7 @@ def keep_rows(
     Args:
         processor: knows the programs of the batch.
         wanted: what to keep by batch row, those that are measured first.
-        base: ``[measured, vocab]`` float32, the raw logits of the measured rows in that order.
+        base: ``[measured, vocab]``, the raw logits of the measured rows in that order.
         sampled: ``[batch]`` int64, the tokens drawn.
 
     """
@@ -134,7 +127,7 @@ def keep_rows(
     measured = rows[: len(base)]
     controlled = base
     if any(processor.has_program(row) and _sees_control(wanted[row]) for row in measured):
-        controlled = processor.run_programs(base.clone(), measured)
+        controlled = processor.run_programs(base, measured)
     alive = _unless_broken(processor.alive(rows), rows)
     groups = []
     for spec, places in _group(wanted.values()).items():
@@ -233,7 +226,8 @@ def tap_v2_sampler() -> None:
         if not wanted:
             return stock(self, logits, input_batch)
         # The sampler copies logits before it changes them, so the raw rows stay.
-        base = logits[_measured_index(wanted, logits.device)].float()
+        index = _measured_index(wanted, logits.device)
+        base = logits if len(index) == len(logits) else logits[index]
         output = stock(self, logits, input_batch)
         sampled = output.sampled_token_ids.squeeze(-1).long()
         output.logprobs_tensors = keep_rows(processor, wanted, base, sampled)

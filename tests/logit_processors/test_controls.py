@@ -181,19 +181,6 @@ def test_a_window_covers_from_start_to_before_stop(
     assert Window(start, stop).covers(position) is expected
 
 
-def test_adds_to_one_token_are_summed_where_their_windows_agree() -> None:
-    early = Window(0, 4)
-    program = Program(
-        token_bias=(
-            TokenBias(7, 1.5),
-            TokenBias(7, 2.0, early),
-            TokenBias(7, -0.5),
-            TokenBias(8, 1.0),
-        )
-    )
-    assert program.summed_token_bias() == [(7, 1.0, ALWAYS), (7, 2.0, early), (8, 1.0, ALWAYS)]
-
-
 def test_only_a_bias_on_tokens_can_never_fail() -> None:
     assert not Program(token_bias=(TokenBias(1, -100),)).can_fail
     assert Program(token_suppress=(TokenSuppress(1),)).can_fail

@@ -21,9 +21,13 @@ from logit_processors.controls import (
     Window,
 )
 from logit_processors.directions import Directions
-from logit_processors.slots import EntryTable, Slots
+from logit_processors.entries import EntryTable
+from logit_processors.kernels import has_kernels
+from logit_processors.slots import Slots
 from tests.unit_support import CPU, FOUR, INF, apply_slots, run_programs, same
 
+KERNELS = has_kernels(CPU)
+"""Whether Triton's interpreter applies the programs: it takes its time."""
 VOCAB = 4
 SLOTS = 3
 VECTORS = {
@@ -70,7 +74,7 @@ def all_directions() -> Directions:
     return directions
 
 
-@settings(max_examples=300)
+@settings(max_examples=30 if KERNELS else 300)
 @given(
     st.lists(
         st.tuples(st.none() | programs, st.lists(token_ids, max_size=5)), min_size=1, max_size=4
@@ -158,7 +162,9 @@ class SlotsMachine(RuleBasedStateMachine):
             assert bool(self.slots.broken[slot]) is missing
 
 
-SlotsMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=15, deadline=None)
+SlotsMachine.TestCase.settings = settings(
+    max_examples=10 if KERNELS else 150, stateful_step_count=15, deadline=None
+)
 TestSlots = SlotsMachine.TestCase
 
 
@@ -217,7 +223,7 @@ def test_controls_run_as_bias_then_steer_then_suppress() -> None:
         def apply_suppress(self, logits: torch.Tensor) -> None:
             order.append(f"suppress {logits.tolist()}")
 
-    slots = Slots(1, CPU, all_directions())
+    slots = Slots(1, CPU, all_directions(), kernels=False)
     program = Program(
         token_bias=(TokenBias(0, 1.0),),
         steer=(Steer("one", 1.0),),

@@ -166,8 +166,10 @@ class Batch(RuleBasedStateMachine):
         got = self.processor.apply(logits)
         np.testing.assert_allclose(got.numpy(), wanted, atol=1e-5)
         last = len(self.rows) - 1
-        self.processor.run_programs(alone, [last])
-        np.testing.assert_array_equal(alone[0].numpy(), got[last].numpy())
+        untouched = alone.clone()
+        again = self.processor.run_programs(alone, [last])
+        np.testing.assert_array_equal(again[0].numpy(), got[last].numpy())
+        assert (alone == untouched).all()
 
 
 Batch.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

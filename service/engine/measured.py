@@ -1,0 +1,92 @@
+"""Rows of logits, measured: by Triton's kernels where there is Triton, else by torch.
+
+The operations are the reference of the kernels: both fill the same columns of the
+statistics and keep rows that answer alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from logit_processors import measure
+from logit_processors.device_measure import measure_one, measure_two
+from logit_processors.kernels import has_kernels
+from logit_processors.row_spec import STATISTICS
+
+_COLUMN = {name: at for at, name in enumerate(STATISTICS)}
+
+
+class MeasuredRows(Protocol):
+    """The log-probabilities of one stage's rows."""
+
+    @property
+    def values(self) -> torch.Tensor:
+        """Return what they are made of, ``[rows, vocab]``."""
+
+    def top_k(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the k largest, float32 ``[rows, k]``, and their token ids, int32."""
+
+    def write(self, out: torch.Tensor) -> None:
+        """Write all of them to ``[rows, vocab]`` of any float dtype."""
+
+
+def measure_stages(
+    stages: Mapping[str, torch.Tensor], sampled: torch.Tensor, statistics: torch.Tensor
+) -> list[MeasuredRows]:
+    """Fill the columns of the stages and return their rows.
+
+    Args:
+        stages: logits ``[rows, vocab]`` of any float dtype under "base", "controlled" or both,
+            in that order; the same tensor where no program ran, and the same rows then.
+        sampled: ``[rows]`` int64, the token that was drawn.
+        statistics: ``[rows, 8]`` float32, see ``STATISTICS``.
+
+    """
+    by = measure_by_kernels if has_kernels(sampled.device) else measure_by_operations
+    if len(stages) == 2 and stages["base"] is stages["controlled"]:
+        (rows,) = by({"base": stages["base"]}, sampled, statistics)
+        for name in ("logprob", "rank", "entropy"):
+            statistics[:, _COLUMN[f"controlled_{name}"]] = statistics[:, _COLUMN[f"base_{name}"]]
+        return [rows, rows]
+    return by(stages, sampled, statistics)
+
+
+def measure_by_kernels(
+    stages: Mapping[str, torch.Tensor], sampled: torch.Tensor, statistics: torch.Tensor
+) -> list[MeasuredRows]:
+    """Do what :func:`measure_stages` says for different stages, in one pass over the rows."""
+    if len(stages) == 2:
+        return list(measure_two(stages["base"], stages["controlled"], sampled, statistics))
+    return [measure_one(logits, sampled, statistics, name) for name, logits in stages.items()]
+
+
+def measure_by_operations(
+    stages: Mapping[str, torch.Tensor], sampled: torch.Tensor, statistics: torch.Tensor
+) -> list[MeasuredRows]:
+    """Do what :func:`measure_stages` says for different stages, with torch's operations."""
+    logprobs = {name: measure.log_softmax(logits) for name, logits in stages.items()}
+    for name, values in logprobs.items():
+        statistics[:, _COLUMN[f"{name}_logprob"]] = measure.gather(values, sampled)
+        statistics[:, _COLUMN[f"{name}_rank"]] = measure.ranks(values, sampled).float()
+        statistics[:, _COLUMN[f"{name}_entropy"]] = measure.entropy(values)
+    if len(logprobs) == 2:
+        kl = measure.kl_divergence(logprobs["controlled"], logprobs["base"])
+        statistics[:, _COLUMN["kl"]] = kl
+    return [_LogprobRows(values) for values in logprobs.values()]
+
+
+@dataclass(frozen=True)
+class _LogprobRows:
+    """Log-probabilities that are all there, ``[rows, vocab]`` float32."""
+
+    values: torch.Tensor
+
+    def top_k(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return measure.top_k(self.values, k)
+
+    def write(self, out: torch.Tensor) -> None:
+        out.copy_(self.values)
