@@ -6,13 +6,10 @@ probability 0 and contributes 0 to every sum.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 # Low enough that exp() of it is 0, finite so that 0 times it is 0 and not NaN.
 _FLOOR = -1e30
-# Candidate groups of the CPU's top-k: 8 gives the least work from k = 20 to k = 1000.
-_GROUPS = 8
 
 
 def log_softmax(logits: torch.Tensor) -> torch.Tensor:
@@ -53,32 +50,5 @@ def top_k(logprobs: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
     ``[rows, vocab]`` -> float32 ``[rows, k]``, int32 ``[rows, k]``.
     """
-    vocab = logprobs.shape[1]
-    if k == 0 or logprobs.device.type != "cpu" or vocab < 4 * _GROUPS * k:
-        values, token_ids = logprobs.topk(k, dim=-1)
-        return values, token_ids.int()
-    return _top_k_above_threshold(logprobs, k)
-
-
-def _top_k_above_threshold(logprobs: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Exact top-k on a CPU by way of a threshold, in half the time of ``topk``.
-
-    The k-th largest of the group maxima is a value that at least k tokens reach, so the
-    top k are among the tokens that reach it: usually few more than k, which are sorted.
-    """
-    rows, vocab = logprobs.shape
-    grouped = logprobs[:, : vocab - vocab % _GROUPS].unflatten(1, (_GROUPS, -1))
-    maxima = grouped.amax(dim=1)
-    thresholds = maxima.topk(k, dim=-1, sorted=False).values.amin(dim=-1).tolist()
-    source = logprobs.numpy()
-    values = np.empty((rows, k), np.float32)
-    token_ids = np.empty((rows, k), np.int32)
-    for row, threshold in enumerate(thresholds):
-        candidates = np.flatnonzero(source[row] >= threshold)
-        if len(candidates) < k:  # a row of NaN: there was no token left to normalise over
-            candidates = np.arange(vocab)
-        reached = source[row][candidates]
-        order = np.argsort(-reached)[:k]
-        values[row] = reached[order]
-        token_ids[row] = candidates[order]
-    return torch.from_numpy(values), torch.from_numpy(token_ids)
+    values, token_ids = logprobs.topk(k, dim=-1)
+    return values, token_ids.int()

@@ -1,12 +1,12 @@
-"""Rows of logits, measured: by Triton's kernels where there is Triton, else by torch.
+"""Rows of logits, measured: by Triton's kernels where there is Triton, row by row on a CPU.
 
-The operations are the reference of the kernels: both fill the same columns of the
-statistics and keep rows that answer alike.
+torch's operations are the reference of both, and what is left for other devices: all fill
+the same columns of the statistics and keep rows that answer alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,7 @@ import torch
 
 from logit_processors import measure
 from logit_processors.device_measure import measure_one, measure_two
+from logit_processors.host_measure import measure_on_host
 from logit_processors.kernels import has_kernels
 from logit_processors.row_spec import STATISTICS
 
@@ -46,13 +47,19 @@ def measure_stages(
         statistics: ``[rows, 8]`` float32, see ``STATISTICS``.
 
     """
-    by = measure_by_kernels if has_kernels(sampled.device) else measure_by_operations
+    by = _way(sampled.device)
     if len(stages) == 2 and stages["base"] is stages["controlled"]:
         (rows,) = by({"base": stages["base"]}, sampled, statistics)
         for name in ("logprob", "rank", "entropy"):
             statistics[:, _COLUMN[f"controlled_{name}"]] = statistics[:, _COLUMN[f"base_{name}"]]
         return [rows, rows]
     return by(stages, sampled, statistics)
+
+
+def _way(device: torch.device) -> Callable[..., list[MeasuredRows]]:
+    if has_kernels(device):
+        return measure_by_kernels
+    return measure_by_host if device.type == "cpu" else measure_by_operations
 
 
 def measure_by_kernels(
@@ -62,6 +69,13 @@ def measure_by_kernels(
     if len(stages) == 2:
         return list(measure_two(stages["base"], stages["controlled"], sampled, statistics))
     return [measure_one(logits, sampled, statistics, name) for name, logits in stages.items()]
+
+
+def measure_by_host(
+    stages: Mapping[str, torch.Tensor], sampled: torch.Tensor, statistics: torch.Tensor
+) -> list[MeasuredRows]:
+    """Do what :func:`measure_stages` says for different stages, row by row."""
+    return [*measure_on_host(stages, sampled, statistics)]
 
 
 def measure_by_operations(

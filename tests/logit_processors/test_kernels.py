@@ -16,7 +16,6 @@ from tests.unit_support import CPU, KERNEL_DEVICE
 
 FILES = (
     "logit_processors/test_device_apply.py",
-    "logit_processors/test_device_measure.py",
     "logit_processors/test_device_text.py",
     "logit_processors/test_kernels.py",
     "logit_processors/test_slots.py",
@@ -24,6 +23,7 @@ FILES = (
     "logit_processors/test_suppress.py",
     "logit_processors/test_v2.py",
     "service/engine/test_capture.py",
+    "service/engine/test_measured.py",
 )
 
 
