@@ -255,6 +255,11 @@ class Plan:
             QUEUED.dec()
 
     @property
+    def shows_rows(self) -> bool:
+        """Say whether rows go into the answer, and do not only tell that control was applied."""
+        return self.asked.distribution is not None or self.asked.logprobs is not None
+
+    @property
     def kinds(self) -> Sequence[str]:
         """Return the kinds of control used."""
         program = self.program or Program()

@@ -106,9 +106,10 @@ class RowsTap:
         if self._plan.spec is None or not rows:
             return
         check_rows(rows)
-        token_ids, kept = self._waiting.setdefault(choice, ([], []))
-        token_ids += output.token_ids
-        kept += rows
+        if self._plan.shows_rows:
+            token_ids, kept = self._waiting.setdefault(choice, ([], []))
+            token_ids += output.token_ids
+            kept += rows
 
     async def into_stream(
         self, chunks: AsyncIterator[str], *, chat: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,18 @@ Encoder = Callable[[NDArray[Any]], Any]
 
 def to_base64(array: NDArray[Any]) -> orjson.Fragment:
     """Return ``{"dtype", "shape", "data"}`` with the bytes in base64, C order."""
-    # The name of a dtype takes numpy longer than encoding a thousand numbers.
-    name = _NAMES.get(array.dtype)
-    if name is None or not array.flags.c_contiguous:
+    if array.dtype not in _NAMES or not array.flags.c_contiguous:
         array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-        name = array.dtype.name.encode()
-    shape = b",".join([b"%d" % size for size in array.shape])
-    return orjson.Fragment(
-        b'{"dtype":"%s","shape":[%s],"data":"%s"}' % (name, shape, b64encode(array.data))
-    )
+    head = _head(array.dtype, array.shape)
+    return orjson.Fragment(b"".join((head, b64encode(array.data), b'"}')))
+
+
+@lru_cache(maxsize=1024)
+def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """Return what stands before the data, the same in each event of a stream."""
+    sizes = b",".join([b"%d" % size for size in shape])
+    name = _NAMES.get(dtype) or dtype.name.encode()
+    return b'{"dtype":"%s","shape":[%s],"data":"' % (name, sizes)
 
 
 def to_lists(array: NDArray[Any]) -> Any:

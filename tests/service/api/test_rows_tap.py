@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +27,9 @@ def output(*alive: float) -> Any:
 
 def tap(spec: RowSpec | None = RowSpec()) -> RowsTap:  # noqa: B008 - frozen
     asked = SimpleNamespace(logprobs=None, distribution=None, arrow=False)
-    plan: Any = SimpleNamespace(spec=spec, prompt_spec=None, asked=asked, leave_queue=lambda: None)
+    plan: Any = SimpleNamespace(
+        spec=spec, prompt_spec=None, asked=asked, leave_queue=lambda: None, shows_rows=False
+    )
     texts: Any = None
     return RowsTap(plan, texts)
 
@@ -37,6 +40,16 @@ def test_rows_that_are_well_add_nothing_to_an_answer_that_asked_for_none() -> No
     choice = {"index": 0, "delta": {"content": "a"}}
     taken.into_choice(choice, chat=True)
     assert choice == {"index": 0, "delta": {"content": "a"}}
+
+
+async def test_events_of_an_answer_that_asked_for_none_pass_as_they_are() -> None:
+    async def events() -> AsyncIterator[str]:
+        yield chunk
+
+    chunk = 'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
+    taken = tap()
+    taken.take(0, output(ALIVE))
+    assert [event async for event in taken.into_stream(events(), chat=True)] == [chunk]
 
 
 def test_a_row_without_tokens_ends_its_request_as_the_clients_fault() -> None:
