@@ -11,7 +11,8 @@ import orjson
 from fastapi import APIRouter, Body, Depends, Request, Response
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.openai.completion.protocol import CompletionResponse
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.utils.api_utils import (
     load_aware_call,
     validate_json_request,
@@ -25,7 +26,7 @@ from service.api.arrow import ArrowAnswer, accepts_arrow
 from service.api.requests import ChatRequest, TextRequest
 from service.api.route import SensefieldRoute
 from service.api.serving import ChatServing, TextServing
-from service.api.streaming import TimedStream
+from service.api.streaming import TimedStream, error_in, sse_event
 from service.context import context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.engine.prompt_claims import PromptClaims
@@ -119,9 +120,8 @@ async def _serve(
             raise
         except RetryableRequestError as error:
             raise SaturatedError(str(error)) from None
-        except (VLLMError, ValueError, TypeError, OverflowError):
-            outcome.name = "client_error"
-            raise
+        except (VLLMError, ValueError, TypeError, OverflowError) as error:
+            result = create_error_response(error)
         _update_promised(plan.budget)
         if isinstance(result, ErrorResponse):
             return outcome.refuse(result)
@@ -156,22 +156,31 @@ class _Outcome:
         REQUESTS.labels(self._route, self.name).inc()
 
     def refuse(self, refusal: ErrorResponse) -> Response:
-        """Return vLLM's refusal in OpenAI's form, whose code is a word, not a number."""
-        error = refusal.error
+        """Return the answer to a request that failed before its first byte."""
+        body = orjson.dumps(self.fail(refusal.error))
+        return Response(body, refusal.error.code, media_type="application/json")
+
+    def fail(self, error: ErrorInfo) -> dict[str, Any]:
+        """Return vLLM's error in OpenAI's form, whose code is a word, not a number."""
         self.name = "client_error" if error.code < 500 else "server_error"
         code = "model_not_found" if error.code == 404 else None
-        body = error_body(error.message, error.type, error.param, code)
-        return Response(orjson.dumps(body), error.code, media_type="application/json")
+        return error_body(error.message, error.type, error.param, code)
 
 
 async def _ended(
     events: AsyncGenerator[Any, None], outcome: _Outcome, ending: ExitStack
 ) -> AsyncGenerator[Any, None]:
-    """Pass events on and end the request with them, also when the reader leaves."""
+    """Pass events on and end the request with them, also when the reader leaves.
+
+    vLLM follows an error with ``[DONE]``, like a success; here the error is the last event.
+    """
     with ending:
         outcome.name = "cancelled"
         async with aclosing(events):
             async for event in events:
+                if (error := error_in(event)) is not None:
+                    yield sse_event(outcome.fail(error))
+                    return
                 yield event
         outcome.name = "ok"
 

@@ -6,15 +6,32 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from typing import Any
 
+import orjson
 from fastapi.responses import StreamingResponse
 from starlette.types import Message, Send
+from vllm.entrypoints.serve.engine.protocol import ErrorInfo
 
 from service.metrics import SLOW_READERS
 
+_EVENT = "data: "
+_ERROR = _EVENT + '{"error":'
 _PIECE = 64 << 10
 """Bytes sent at once, so that a reader's speed is seen within one large chunk."""
 _log = logging.getLogger("vllm.sensefield")
+
+
+def sse_event(body: Mapping[str, Any]) -> bytes:
+    """Return a server-sent event."""
+    return _EVENT.encode() + orjson.dumps(body) + b"\n\n"
+
+
+def error_in(event: bytes | memoryview | str) -> ErrorInfo | None:
+    """Return the error that one of vLLM's server-sent events tells, if it tells one."""
+    if not isinstance(event, str) or not event.startswith(_ERROR):
+        return None
+    return ErrorInfo.model_validate(orjson.loads(event[len(_EVENT) :])["error"])
 
 
 class TimedStream(StreamingResponse):

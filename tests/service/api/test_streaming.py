@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.api.streaming import TimedStream
+from service.api.streaming import TimedStream, error_in, sse_event
 
 SCOPE: dict[str, Any] = {"type": "http", "asgi": {"spec_version": "2.4"}}
 
@@ -71,3 +71,22 @@ async def test_an_error_in_the_content_goes_on() -> None:
 
     with pytest.raises(KeyError, match="lost"):
         await TimedStream(failing(), 60, "text/event-stream")(SCOPE, receive, send)
+
+
+def test_an_error_is_found_in_the_event_that_tells_it() -> None:
+    event = 'data: {"error": {"message": "m", "type": "t", "param": "p", "code": 504}}\n\n'
+    error = error_in(event)
+    assert error is not None
+    assert (error.message, error.type, error.param, error.code) == ("m", "t", "p", 504)
+
+
+@pytest.mark.parametrize(
+    "event",
+    ['data: {"choices": [{"text": "data: {\\"error\\":"}]}\n\n', b"x", "data: [DONE]"],
+)
+def test_other_events_tell_none(event: str | bytes) -> None:
+    assert error_in(event) is None
+
+
+def test_an_event_is_one_line_and_a_blank_one() -> None:
+    assert sse_event({"a": "b\nc"}) == b'data: {"a":"b\\nc"}\n\n'
