@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from argparse import Namespace
 from typing import Any
 
@@ -9,7 +10,7 @@ from fastapi import FastAPI
 from vllm.renderers.chat_utils import load_chat_template
 
 from logit_processors.vocabulary import Vocabulary
-from service.api import generate, tokens, vector_making, vectors
+from service.api import generate, health, tokens, vector_making, vectors
 from service.api.serving import ChatServing, TextServing
 from service.context import Context
 from service.distributions.token_texts import TokenTexts
@@ -17,9 +18,11 @@ from service.engine.cache_salt import SaltingEngine
 from service.engine.first_step import run_first_step
 from service.engine.prompt_states import PromptStates
 from service.errors import StartupError
+from service.life import Life
 from service.limits import Budget
 from service.plan import Planner
 from service.prompts import PromptEncoder
+from service.readiness import Readiness
 from service.settings import settings
 from service.vectors.content import ModelFacts
 from service.vectors.registry import VectorRegistry
@@ -39,6 +42,8 @@ class SensefieldEndpoints:
         app.include_router(vectors.router)
         app.include_router(vector_making.router)
         app.include_router(tokens.router)
+        app.include_router(health.router)
+        app.add_middleware(health.Gate)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Build the context of a server whose engine runs.
@@ -62,6 +67,7 @@ class SensefieldEndpoints:
         await registry.load()
         budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
         salting = await SaltingEngine.of(engine_client, registry.layers_of)
+        readiness = Readiness(engine_client)
         state.sensefield = Context(
             planner=Planner(
                 own,
@@ -83,7 +89,12 @@ class SensefieldEndpoints:
             states=PromptStates(engine_client),
             chat=_adopt(ChatServing, state.openai_serving_chat, texts, salting),
             completions=_adopt(TextServing, state.openai_serving_completion, texts, salting),
+            readiness=readiness,
         )
+        life = Life(
+            engine_client, state, readiness, own.stall_timeout_seconds, args.shutdown_timeout
+        )
+        state.sensefield_life = asyncio.create_task(life.run())
         _greet(engine_client.vllm_config, args)
 
 

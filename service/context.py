@@ -13,6 +13,7 @@ from service.distributions.token_texts import TokenTexts
 from service.engine.prompt_states import PromptStates
 from service.plan import Planner
 from service.prompts import PromptEncoder
+from service.readiness import Readiness
 from service.vectors.content import ModelFacts
 from service.vectors.registry import VectorRegistry
 from service.vectors.resident import Engine
@@ -33,6 +34,7 @@ class Context:
     states: PromptStates
     chat: ChatServing | None
     completions: TextServing | None
+    readiness: Readiness
 
 
 def context_of(request: Request) -> Context:

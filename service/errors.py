@@ -11,6 +11,7 @@ SensefieldError
     ├── UnsupportedMediaError   415
     ├── SaturatedError          503, with Retry-After
     ├── StoreUnavailableError   503, with Retry-After
+    ├── NotReadyError           503, with Retry-After
     └── StoreFullError          507
 """
 
@@ -103,6 +104,14 @@ class StoreUnavailableError(RequestError):
     """The vector store does not answer, or another server keeps it busy."""
 
     status = 503
+    retry_after = 5
+
+
+class NotReadyError(RequestError):
+    """The server ends, or its engine does not work."""
+
+    status = 503
+    type = "not_ready_error"
     retry_after = 5
 
 

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     send_timeout_seconds: float = Field(
         60.0, gt=0, description="Longest wait for the reader of a stream to take 64 KiB."
     )
+    stall_timeout_seconds: float = Field(
+        120.0, gt=0, description="Longest silence of the engine before its requests get a 504."
+    )
 
     @classmethod
     def settings_customise_sources(

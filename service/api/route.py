@@ -55,8 +55,13 @@ class SensefieldRoute(APIRoute):
 
 
 def error_response(error: RequestError) -> JSONResponse:
-    """Return the answer to a refused request."""
+    """Return the answer to a refused request, and count it."""
     REJECTED.labels(str(error.status), error.code or error.type).inc()
+    return error_answer(error)
+
+
+def error_answer(error: RequestError) -> JSONResponse:
+    """Return an error as the answer to a request."""
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
     return JSONResponse(error.to_body(), error.status, headers)
 

@@ -12,6 +12,8 @@ from importlib.metadata import entry_points
 from service.embedded_model import embedded_model_dir
 from service.engine.plugins import NAME
 from service.errors import StartupError
+from service.settings import settings
+from service.vectors.store import VectorStore
 
 PROCESSOR = "logit_processors.processor:ControlProcessor"
 WORKER = "service.engine.worker.SensefieldWorker"
@@ -32,6 +34,8 @@ def launch(flags: Sequence[str]) -> None:
 
     """
     _allow_plugins()
+    # A server whose engine has died ends as `service.life` has it, and not with exit code 0.
+    os.environ["VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"] = "1"
 
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
@@ -42,6 +46,8 @@ def launch(flags: Sequence[str]) -> None:
     assert_supported()
     cli_env_setup()
     args = parse(flags)
+    # What cannot be written is told before a model is loaded, which may take minutes.
+    VectorStore(settings().vectors_dir)
     configure_logging_from_args(args)
     command = ServeSubcommand()
     command.validate(args)

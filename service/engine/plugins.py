@@ -21,10 +21,13 @@ def enabled() -> bool:
 
 
 def register() -> None:
-    """``vllm.general_plugins``: tap the samplers, keep rows as rows, follow the residual stream."""
+    """``vllm.general_plugins``: what each process of the engine and of the API is given.
+
+    Taps at the samplers, rows kept as rows, the residual stream followed, an end with the parent.
+    """
     if not enabled():
         return
-    from service.engine import capture, compatibility, frontend, prompt_rows
+    from service.engine import capture, compatibility, family, frontend, prompt_rows
     from service.engine.residual import attach
 
     if capture.is_installed():
@@ -34,6 +37,7 @@ def register() -> None:
     frontend.install()
     prompt_rows.install()
     attach.install()
+    family.end_with_parent()
 
 
 def endpoint_plugin() -> SensefieldEndpoints:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from loadtests.processes import living
+from tests.faults.supervisor import process_of
 from tests.integration.client import TIMEOUT_SECONDS
 from tests.integration.offline import vector
 from tests.integration.servers import MODEL, Server, serving
@@ -109,3 +114,30 @@ def test_a_contrast_is_taken_whichever_process_is_asked(server: Server) -> None:
         made.append(safetensors.numpy.load(content)["layer.10"])
     for other in made[1:]:
         np.testing.assert_allclose(made[0], other, atol=1e-3)
+
+
+def test_a_killed_engine_is_told_by_both(server: Server) -> None:
+    """The last test here: it ends the server."""
+    body = {"model": MODEL, "prompt": "The sea", "max_tokens": 200, "ignore_eos": True}
+    begun = threading.Barrier(CONNECTIONS + 1)
+
+    def last_event(_: int) -> str:
+        with httpx.stream(
+            "POST",
+            f"{server.url}/v1/completions",
+            json={**body, "stream": True},
+            timeout=TIMEOUT_SECONDS,
+        ) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            begun.wait(TIMEOUT_SECONDS)
+            return [line for line in lines if line][-1]
+
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        last = pool.map(last_event, range(CONNECTIONS))
+        begun.wait(TIMEOUT_SECONDS)
+        os.kill(process_of(server, "EngineCore"), signal.SIGKILL)
+        for event in last:
+            assert event.startswith('data: {"error":')
+    assert server.process.wait(TIMEOUT_SECONDS) != 0
+    assert living(server.process.pid) == []

@@ -13,6 +13,7 @@ from service.errors import (
     BadRequestError,
     ConflictError,
     NotFoundError,
+    NotReadyError,
     PreconditionFailedError,
     RequestError,
     SaturatedError,
@@ -34,6 +35,7 @@ STATUSES = {
     UnsupportedMediaError: 415,
     SaturatedError: 503,
     StoreUnavailableError: 503,
+    NotReadyError: 503,
     StoreFullError: 507,
 }
 
@@ -64,7 +66,7 @@ def test_param_and_code_are_null_where_there_are_none() -> None:
 
 def test_what_may_pass_asks_to_come_back() -> None:
     asking = {kind for kind in STATUSES if kind.retry_after}
-    assert asking == {SaturatedError, StoreUnavailableError}
+    assert asking == {SaturatedError, StoreUnavailableError, NotReadyError}
 
 
 def test_every_refusal_is_listed_here() -> None:

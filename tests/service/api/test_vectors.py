@@ -54,6 +54,7 @@ async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         states=cast(Any, FakeStates()),
         chat=None,
         completions=None,
+        readiness=cast(Any, None),
     )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

@@ -1,0 +1,46 @@
+"""``/ready``, and the gate that refuses newcomers where the server cannot serve them.
+
+``/health`` is vLLM's: the process is up, and its engine has not died.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.api.route import error_answer, error_response
+from service.context import context_of
+from service.errors import NotReadyError
+
+_ASKING = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that are always answered."""
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/ready", responses={503: {"description": "Send requests elsewhere; says why."}})
+async def ready(request: Request) -> Response:
+    """Say whether the engine answers requests and the server takes them."""
+    try:
+        await context_of(request).readiness.check()
+    except NotReadyError as error:
+        return error_answer(error)
+    return JSONResponse({"status": "ready"})
+
+
+class Gate:
+    """ASGI middleware: a request that cannot be served is told so at once."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 503."""
+        if scope["type"] == "http" and scope["method"] not in _ASKING:
+            try:
+                scope["app"].state.sensefield.readiness.admit()
+            except NotReadyError as error:
+                await error_response(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

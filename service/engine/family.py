@@ -1,0 +1,64 @@
+"""The processes of one server: none outlives its parent, and API processes know of the engines."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from multiprocessing import connection
+from pathlib import Path
+
+_TITLE = b"VLLM::EngineCore"
+"""How vLLM calls the process of an engine."""
+
+
+def end_with_parent() -> None:
+    """End this process as soon as its parent has, if it is a child of the server's."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        # Not sys.exit: what the engine would finish first, nobody waits for.
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
+
+
+def engines_beside() -> list[int]:
+    """Return the engines that this process's parent started, as it does for several API processes.
+
+    Such an API process is not told when an engine was killed.
+    """
+    if multiprocessing.parent_process() is None:
+        return []
+    return [
+        int(process.name)
+        for process in Path("/proc").glob("[0-9]*")
+        if _parent_of(process) == os.getppid() and _title_of(process).startswith(_TITLE)
+    ]
+
+
+def is_alive(process: int) -> bool:
+    """Say whether there is such a process."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _parent_of(process: Path) -> int | None:
+    try:
+        # The second field is a name in parentheses, which may hold anything.
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:  # it has ended
+        return None
+
+
+def _title_of(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""

@@ -1,0 +1,67 @@
+"""Whether the engine lives and turns, and the end of all its requests when it does not.
+
+vLLM's engine answers a question between two steps, however many requests wait for their
+turn: that tells an engine under load from one that hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any
+
+from vllm.exceptions import GracefulHTTPError
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from service.engine.family import engines_beside, is_alive
+
+
+class Pulse:
+    """Asks an engine whether it is paused, one question at a time."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+        self._question: asyncio.Future[bool] | None = None
+        self._asked = 0.0
+        self._engines = engines_beside()
+        self.paused = False
+
+    def is_dead(self) -> bool:
+        """Say whether the engine, or one of several, has ended.
+
+        vLLM's client knows that of engines that its own process started.
+        """
+        return self._engine.errored or not all(map(is_alive, self._engines))
+
+    def beat(self) -> None:
+        """Take the answer to the last question if it has come, and then ask the next."""
+        if self._question is not None:
+            if not self._question.done():
+                return
+            # Engines of several ranks are paused one after the other, and refuse meanwhile.
+            if self._question.exception() is None:
+                self.paused = self._question.result()
+        self._asked = time.monotonic()
+        self._question = asyncio.ensure_future(self._engine.is_paused())
+
+    def silence(self) -> float:
+        """Return the seconds for which a question has waited for its answer."""
+        if self._question is None or self._question.done():
+            return 0.0
+        return time.monotonic() - self._asked
+
+
+async def end_requests(engine: Any, message: str, status: HTTPStatus) -> None:
+    """End all requests of this process with an error, on whatever route they came.
+
+    The error goes the way of vLLM's own ``EngineDeadError``; the engine lets go of the
+    requests as soon as it listens again.
+    """
+    processor = engine.output_processor
+    running = list(processor.request_states)
+    processor.propagate_error(GracefulHTTPError(message, status))
+    if running:
+        with suppress(EngineDeadError):  # then there is nobody to let go of them
+            await engine.abort(running, internal=True)

@@ -1,0 +1,118 @@
+"""From the first request to the last: a stalled engine, a dead one, and an orderly end.
+
+A server that is told to stop refuses newcomers, finishes what it accepted, and exits with 0.
+One whose engine has died tells so to every request and exits with 1, for a supervisor to
+start a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from service.engine.pulse import end_requests
+from service.readiness import Readiness
+
+_TICK_SECONDS = 0.25
+_TELL_SECONDS = 2.0
+"""Time to send what requests that were ended have to be told."""
+_DEAD = HTTPStatus.INTERNAL_SERVER_ERROR
+_log = logging.getLogger("vllm.sensefield")
+
+
+class Life:
+    """Watches over one server process.
+
+    Args:
+        engine: vLLM's engine client.
+        state: the application's, where vLLM leaves its HTTP server.
+        readiness: told what happens.
+        stall_seconds: longest silence of the engine before its requests are ended.
+        drain_seconds: time for accepted requests to finish when the server is told to stop.
+
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        state: Any,
+        readiness: Readiness,
+        stall_seconds: float,
+        drain_seconds: float,
+    ) -> None:
+        self._engine = engine
+        self._state = state
+        self._readiness = readiness
+        self._stall_seconds = stall_seconds
+        self._drain_seconds = drain_seconds
+
+    async def run(self) -> None:
+        """Watch until the server is told to stop.
+
+        Raises:
+            SystemExit: with 1, once the engine is dead and its requests know.
+
+        """
+        await _until(lambda: hasattr(self._state, "server") and self._state.server.started)
+        self._state.server.config.timeout_graceful_shutdown = int(_TELL_SECONDS)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # In the place of vLLM's handlers, which stop the engine before the requests end.
+            asyncio.get_running_loop().add_signal_handler(number, self._stop)
+        while not (self._readiness.draining or self._is_dead()):
+            await self._watch()
+            await asyncio.sleep(_TICK_SECONDS)
+        if not self._is_dead():
+            await self._drain()
+        if self._is_dead():
+            _log.error("the engine has died; the server ends")
+            await end_requests(self._engine, "the engine has died", _DEAD)
+            await _until(self._is_idle, _TELL_SECONDS)
+            raise SystemExit(1)
+        # vLLM stops the idle engine on its way out.
+        self._state.server.should_exit = True
+
+    def _stop(self) -> None:
+        self._readiness.draining = True
+
+    async def _watch(self) -> None:
+        pulse = self._readiness.pulse
+        pulse.beat()
+        stalled = pulse.silence() > self._stall_seconds
+        if stalled and not self._readiness.stalled:
+            _log.error("the engine has not answered for %.0f s", pulse.silence())
+        elif self._readiness.stalled and not stalled:
+            _log.warning("the engine answers again")
+        self._readiness.stalled = stalled
+        if stalled:
+            # Every time: what was let in a moment before waits too.
+            message = f"the engine has not answered for {self._stall_seconds:g} s"
+            await end_requests(self._engine, message, HTTPStatus.GATEWAY_TIMEOUT)
+
+    async def _drain(self) -> None:
+        """Let the accepted requests finish; those that do not in time end with an error."""
+        seconds = 0.0 if self._readiness.stalled else self._drain_seconds
+        _log.info("stopping: accepted requests get %g s, newcomers a 503", seconds)
+        await _until(lambda: self._is_idle() or self._is_dead(), seconds)
+        if not (self._is_idle() or self._is_dead()):
+            message = "the server is shutting down"
+            await end_requests(self._engine, message, HTTPStatus.SERVICE_UNAVAILABLE)
+            await _until(self._is_idle, _TELL_SECONDS)
+
+    def _is_dead(self) -> bool:
+        return self._readiness.pulse.is_dead()
+
+    def _is_idle(self) -> bool:
+        """Say whether no HTTP request is being answered."""
+        return not self._state.server.server_state.tasks
+
+
+async def _until(condition: Callable[[], bool], seconds: float = float("inf")) -> None:
+    """Return when a condition holds, or after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        await asyncio.sleep(_TICK_SECONDS / 5)

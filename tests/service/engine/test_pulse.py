@@ -1,0 +1,78 @@
+"""An engine that is asked whether it turns, and requests that end with an error."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from vllm.exceptions import GracefulHTTPError
+
+from service.engine.pulse import Pulse, end_requests
+
+
+class AskedEngine:
+    """Answers when told to."""
+
+    def __init__(self) -> None:
+        self.questions: list[asyncio.Future[bool]] = []
+
+    def is_paused(self) -> asyncio.Future[bool]:
+        self.questions.append(asyncio.get_running_loop().create_future())
+        return self.questions[-1]
+
+
+async def test_one_question_at_a_time_and_silence_until_its_answer() -> None:
+    engine = AskedEngine()
+    pulse = Pulse(engine)
+    assert pulse.silence() == 0
+    pulse.beat()
+    pulse.beat()
+    assert len(engine.questions) == 1
+    before = pulse.silence()
+    await asyncio.sleep(0)
+    assert pulse.silence() > before > 0
+    engine.questions[0].set_result(True)
+    assert pulse.silence() == 0
+    assert not pulse.paused
+    pulse.beat()
+    assert pulse.paused
+    assert len(engine.questions) == 2
+
+
+async def test_a_refusal_is_an_answer() -> None:
+    engine = AskedEngine()
+    pulse = Pulse(engine)
+    pulse.beat()
+    engine.questions[0].set_exception(RuntimeError("the engines differ"))
+    assert pulse.silence() == 0
+    pulse.beat()
+    assert len(engine.questions) == 2
+    assert not pulse.paused
+
+
+class Requests:
+    """An output processor with requests, and the engine that is told to let them go."""
+
+    def __init__(self, *ids: str) -> None:
+        self.output_processor = self
+        self.request_states = dict.fromkeys(ids)
+        self.told: list[Exception] = []
+        self.aborted: list[tuple[list[str], bool]] = []
+
+    def propagate_error(self, error: Exception) -> None:
+        self.told.append(error)
+
+    async def abort(self, ids: list[str], *, internal: bool) -> None:
+        self.aborted.append((ids, internal))
+
+
+@pytest.mark.parametrize(("ids", "aborted"), [(("a", "b"), [(["a", "b"], True)]), ((), [])])
+async def test_ended_requests_are_told_and_aborted(ids: tuple[str, ...], aborted: Any) -> None:
+    engine = Requests(*ids)
+    await end_requests(engine, "it hangs", HTTPStatus.GATEWAY_TIMEOUT)
+    (error,) = engine.told
+    assert isinstance(error, GracefulHTTPError)
+    assert (str(error), error.http_status) == ("it hangs", 504)
+    assert engine.aborted == aborted
