@@ -1,0 +1,65 @@
+"""A server that is replaced when it has died, and the table of what it was put through."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.report import Report
+from tests.faults.supervisor import Supervisor
+from tests.integration.servers import REPOSITORY
+
+STORE_SIZE = "8m"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the long form, which also writes the table."""
+    parser.addoption("--full", action="store_true", help="every fault, and docs/faults/faults.md")
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether this is the long form."""
+    # The option is unknown where pytest was not started on this folder.
+    return bool(request.config.getoption("--full", default=False))
+
+
+@pytest.fixture(scope="session")
+def report(full: bool) -> Iterator[Report]:
+    """The table, written at the end of a long form."""
+    table = Report()
+    yield table
+    if full:
+        table.write(REPOSITORY / "docs" / "faults" / "faults.md")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for a server, with a small disk of its own for the vectors where that can be."""
+    folder = tmp_path_factory.mktemp("faults")
+    vectors = folder / "vectors"
+    vectors.mkdir()
+    options = ["-t", "tmpfs", "-o", f"size={STORE_SIZE}"]
+    mounted = mount(vectors, *options)
+    yield folder
+    if mounted:
+        subprocess.run(["umount", vectors], check=True)
+
+
+@pytest.fixture(scope="module")
+def supervisor(store: Path) -> Iterator[Supervisor]:
+    """One server for all faults, started again only after those that end it."""
+    with Supervisor(store) as running:
+        yield running
+
+
+def mount(folder: Path, *options: str) -> bool:
+    """Mount something at a folder; say whether this machine let us."""
+    command = ["mount", *options, "none", str(folder)]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False

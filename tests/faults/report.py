@@ -1,0 +1,54 @@
+"""The table of faults: what was done, what was expected, what was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests.machine import describe_machine
+from loadtests.report import machine_line
+from tests.integration.servers import MODEL
+
+
+@dataclass
+class Row:
+    """One fault."""
+
+    fault: str
+    expected: str
+    observed: str = ""
+
+
+class Report:
+    """The rows in the order in which they were seen."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+
+    @contextmanager
+    def row(self, fault: str, expected: str) -> Iterator[Row]:
+        """Add a row, which a failure marks as one."""
+        row = Row(fault, expected)
+        self._rows.append(row)
+        try:
+            yield row
+        except BaseException as failure:
+            row.observed = f"**failed**: {type(failure).__name__}"
+            raise
+
+    def write(self, path: Path) -> None:
+        """Write the table as Markdown."""
+        lines = [f"| {row.fault} | {row.expected} | {row.observed} |" for row in self._rows]
+        head = [
+            "# Faults, and what the server does",
+            "",
+            "`make faults` does all this to real servers, and wrote this table.",
+            f"{machine_line(describe_machine(), MODEL)}.",
+            "",
+            "| fault | expected | observed |",
+            "|---|---|---|",
+        ]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join([*head, *lines]) + "\n")
