@@ -15,7 +15,7 @@ REPENG  := $(VENV)/repeng
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check bench clean
+.PHONY: help serve test check bench faults soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ check: $(VENV)/sensefield $(VENV)/dev ## lint, formatting and types
 
 bench: $(VENV)/sensefield $(VENV)/dev ## run the benchmarks; ARGS='--help'
 	$(VENV)/bin/python -m loadtests.bench $(ARGS)
+
+faults: $(VENV)/sensefield $(VENV)/dev ## kill, stop and starve servers; writes docs/faults/faults.md
+	$(VENV)/bin/python -m pytest --full $(ARGS) tests/faults/test_faults.py
+
+soak: faults ## the faults, then half an hour of mixed load; writes docs/faults/soak.md
+	$(VENV)/bin/python -m loadtests.soak
 
 clean: ## remove the environment, caches and benchmark scratch
 	rm -rf $(VENV) .bench .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

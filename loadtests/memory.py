@@ -91,12 +91,17 @@ async def _send(
 ) -> None:
     for number in numbers:
         request = make(number)
-        if number % _LEAVE_EVERY == 0:  # a client that leaves in the middle
-            body = json.dumps(request.payload).encode()
-            async with client.post(server.url, request, body) as answer:
-                await answer.content.readany()
+        if number % _LEAVE_EVERY == 0:
+            await leave(client, server, request)
         else:
             await client.run(server.url, [request])
+
+
+async def leave(client: Client, server: Server, request: Request) -> None:
+    """Send a request as a client does that leaves in the middle."""
+    body = json.dumps(request.payload).encode()
+    async with client.post(server.url, request, body) as answer:
+        await answer.content.readany()
 
 
 def short_chat(number: int) -> Request:

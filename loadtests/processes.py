@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -48,6 +49,15 @@ def resident_bytes(group: int) -> dict[str, int]:
         name = "API server" if process == group else _name(title)
         sizes[name] = sizes.get(name, 0) + pages * _PAGE
     return sizes
+
+
+def open_files(group: int) -> int:
+    """Return the number of file descriptors that a group's processes hold."""
+    count = 0
+    for process in living(group):
+        with suppress(OSError):  # it ended while we looked
+            count += len(os.listdir(f"/proc/{process}/fd"))
+    return count
 
 
 def _name(title: str) -> str:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from loadtests.machine import describe_machine
 from loadtests.report import machine_line
 from tests.integration.servers import MODEL
@@ -29,11 +31,14 @@ class Report:
 
     @contextmanager
     def row(self, fault: str, expected: str) -> Iterator[Row]:
-        """Add a row, which a failure marks as one."""
+        """Add a row; what fails or is skipped says so in it."""
         row = Row(fault, expected)
         self._rows.append(row)
         try:
             yield row
+        except pytest.skip.Exception as skipped:
+            row.observed = f"not tried: {skipped.msg}"
+            raise
         except BaseException as failure:
             row.observed = f"**failed**: {type(failure).__name__}"
             raise

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ from tests.faults.streams import (
     until,
     watch,
 )
-from tests.faults.supervisor import SLOTS, STALL_SECONDS, Supervisor, process_of
-from tests.integration.servers import Server
+from tests.faults.supervisor import FLAGS, SLOTS, STALL_SECONDS, Supervisor, process_of
+from tests.integration.servers import REPOSITORY, Server, serving
 
 LEAVING, LEAVING_FULL = 24, 200
 RUNNING = 50
@@ -195,9 +196,9 @@ async def test_a_full_disk_refuses_vectors_and_serves_on(
     server: Server, store: Path, vector: bytes, report: Report
 ) -> None:
     vectors = store / "vectors"
-    if not os.path.ismount(vectors):
-        pytest.skip("a small disk takes a privilege to mount, which is missing here")
     with report.row("the disk of the vector store is full", "507; all else goes on") as row:
+        if not os.path.ismount(vectors):
+            pytest.skip("a small disk takes a privilege to mount, which is missing here")
         ballast = vectors / "ballast"
         async with client_of(server) as client:
             fill(ballast)
@@ -498,3 +499,49 @@ async def test_a_stop_finishes_what_was_accepted(server: Server, report: Report)
             f"{count} finished after {seconds(struck, finished)}, 503 meanwhile, "
             f"exit code {code} after {seconds(struck)}"
         )
+
+
+@pytest.mark.usefixtures("only_full")
+async def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, report: Report) -> None:
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    clock = tmp_path / "clock"
+    environment = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    expected = "the stream goes on, with the same text; the server stays ready"
+    with report.row("the clock jumps a day ahead, then two back", expected) as row:
+        if library is None:
+            pytest.skip("libfaketime is not installed")
+        clock.write_text("+0")
+        with serving(tmp_path, FLAGS, environment) as server:
+            async with client_of(server) as client:
+                whole = await ask(client, tokens=100)
+                seen = Watched()
+                stream = asyncio.create_task(watch(client, completion(0, 100), seen))
+                days: set[str] = set()
+                for texts, offset in ((5, "+1d"), (30, "-1d"), (60, "+0")):
+                    await until(partial(has_texts, seen, texts), "more of the text")
+                    clock.write_text(offset)
+                    days.add(await another_day(client, days))
+                await stream
+        assert (seen.done, seen.error) == (True, None)
+        assert "".join(seen.texts) == whole["choices"][0]["text"]
+        row.observed = "the same text, ready at each"
+
+
+def has_texts(watched: Watched, count: int) -> bool:
+    return len(watched.texts) >= count
+
+
+async def another_day(client: httpx.AsyncClient, days: set[str]) -> str:
+    """Return the server's day, once it is none of these; it must be ready all the while."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            answer = await client.get("/ready")
+            assert answer.is_success
+            if (day := answer.headers["date"][:16]) not in days:
+                return day
