@@ -12,7 +12,7 @@ import orjson
 from loadtests.results import MICROSECONDS, Result, at_most
 from logit_processors.row_spec import STATISTICS, RowSpec, TokenRow
 from logit_processors.vocabulary import Vocabulary
-from service.distributions.encode import encode_distribution
+from service.distributions.encode import DistributionEncoder
 from service.distributions.tensors import to_base64
 from service.schemas.distribution import DistributionRequest
 
@@ -33,11 +33,13 @@ def measure_encoding(rounds: int) -> list[Result]:
     request = DistributionRequest.model_validate({"top_k": TOP_K})
     texts = TokenTexts(Vocabulary([b" token%d" % i for i in range(VOCABULARY)]))
 
+    encoder = DistributionEncoder(request, spec, VOCABULARY)
+
     def arrays(row: TokenRow) -> bytes:
-        return orjson.dumps([to_base64(row.token_ids[0]), to_base64(row.logprobs[0])])
+        return to_base64(row.token_ids[0]) + to_base64(row.logprobs[0])
 
     def whole_object(row: TokenRow) -> bytes:
-        return orjson.dumps(encode_distribution(request, spec, VOCABULARY, [7], [row]))
+        return encoder.encode([7], [row])
 
     def openai_json(row: TokenRow) -> bytes:
         return orjson.dumps(chat_logprobs(texts, [7], [row], TOP_K))

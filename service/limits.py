@@ -8,7 +8,7 @@ BASE64_COPIES = 4
 """Times a row's bytes are in memory at once when a whole answer is encoded: kept rows, the
 array they become, its base64 (4/3) and the body (4/3)."""
 JSON_BYTES_PER_NUMBER = 64
-"""A number of a nested list in memory: the Python float or int, its place, its digits."""
+"""A number of a nested list in memory: up to 16 characters, and four copies of them at once."""
 OPENAI_BYTES_PER_ENTRY = 160
 """An entry of OpenAI's logprobs in memory: text, bytes, number and JSON, written twice."""
 

@@ -11,7 +11,7 @@ from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.outputs import CompletionOutput, RequestOutput
 
 from logit_processors.row_spec import BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
-from service.distributions.encode import encode_distribution
+from service.distributions.encode import DistributionEncoder
 from service.distributions.openai_logprobs import chat_logprobs, completion_logprobs
 from service.distributions.token_texts import TokenTexts
 from service.metrics import ENCODE_SECONDS, KL_NATS, ROW_BYTES, ROWS
@@ -67,6 +67,8 @@ class RowsTap:
         self._waiting: dict[int, tuple[list[int], list[TokenRow]]] = {}
         self._prompts: dict[int, tuple[list[int], list[TokenRow]]] = {}
         self._told_prompts: set[int] = set()
+        self._encoder = self._encoder_of(plan.spec)
+        self._prompt_encoder = self._encoder_of(plan.prompt_spec)
 
     async def watch(self, results: AsyncIterator[RequestOutput]) -> AsyncIterator[RequestOutput]:
         """Pass a chat's results on, keeping their rows here."""
@@ -134,21 +136,28 @@ class RowsTap:
         asked = self._plan.asked
         if chat and asked.logprobs is not None:
             choice["logprobs"] = chat_logprobs(self._texts, token_ids, rows, asked.logprobs)
-        if asked.distribution is not None and not asked.arrow:
-            choice["distribution"] = self._encode(self._plan.spec, token_ids, rows)
+        if self._encoder is not None:
+            told = _encode(self._encoder, token_ids, rows)
             prompt_ids, prompt_rows = self._prompts.pop(choice["index"], ([], []))
-            if prompt_rows:
-                told = self._encode(self._plan.prompt_spec, prompt_ids, prompt_rows)
-                choice["distribution"]["prompt"] = told
+            if prompt_rows and self._prompt_encoder is not None:
+                prompt = _encode(self._prompt_encoder, prompt_ids, prompt_rows)
+                told = b'%s,"prompt":%s}' % (told[:-1], prompt)
+            choice["distribution"] = orjson.Fragment(told)
 
-    def _encode(
-        self, spec: RowSpec | None, token_ids: list[int], rows: list[TokenRow]
-    ) -> dict[str, Any]:
-        request = self._plan.asked.distribution
-        assert request is not None
-        assert spec is not None
-        started = time.perf_counter()
-        answer = encode_distribution(request, spec, self._plan.width, token_ids, rows)
-        ENCODE_SECONDS.labels(request.encoding).observe(time.perf_counter() - started)
-        count_rows(request, spec, request.encoding, rows)
-        return answer
+    def _encoder_of(self, spec: RowSpec | None) -> DistributionEncoder | None:
+        asked = self._plan.asked
+        if spec is None or asked.distribution is None or asked.arrow:
+            return None
+        return DistributionEncoder(asked.distribution, spec, self._plan.width)
+
+
+def _encode(
+    encoder: DistributionEncoder, token_ids: Sequence[int], rows: Sequence[TokenRow]
+) -> bytes:
+    """Encode rows, and count them and the time that it takes."""
+    encoding = encoder.request.encoding
+    started = time.perf_counter()
+    answer = encoder.encode(token_ids, rows)
+    ENCODE_SECONDS.labels(encoding).observe(time.perf_counter() - started)
+    count_rows(encoder.request, encoder.spec, encoding, rows)
+    return answer

@@ -2,58 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 
-from logit_processors.row_spec import RowSpec, TokenRow
+from logit_processors.row_spec import DENSE, RowSpec, TokenRow
 from service.distributions.stages import COLUMN, stage_arrays, stages_of, statistics_of
-from service.distributions.tensors import ENCODERS
+from service.distributions.tensors import WRITERS
 from service.schemas.distribution import DistributionRequest
 
+_HOLE = "\0"
+"""Stands for what changes from one object of a request to the next: its size and its arrays."""
 
-def encode_distribution(
-    request: DistributionRequest,
-    spec: RowSpec,
-    vocab_size: int,
-    token_ids: Sequence[int],
-    rows: Sequence[TokenRow],
+
+class DistributionEncoder:
+    """Writes the objects of one request: a text made once, whose holes are filled."""
+
+    def __init__(self, request: DistributionRequest, spec: RowSpec, vocab_size: int) -> None:
+        self.request = request
+        self.spec = spec
+        self._write = WRITERS[request.encoding]
+        self._stages = stages_of(request, spec)
+        outline = orjson.dumps(_outline(request, self._stages, vocab_size))
+        first, *rest = outline.split(orjson.dumps(_HOLE))
+        self._first, self._rest = first, rest
+        self._logprobs = [COLUMN[f"{stage}_logprob"] for stage in self._stages]
+        self._ranks = [COLUMN[f"{stage}_rank"] for stage in self._stages]
+
+    def encode(self, token_ids: Sequence[int], rows: Sequence[TokenRow]) -> bytes:
+        """Return the object as JSON.
+
+        Args:
+            token_ids: the tokens of the rows.
+            rows: a row for each of them.
+
+        """
+        parts = [self._first, b"%d" % len(rows)]
+        for text, array in zip(self._rest, self._arrays(token_ids, rows), strict=False):
+            parts += text, self._write(array)
+        parts.append(self._rest[-1])
+        return b"".join(parts)
+
+    def _arrays(self, token_ids: Sequence[int], rows: Sequence[TokenRow]) -> Iterator[NDArray[Any]]:
+        """Yield the arrays in the order of the outline."""
+        statistics = statistics_of(rows)
+        yield np.array(token_ids, np.int32)
+        for column in self._logprobs:
+            yield statistics[:, column]
+        for column in self._ranks:
+            yield statistics[:, column].astype(np.int32)
+        for stage in self._stages:
+            arrays = stage_arrays(self.request, self.spec, stage, rows)
+            if arrays.token_ids is not None:
+                yield arrays.token_ids
+            yield arrays.logprobs
+            if arrays.offsets is not None:
+                yield arrays.offsets
+            yield statistics[:, COLUMN[f"{stage}_entropy"]]
+        if len(self._stages) == 2:
+            yield statistics[:, COLUMN["kl"]]
+
+
+def _outline(
+    request: DistributionRequest, stages: Sequence[str], vocab_size: int
 ) -> dict[str, Any]:
-    """Return the object.
-
-    Args:
-        request: what the client wants to see.
-        spec: what the rows hold.
-        vocab_size: number of logits.
-        token_ids: the tokens of the rows.
-        rows: a row for each of them.
-
-    """
-    encode = ENCODERS[request.encoding]
-    statistics = statistics_of(rows)
-    stages = stages_of(request, spec)
-    sampled: dict[str, Any] = {"token_id": encode(np.array(token_ids, np.int32))}
-    for stage in stages:
-        sampled[f"{stage}_logprob"] = encode(statistics[:, COLUMN[f"{stage}_logprob"]])
-    for stage in stages:
-        ranks = statistics[:, COLUMN[f"{stage}_rank"]].astype(np.int32)
-        sampled[f"{stage}_rank"] = encode(ranks)
-    answer: dict[str, Any] = {
-        "positions": len(rows),
-        "top_k": vocab_size if request.top_k == "all" else request.top_k,
+    """Return the object with holes."""
+    dense = request.kept == DENSE and request.top_p is None
+    names = ["token_id", *(f"{stage}_{of}" for of in ("logprob", "rank") for stage in stages)]
+    fields = [*([] if dense else ["token_ids"]), "logprobs"]
+    fields += [*([] if request.top_p is None else ["offsets"]), "entropy"]
+    return {
+        "positions": _HOLE,
+        "top_k": vocab_size if request.kept == DENSE else request.kept,
         "vocab_size": vocab_size,
-        "sampled": sampled,
+        "sampled": dict.fromkeys(names, _HOLE),
+        **{stage: dict.fromkeys(fields, _HOLE) for stage in stages},
+        **({"kl": _HOLE} if len(stages) == 2 else {}),
     }
-    for stage in stages:
-        arrays = stage_arrays(request, spec, stage, rows)
-        encoded = {"logprobs": encode(arrays.logprobs)}
-        if arrays.token_ids is not None:
-            encoded = {"token_ids": encode(arrays.token_ids), **encoded}
-        if arrays.offsets is not None:
-            encoded["offsets"] = encode(arrays.offsets)
-        encoded["entropy"] = encode(statistics[:, COLUMN[f"{stage}_entropy"]])
-        answer[stage] = encoded
-    if len(stages) == 2:
-        answer["kl"] = encode(statistics[:, COLUMN["kl"]])
-    return answer

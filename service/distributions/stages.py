@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,7 @@ COLUMN = {name: at for at, name in enumerate(STATISTICS)}
 """Where each of the statistics stands."""
 
 
-@dataclass(frozen=True)
-class StageArrays:
+class StageArrays(NamedTuple):
     """One stage of a run of rows.
 
     ``token_ids``: int32 ``[rows, k]``, None for dense rows; ``logprobs``: ``[rows, k or

@@ -19,15 +19,12 @@ _NAMES = {np.dtype(f"<{code}"): name for code, name in {
 }.items()}  # fmt: skip
 """The types that answers are made of, little-endian."""
 
-Encoder = Callable[[NDArray[Any]], Any]
 
-
-def to_base64(array: NDArray[Any]) -> orjson.Fragment:
-    """Return ``{"dtype", "shape", "data"}`` with the bytes in base64, C order."""
+def to_base64(array: NDArray[Any]) -> bytes:
+    """Return ``{"dtype", "shape", "data"}`` as JSON, with the bytes in base64, C order."""
     if array.dtype not in _NAMES or not array.flags.c_contiguous:
         array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    head = _head(array.dtype, array.shape)
-    return orjson.Fragment(b"".join((head, b64encode(array.data), b'"}')))
+    return b"".join((_head(array.dtype, array.shape), b64encode(array.data), b'"}'))
 
 
 @lru_cache(maxsize=1024)
@@ -38,13 +35,13 @@ def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     return b'{"dtype":"%s","shape":[%s],"data":"' % (name, sizes)
 
 
-def to_lists(array: NDArray[Any]) -> Any:
-    """Return nested lists, -inf written as -9999.0."""
+def to_lists(array: NDArray[Any]) -> bytes:
+    """Return nested lists as JSON, -inf written as -9999.0."""
     if array.dtype.kind == "f":
         wide = array.astype(np.float32)  # float16 does not hold -9999
         array = np.where(np.isneginf(wide), np.float32(NEVER), wide)
-    return array.tolist()
+    return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-ENCODERS: dict[str, Encoder] = {"base64": to_base64, "json": to_lists}
+WRITERS: dict[str, Callable[[NDArray[Any]], bytes]] = {"base64": to_base64, "json": to_lists}
 """By the name a request uses."""

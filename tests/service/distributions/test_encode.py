@@ -7,14 +7,13 @@ from base64 import b64decode
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from logit_processors.row_spec import DENSE, RowSpec, TokenRow
-from service.distributions.encode import encode_distribution
+from service.distributions.encode import DistributionEncoder
 from service.distributions.stages import nucleus_lengths
 from service.schemas.distribution import DistributionRequest
 from tests.unit_support import token_row
@@ -59,10 +58,8 @@ def array(tensor: Any) -> NDArray[Any]:
 
 def encoded(request: dict[str, Any], spec: RowSpec, rows: list[TokenRow]) -> dict[str, Any]:
     """Return the object as a client parses it."""
-    made = encode_distribution(
-        DistributionRequest.model_validate(request), spec, VOCAB, SAMPLED, rows
-    )
-    parsed: dict[str, Any] = json.loads(orjson.dumps(made))
+    encoder = DistributionEncoder(DistributionRequest.model_validate(request), spec, VOCAB)
+    parsed: dict[str, Any] = json.loads(encoder.encode(SAMPLED, rows))
     return parsed
 
 
@@ -87,7 +84,9 @@ def test_both_stages_of_dense_rows(encoding: str) -> None:
     never = -9999.0 if encoding == "json" else -np.inf
     expected = np.where(np.isneginf(CONTROLLED), never, CONTROLLED)
     assert array(answer["controlled"]["logprobs"]).tolist() == expected.tolist()
-    np.testing.assert_array_equal(array(answer["base"]["logprobs"]), BASE.astype(np.float32))
+    # Lists hold as many digits as tell a float32 from its neighbours.
+    base = array(answer["base"]["logprobs"]).astype(np.float32)
+    np.testing.assert_array_equal(base, BASE.astype(np.float32))
     assert "token_ids" not in answer["base"]
 
 
@@ -157,6 +156,18 @@ def test_float16_is_sent_as_float16() -> None:
 
 def replace_half(spec: RowSpec) -> RowSpec:
     return RowSpec(spec.top_k, spec.base, spec.controlled, half=True)
+
+
+def test_an_encoder_writes_runs_of_any_length() -> None:
+    request = DistributionRequest.model_validate({"top_k": 2, **TWO, "encoding": "json"})
+    encoder = DistributionEncoder(request, RowSpec(2, True, True), VOCAB)
+    rows = top_rows(2)
+    whole = json.loads(encoder.encode(SAMPLED, rows))
+    parts = [json.loads(encoder.encode(SAMPLED[at:][:1], rows[at:][:1])) for at in range(2)]
+    assert [part["positions"] for part in parts] == [1, 1]
+    assert parts[0]["kl"] + parts[1]["kl"] == whole["kl"]
+    ids = [part["base"]["token_ids"] for part in parts]
+    assert ids[0] + ids[1] == whole["base"]["token_ids"]
 
 
 @given(
