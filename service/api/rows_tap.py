@@ -122,7 +122,10 @@ class RowsTap:
                 yield chunk
                 continue
             event = orjson.loads(chunk[len(_EVENT) :])
-            for choice in event.get("choices", ()):
+            if not event.get("choices"):  # an error, which must be seen as one, or the usage
+                yield chunk
+                continue
+            for choice in event["choices"]:
                 # vLLM opens a chat with an event that holds the role and no token.
                 if "role" not in choice.get("delta", ()):
                     self.into_choice(choice, chat=chat)

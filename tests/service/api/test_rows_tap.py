@@ -25,10 +25,10 @@ def output(*alive: float) -> Any:
     return SimpleNamespace(token_ids=list(range(len(alive))), logprobs=rows)
 
 
-def tap(spec: RowSpec | None = RowSpec()) -> RowsTap:  # noqa: B008 - frozen
+def tap(spec: RowSpec | None = RowSpec(), *, shows_rows: bool = False) -> RowsTap:  # noqa: B008 - frozen
     asked = SimpleNamespace(logprobs=None, distribution=None, arrow=False)
     plan: Any = SimpleNamespace(
-        spec=spec, prompt_spec=None, asked=asked, leave_queue=lambda: None, shows_rows=False
+        spec=spec, prompt_spec=None, asked=asked, leave_queue=lambda: None, shows_rows=shows_rows
     )
     texts: Any = None
     return RowsTap(plan, texts)
@@ -42,14 +42,23 @@ def test_rows_that_are_well_add_nothing_to_an_answer_that_asked_for_none() -> No
     assert choice == {"index": 0, "delta": {"content": "a"}}
 
 
-async def test_events_of_an_answer_that_asked_for_none_pass_as_they_are() -> None:
+@pytest.mark.parametrize(
+    ("shows_rows", "event"),
+    [
+        (False, 'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'),
+        # An error can come while rows wait: another choice of the same step has ended badly.
+        (True, 'data: {"error": {"message": "no token", "code": 400}}\n\n'),
+        (True, 'data: {"choices": [], "usage": {"total_tokens": 3}}\n\n'),
+        (True, "data: [DONE]\n\n"),
+    ],
+)
+async def test_events_that_show_no_rows_pass_as_they_are(shows_rows: bool, event: str) -> None:
     async def events() -> AsyncIterator[str]:
-        yield chunk
+        yield event
 
-    chunk = 'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
-    taken = tap()
+    taken = tap(shows_rows=shows_rows)
     taken.take(0, output(ALIVE))
-    assert [event async for event in taken.into_stream(events(), chat=True)] == [chunk]
+    assert [shown async for shown in taken.into_stream(events(), chat=True)] == [event]
 
 
 def test_a_row_without_tokens_ends_its_request_as_the_clients_fault() -> None:
