@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from vllm.renderers.chat_utils import load_chat_template
 
 from logit_processors.vocabulary import Vocabulary
+from service.access import metrics_port
 from service.api import generate, health, tokens, vector_making, vectors
 from service.api.serving import ChatServing, TextServing
 from service.context import Context
@@ -44,6 +45,8 @@ class SensefieldEndpoints:
         app.include_router(tokens.router)
         app.include_router(health.router)
         app.add_middleware(health.Gate)
+        if settings().metrics_port is not None:
+            metrics_port.remove_from(app)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Build the context of a server whose engine runs.
@@ -95,6 +98,9 @@ class SensefieldEndpoints:
             engine_client, state, readiness, own.stall_timeout_seconds, args.shutdown_timeout
         )
         state.sensefield_life = asyncio.create_task(life.run())
+        is_first = engine_client.vllm_config.parallel_config._api_process_rank <= 0
+        if own.metrics_port is not None and is_first:
+            state.sensefield_metrics = metrics_port.serve(own.metrics_port, args)
         _greet(engine_client.vllm_config, args)
 
 

@@ -8,10 +8,13 @@ import sys
 from collections.abc import Sequence
 
 from service import __version__
+from service.access.keys import Key, new_secret
+from service.access.roles import ROLES
 from service.errors import SensefieldError
 from service.settings import CONFIG_VARIABLE, PREFIX, Settings
 
 _USAGE = """sensefield serve [MODEL] [our flags] [any vllm serve flag]
+       sensefield keys new --name NAME --role ROLE [--role ROLE ...]
 
 Serves MODEL (a folder or a hub name) through vLLM, with logit control and distributions.
 Without MODEL it serves the embedded SmolLM2-135M-Instruct. Our flags are below; every
@@ -24,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["--version"]:
         print(f"sensefield {__version__}")
         return 0
+    if given[:2] == ["keys", "new"]:
+        return _new_key(given[2:])
     if given[:1] != ["serve"]:
         _parser().print_help()
         return 0 if given[:1] in ([], ["-h"], ["--help"]) else 2
@@ -40,6 +45,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SensefieldError, ValueError) as error:
         print(f"sensefield: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _new_key(arguments: Sequence[str]) -> int:
+    """Print a new API key, this once, and its line for the keys file."""
+    parser = argparse.ArgumentParser(prog="sensefield keys new", allow_abbrev=False)
+    parser.add_argument("--name", required=True, help="whose key it is, and whose vectors")
+    parser.add_argument(
+        "--role", action="append", required=True, choices=ROLES, help="may be given several times"
+    )
+    own = parser.parse_args(arguments)
+    secret = new_secret()
+    try:
+        line = Key.of(own.name, own.role, secret).to_line()
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"key, not shown again:\n{secret}\n\nits line for --api-keys-file:\n{line}")
     return 0
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import Request
 
 from logit_processors.vocabulary import Vocabulary
+from service.access.visit import Visit
 from service.api.serving import ChatServing, TextServing
 from service.distributions.token_texts import TokenTexts
 from service.engine.prompt_states import PromptStates
@@ -38,6 +39,10 @@ class Context:
 
 
 def context_of(request: Request) -> Context:
-    """Return the context of the server that got the request."""
+    """Return the context of the server that got the request, as its key's tenant sees it."""
     context: Context = request.app.state.sensefield
-    return context
+    tenant = Visit.of(request.scope).tenant
+    if tenant is None:
+        return context
+    vectors = context.vectors.of(tenant)
+    return replace(context, vectors=vectors, planner=replace(context.planner, vectors=vectors))

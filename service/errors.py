@@ -4,6 +4,8 @@ SensefieldError
 ├── StartupError            the server refuses to start, and says why
 └── RequestError            the client's request; carries status, type, param and code
     ├── BadRequestError         400
+    ├── AuthenticationError     401, with WWW-Authenticate
+    ├── ForbiddenError          403
     ├── NotFoundError           404
     ├── ConflictError           409
     ├── PreconditionFailedError 412
@@ -45,6 +47,11 @@ class RequestError(SensefieldError):
         self.param = param
         self.code = code
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers of the answer."""
+        return {"Retry-After": str(self.retry_after)} if self.retry_after else {}
+
     def to_body(self) -> dict[str, Any]:
         """Return the OpenAI error object."""
         return error_body(self.message, self.type, self.param, self.code)
@@ -55,6 +62,25 @@ class BadRequestError(RequestError):
 
     status = 400
     type = "invalid_request_error"
+
+
+class AuthenticationError(RequestError):
+    """No key, or one that nobody knows."""
+
+    status = 401
+    type = "authentication_error"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers of the answer."""
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class ForbiddenError(RequestError):
+    """A key that may not do this."""
+
+    status = 403
+    type = "permission_error"
 
 
 class NotFoundError(RequestError):

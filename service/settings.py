@@ -47,6 +47,15 @@ class Settings(BaseSettings):
     vectors_bytes: int = Field(
         4 * _GIB, ge=1, description="Most bytes of vectors that the store takes."
     )
+    api_keys_file: str | None = Field(
+        None, description="File of API keys, as `sensefield keys new` prints its lines."
+    )
+    api_keys: str = Field(
+        "", description="Lines of that file themselves, between semicolons or newlines."
+    )
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Port of /metrics, if it is to have one of its own."
+    )
     max_top_logprobs: int | None = Field(
         None, ge=0, description="Cap on OpenAI's top_logprobs; none means the vocabulary."
     )

@@ -62,8 +62,7 @@ def error_response(error: RequestError) -> JSONResponse:
 
 def error_answer(error: RequestError) -> JSONResponse:
     """Return an error as the answer to a request."""
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
-    return JSONResponse(error.to_body(), error.status, headers)
+    return JSONResponse(error.to_body(), error.status, error.headers)
 
 
 def from_validation(errors: Iterable[Mapping[str, Any] | str]) -> BadRequestError:

@@ -25,7 +25,8 @@ from service.vectors.creation import (
     from_text,
 )
 from service.vectors.exchange import Made
-from service.vectors.store import Entry, Guard, StoredName, check_name
+from service.vectors.names import check_name
+from service.vectors.store import Entry, Guard, StoredName
 
 router = APIRouter(route_class=SensefieldRoute, tags=["vectors"], responses=ERRORS)
 

@@ -14,7 +14,7 @@ from service.api.route import SensefieldRoute
 from service.context import Context, context_of
 from service.errors import TooLargeError
 from service.vectors.exchange import MEDIA_TYPES, Format
-from service.vectors.store import check_name
+from service.vectors.names import check_name
 
 MAX_PAGE = 1000
 

@@ -9,17 +9,21 @@ from argparse import Namespace
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 
+from service.access.keys import Key, KeyRing
+from service.access.roles import ROLES
 from service.embedded_model import embedded_model_dir
 from service.engine.plugins import NAME
 from service.errors import StartupError
-from service.settings import settings
+from service.settings import PREFIX, settings
 from service.vectors.store import VectorStore
 
 PROCESSOR = "logit_processors.processor:ControlProcessor"
+DOOR = "service.access.door.Door"
 WORKER = "service.engine.worker.SensefieldWorker"
 EMBEDDED_NAME = "smollm2-135m-instruct"
 DRAIN_SECONDS = 30
 """Time that running requests get after SIGTERM, unless --shutdown-timeout says otherwise."""
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _PLUGIN_GROUPS = ("vllm.general_plugins", "vllm.endpoint_plugins")
 
 
@@ -98,12 +102,34 @@ def plug_in(args: Namespace, flags: Sequence[str]) -> None:
             "--enable-batch-sharded-sampling: Sensefield keeps rows where every rank samples all"
         )
     args.worker_extension_cls = WORKER
+    args.middleware = [*args.middleware, DOOR]
+    _take_keys(args)
     args.logits_processors = [*(args.logits_processors or []), PROCESSOR]
     if not _given(flags, "--shutdown-timeout"):
         args.shutdown_timeout = DRAIN_SECONDS
     if not args.enforce_eager and _on_cpu() and not _has_compiler():
         _say("no C++ compiler found: running eagerly (--enforce-eager)")
         args.enforce_eager = True
+
+
+def _take_keys(args: Namespace) -> None:
+    """Make vLLM's own API keys keys of ours, in every role: vLLM would guard a few paths only."""
+    secrets = args.api_key or [os.environ.get("VLLM_API_KEY", "")]
+    keys = [Key.of("vllm", ROLES, secret) for secret in secrets if secret]
+    args.api_key = None
+    os.environ.pop("VLLM_API_KEY", None)
+    own = settings()
+    lines = "\n".join([own.api_keys, *(key.to_line() for key in keys)])
+    if keys:
+        os.environ[f"{PREFIX}API_KEYS"] = lines
+        settings.cache_clear()
+    if not KeyRing.read(lines, own.api_keys_file) and _is_reachable(args):
+        _say("no API keys: all who can reach this server can use it; see --api-keys-file")
+
+
+def _is_reachable(args: Namespace) -> bool:
+    """Say whether others than this machine can reach the server."""
+    return not args.uds and args.host not in _LOOPBACK
 
 
 def _embedded(flags: Sequence[str]) -> list[str]:

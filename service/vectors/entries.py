@@ -6,6 +6,7 @@ from typing import Any
 
 from service.errors import BadRequestError, ConflictError, echo
 from service.vectors.content import ModelFacts, VectorContent
+from service.vectors.names import plain
 from service.vectors.safetensors_file import read_safetensors
 from service.vectors.store import BrokenName, Entry, StoredName
 
@@ -17,7 +18,9 @@ class UnusableVectorError(ConflictError):
 
     def __init__(self, entry: Entry, reason: str) -> None:
         super().__init__(
-            f"the vector {echo(entry.name)} cannot be used: {reason}", "vector", "vector_unusable"
+            f"the vector {echo(plain(entry.name))} cannot be used: {reason}",
+            "vector",
+            "vector_unusable",
         )
         self.entry = entry
         self.reason = reason
@@ -32,7 +35,8 @@ def describe(entry: Entry, model: ModelFacts, damage: str | None = None) -> dict
         damage: what is wrong with its content, where that is known.
 
     """
-    described: dict[str, Any] = {"id": entry.name, "name": entry.name, "object": "vector"}
+    name = plain(entry.name)
+    described: dict[str, Any] = {"id": name, "name": name, "object": "vector"}
     if isinstance(entry, BrokenName):
         return {**described, "usable": False, "reason": UNREADABLE}
     reason = entry.summary.misfit(model) or damage

@@ -1,5 +1,6 @@
 """The vectors of a running server: what names mean, by the store that others may change too.
 
+The vectors of a tenant are its own, and those of nobody where it has none of that name.
 Before a request is planned, :meth:`VectorRegistry.refresh` looks at the names it uses: in a
 folder that is one ``stat`` each, a remote store is asked again after a second.
 """
@@ -8,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from copy import copy
+from operator import itemgetter
+from typing import Any, Self
 
 from service.errors import (
     BadRequestError,
@@ -23,6 +26,7 @@ from service.metrics import VECTORS
 from service.vectors.content import ModelFacts, VectorContent
 from service.vectors.entries import UNREADABLE, UnusableVectorError, describe, read_content
 from service.vectors.exchange import Format, Made, export, read_upload
+from service.vectors.names import check_name, is_name, owned, plain, tenant_of, unknown
 from service.vectors.resident import Engine, ResidentContents
 from service.vectors.residual_bank import ResidualBank, ResidualSupport
 from service.vectors.safetensors_file import write_safetensors
@@ -32,9 +36,6 @@ from service.vectors.store import (
     Guard,
     StoredName,
     VectorStore,
-    check_name,
-    is_name,
-    unknown,
 )
 
 
@@ -55,6 +56,7 @@ class VectorRegistry:
         self.residual = ResidualBank(engine, support or ResidualSupport())
         self._store = store
         self._model = model
+        self._tenant: str | None = None
         self._resident = ResidentContents(engine)
         self._names: dict[str, str] = {}
         """SHA-256 by name, of contents that are resident."""
@@ -62,6 +64,12 @@ class VectorRegistry:
         self._marks: dict[str, Hashable] = {}
         """What the store's mark was when a name's meaning was looked up."""
         self._lock = asyncio.Lock()
+
+    def of(self, tenant: str | None) -> Self:
+        """Return the same registry as a tenant sees and changes it; None: who shares with all."""
+        seen = copy(self)
+        seen._tenant = tenant
+        return seen
 
     async def load(self) -> None:
         """Bring every stored vector that the model can use into the workers.
@@ -72,7 +80,7 @@ class VectorRegistry:
         """
         try:
             await asyncio.to_thread(self._store.sweep)
-            await self.refresh(await asyncio.to_thread(self._store.list_names))
+            await self._refresh(await asyncio.to_thread(self._store.list_names))
             await self._settle()
         except (StoreFullError, StoreUnavailableError) as error:
             raise StartupError(error.message) from None
@@ -84,10 +92,13 @@ class VectorRegistry:
             StoreUnavailableError: the store does not answer.
 
         """
-        if not self._stale(names):
+        await self._refresh([stored for name in names for stored in self._meanings(name)])
+
+    async def _refresh(self, stored: Collection[str]) -> None:
+        if not self._stale(stored):
             return
         async with self._lock:
-            if stale := self._stale(names):
+            if stale := self._stale(stored):
                 await self._learn(stale)
 
     def content_of(self, name: str) -> str:
@@ -98,12 +109,13 @@ class VectorRegistry:
             UnusableVectorError: the model cannot use it.
 
         """
-        if name in self._unusable:
-            known = self._unusable[name]
-            raise UnusableVectorError(known.entry, known.reason)
-        if name not in self._names:
-            raise unknown(name)
-        return self._names[name]
+        for stored in self._meanings(name):
+            if stored in self._unusable:
+                known = self._unusable[stored]
+                raise UnusableVectorError(known.entry, known.reason)
+            if stored in self._names:
+                return self._names[stored]
+        raise unknown(name)
 
     def scored_content_of(self, name: str) -> str:
         """Return the SHA-256 of a vector that can steer logits.
@@ -151,11 +163,11 @@ class VectorRegistry:
             after: only names that come after this one, which need not exist.
 
         """
-        names = await asyncio.to_thread(self._store.list_names)
-        names = [name for name in names if after is None or name > after]
-        entries = await asyncio.to_thread(self._store.find, names[:limit])
-        found = [self._describe(entry) for _, entry in sorted(entries.items())]
-        return found, len(names) > limit
+        seen = self._seen(await asyncio.to_thread(self._store.list_names))
+        names = sorted(name for name in seen if after is None or name > after)
+        entries = await asyncio.to_thread(self._store.find, [seen[name] for name in names[:limit]])
+        found = [self._describe(entry) for entry in entries.values()]
+        return sorted(found, key=itemgetter("name")), len(names) > limit
 
     async def describe(self, name: str) -> dict[str, Any]:
         """Describe one vector; NotFoundError if there is none of that name."""
@@ -187,7 +199,8 @@ class VectorRegistry:
 
     async def check(self, name: str, guard: Guard) -> None:
         """Ask a guard about what the store has under a name now."""
-        guard((await asyncio.to_thread(self._store.find, [name])).get(name))
+        stored = owned(name, self._tenant)
+        guard((await asyncio.to_thread(self._store.find, [stored])).get(stored))
 
     async def put(
         self, name: str, data: bytes, guard: Guard = anything
@@ -214,7 +227,7 @@ class VectorRegistry:
         content = made.content
         data = write_safetensors(content)
         stored = StoredName(
-            name=check_name(name),
+            name=owned(check_name(name), self._tenant),
             sha256=content.sha256,
             created=int(time.time()),
             made_from=made.made_from,
@@ -228,8 +241,8 @@ class VectorRegistry:
             await self._resident.put(content)
             try:
                 new = await asyncio.to_thread(self._store.write, stored, data, guard)
-                self._forget(name)
-                self._names[name] = content.sha256
+                self._forget(stored.name)
+                self._names[stored.name] = content.sha256
             finally:
                 await self._settle()
         return self._describe(stored), new
@@ -237,7 +250,8 @@ class VectorRegistry:
     async def delete(self, name: str, guard: Guard = anything) -> None:
         """Forget a name; running requests keep the content they started with."""
         async with self._lock:
-            await asyncio.to_thread(self._store.delete, check_name(name), guard)
+            stored = owned(check_name(name), self._tenant)
+            await asyncio.to_thread(self._store.delete, stored, guard)
             await self._settle()
 
     async def nearest(self, name: str, k: int) -> dict[str, list[Any]]:
@@ -299,12 +313,27 @@ class VectorRegistry:
         VECTORS.labels("resident").set(len(self._resident))
 
     async def _entry(self, name: str) -> Entry:
-        if not is_name(name):
-            raise unknown(name)
-        entry = (await asyncio.to_thread(self._store.find, [name])).get(name)
+        return await self._first(self._meanings(name), name)
+
+    async def _first(self, stored: Sequence[str], name: str) -> Entry:
+        """Return what the store has under the first of some names that it knows."""
+        found = await asyncio.to_thread(self._store.find, stored)
+        entry = next((found[each] for each in stored if each in found), None)
         if entry is None:
             raise unknown(name)
         return entry
+
+    def _meanings(self, name: str) -> Sequence[str]:
+        """Return what the store may call the vector that a client calls ``name``, best first."""
+        if not is_name(name):
+            return ()
+        return tuple(dict.fromkeys((owned(name, self._tenant), name)))
+
+    def _seen(self, stored: Iterable[str]) -> dict[str, str]:
+        """Return what the store calls the vectors that the tenant sees, by name."""
+        visible = [each for each in stored if tenant_of(each) in (None, self._tenant)]
+        # Its own come last, and take the place of those of nobody.
+        return {plain(each): each for each in sorted(visible, key=lambda e: tenant_of(e) or "")}
 
     async def _open(
         self, entry: Entry, any_model: bool = False
@@ -327,7 +356,7 @@ class VectorRegistry:
             data = await asyncio.to_thread(self._store.read, entry.sha256)
             if data is not None:
                 return entry, await asyncio.to_thread(read_content, entry, data)
-            now = await self._entry(entry.name)
+            now = await self._first([entry.name], entry.name)
             if now == entry:
                 raise UnusableVectorError(entry, "its content is missing from the store")
             entry = now
@@ -337,8 +366,7 @@ class VectorRegistry:
         return [
             name
             for name in dict.fromkeys(names)
-            if is_name(name)
-            and (name not in self._marks or self._marks[name] != self._store.mark(name))
+            if (name not in self._marks or self._marks[name] != self._store.mark(name))
         ]
 
     def _forget(self, name: str) -> None:

@@ -7,7 +7,6 @@ a folder their changes come one after another, elsewhere the last writer of a na
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,35 +16,16 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from service.errors import (
-    BadRequestError,
-    NotFoundError,
     RequestError,
     StartupError,
     StoreFullError,
-    echo,
 )
 from service.vectors.content import Summary
 from service.vectors.files import TEMPORARY, Listed, open_files
+from service.vectors.names import check_stored_name, is_stored_name, unknown
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _NAMES, _CONTENTS = "names", "contents"
 _NAME_END, _CONTENT_END = ".json", ".safetensors"
-
-
-def is_name(name: str) -> bool:
-    """Say whether a vector can be called that."""
-    return _NAME.fullmatch(name) is not None
-
-
-def check_name(name: str, param: str = "name") -> str:
-    """Return ``name``; BadRequestError if no vector can be called that."""
-    if not is_name(name):
-        raise BadRequestError(
-            f"{echo(name)} is not a vector name; allowed: 1 to 64 of a-z, 0-9, '.', '_', '-', "
-            "starting with a letter or digit",
-            param,
-        )
-    return name
 
 
 @checked_dataclass(frozen=True)
@@ -99,7 +79,7 @@ class VectorStore:
         return sorted(
             file.removesuffix(_NAME_END)
             for file in found
-            if file.endswith(_NAME_END) and is_name(file.removesuffix(_NAME_END))
+            if file.endswith(_NAME_END) and is_stored_name(file.removesuffix(_NAME_END))
         )
 
     def find(self, names: Iterable[str]) -> dict[str, Entry]:
@@ -148,7 +128,7 @@ class VectorStore:
 
         """
         with self._files.exclusive():
-            before = self.find([check_name(name)]).get(name)
+            before = self.find([name]).get(name)
             guard(before)
             if before is None:
                 raise unknown(name)
@@ -201,11 +181,6 @@ def stored_bytes(stored: StoredName) -> bytes:
     return _STORED.dump_json(stored)
 
 
-def unknown(name: str) -> NotFoundError:
-    """Return the error that there is no such vector."""
-    return NotFoundError(f"there is no vector {echo(name)}", "vector", "vector_not_found")
-
-
 def _parse(name: str, data: bytes) -> Entry:
     try:
         stored = _STORED.validate_json(data)
@@ -219,7 +194,7 @@ def _is_content(file: Listed) -> bool:
 
 
 def _name_path(name: str) -> str:
-    return f"{_NAMES}/{check_name(name)}{_NAME_END}"
+    return f"{_NAMES}/{check_stored_name(name)}{_NAME_END}"
 
 
 def _content_path(sha256: str) -> str:

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from logit_processors.vocabulary import Vocabulary
 from service.embedded_model import embedded_model_dir
 from tests.integration.client import Client
+from tests.integration.guarded import Guarded, serving_guarded
 from tests.integration.servers import TRITON, V2_ENVIRONMENT, serving
 
 
@@ -37,6 +38,13 @@ def v2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         client = Client(server)
         yield client
         client.http.close()
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A V1 server on a shared network: keys, and limits low enough to be met."""
+    with serving_guarded(tmp_path_factory.mktemp("guarded")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

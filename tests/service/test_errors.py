@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from service.errors import (
     MAX_ECHO,
+    AuthenticationError,
     BadRequestError,
     ConflictError,
+    ForbiddenError,
     NotFoundError,
     NotReadyError,
     PreconditionFailedError,
@@ -28,6 +30,8 @@ from service.errors import (
 
 STATUSES = {
     BadRequestError: 400,
+    AuthenticationError: 401,
+    ForbiddenError: 403,
     NotFoundError: 404,
     ConflictError: 409,
     PreconditionFailedError: 412,

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from service.access.keys import Key, KeyRing
+from service.access.roles import ROLES
 from service.engine import launch
 from service.errors import StartupError
+from service.settings import settings
 
 
 @pytest.fixture(autouse=True)
-def _a_machine_with_a_compiler_and_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def _a_machine_with_a_compiler_and_a_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(launch, "embedded_model_dir", lambda: Path("/embedded"))
     monkeypatch.setattr(launch, "_has_compiler", lambda: True)
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    monkeypatch.delenv("SENSEFIELD_API_KEYS_FILE", raising=False)
+    monkeypatch.setenv("SENSEFIELD_API_KEYS", "")
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -67,3 +78,50 @@ def test_without_a_compiler_the_engine_runs_eagerly(
 def test_flags_that_take_our_place_are_refused(flags: list[str]) -> None:
     with pytest.raises(StartupError, match=flags[0]):
         launch.parse(["m", *flags])
+
+
+def test_the_door_is_outside_of_all_other_middleware() -> None:
+    assert launch.parse(["m", "--middleware", "their.Middleware"]).middleware == [
+        "their.Middleware",
+        launch.DOOR,
+    ]
+
+
+@pytest.mark.parametrize("flags", [["--api-key", "one", "two"], []])
+def test_keys_of_vllm_become_ours_in_every_role(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENSEFIELD_API_KEYS", Key.of("alice", ["inference"], "a").to_line())
+    monkeypatch.setenv("VLLM_API_KEY", "three")
+    args = launch.parse(["m", *flags])
+    assert args.api_key is None
+    assert "VLLM_API_KEY" not in os.environ
+    ring = KeyRing.read(os.environ["SENSEFIELD_API_KEYS"], None)
+    known = [secret for secret in ("one", "two", "three", "a") if ring.find(secret)]
+    assert known == (["one", "two", "a"] if flags else ["three", "a"])
+    key = ring.find(known[0])
+    assert key is not None
+    assert key.roles == set(ROLES)
+
+
+@pytest.mark.parametrize(
+    ("flags", "warns"),
+    [
+        ([], True),
+        (["--host", "0.0.0.0"], True),
+        (["--host", "127.0.0.1"], False),
+        (["--uds", "socket"], False),
+        (["--api-key", "one"], False),
+    ],
+)
+def test_an_open_server_that_others_reach_is_told_of(
+    flags: list[str], warns: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch.parse(["m", *flags])
+    assert ("no API keys" in capsys.readouterr().err) is warns
+
+
+def test_bad_keys_are_told_before_the_engine_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SENSEFIELD_API_KEYS", "alice")
+    with pytest.raises(StartupError, match="SENSEFIELD_API_KEYS, line 1"):
+        launch.parse(["m"])

@@ -512,3 +512,63 @@ async def test_a_store_that_does_not_answer(
         await registry.refresh(["absent"])
     with pytest.raises(StartupError, match="gone fishing"):
         await new_registry(tmp_path, FakeEngine(HIDDEN)).load()
+
+
+async def test_tenants_see_their_own_vectors_and_the_shared_ones(registry: VectorRegistry) -> None:
+    alice, bob = registry.of("alice"), registry.of("bob")
+    await registry.put("shared", ONE)
+    await alice.put("calm", TWO)
+    assert await listed(alice) == ["calm", "shared"]
+    assert await listed(bob) == await listed(registry) == ["shared"]
+    assert await meaning(alice, "calm") == SHA_TWO
+    assert await meaning(alice, "shared") == await meaning(bob, "shared") == SHA_ONE
+    assert await meaning(bob, "calm") is await meaning(registry, "calm") is None
+    described, _ = await alice.put("calm", ONE)
+    assert described["name"] == described["id"] == "calm"
+
+
+async def test_a_tenants_own_vector_takes_the_place_of_a_shared_one(
+    registry: VectorRegistry,
+) -> None:
+    alice = registry.of("alice")
+    await registry.put("calm", ONE)
+    _, new = await alice.put("calm", TWO)
+    assert new
+    assert (await meaning(alice, "calm"), await meaning(registry, "calm")) == (SHA_TWO, SHA_ONE)
+    assert await listed(alice) == ["calm"]
+    assert (await alice.describe("calm"))["sha256"] == SHA_TWO
+    await alice.delete("calm")
+    assert await meaning(alice, "calm") == SHA_ONE
+    with pytest.raises(NotFoundError):
+        await alice.delete("calm")
+    assert await meaning(registry, "calm") == SHA_ONE
+
+
+@pytest.mark.parametrize("name", ["calm", "alice~calm", "~calm", "nobodys"])
+async def test_another_tenants_vector_is_one_that_does_not_exist(
+    name: str, registry: VectorRegistry
+) -> None:
+    alice, bob = registry.of("alice"), registry.of("bob")
+    await alice.put("calm", ONE)
+    told = NotFoundError(
+        f"there is no vector {name.rpartition('~')[2]!r}", "vector", "vector_not_found"
+    )
+    await bob.refresh([name])
+    for look in (bob.describe, bob.read, lambda name: bob.file(name, "gguf")):
+        with pytest.raises(NotFoundError) as caught:
+            await look(name)
+        assert caught.value.to_body() == told.to_body()
+    with pytest.raises(NotFoundError) as caught:
+        bob.content_of(name)
+    assert caught.value.to_body() == told.to_body()
+    with pytest.raises((NotFoundError, BadRequestError)):
+        await bob.delete(name)
+    assert await meaning(alice, "calm") == SHA_ONE
+
+
+async def test_a_restart_keeps_whose_a_vector_is(tmp_path: Path, engine: FakeEngine) -> None:
+    await new_registry(tmp_path, engine).of("alice").put("calm", ONE)
+    after = new_registry(tmp_path, engine)
+    await after.load()
+    assert await listed(after) == []
+    assert await meaning(after.of("alice"), "calm") == SHA_ONE

@@ -28,7 +28,8 @@ from service.errors import (
 )
 from service.vectors.content import VectorContent
 from service.vectors.files import RemoteFiles
-from service.vectors.store import BrokenName, Entry, StoredName, VectorStore, check_name
+from service.vectors.names import check_name
+from service.vectors.store import BrokenName, Entry, StoredName, VectorStore
 
 ONE, TWO = "1" * 64, "2" * 64
 SUMMARY = VectorContent({"layer.3": np.array([3, 4], np.float32)}).summary

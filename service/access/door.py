@@ -1,0 +1,29 @@
+"""The door of the server: what every request passes, one concern after another.
+
+``sensefield serve`` names it to vLLM as the outermost middleware, so that it stands before
+all of vLLM's routes too. Each concern is plain ASGI and touches no event of a stream.
+"""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.access.authorization import Authorization
+from service.access.keys import KeyRing
+from service.settings import settings
+
+
+class Door:
+    """The concerns, in the order in which a request meets them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        own = settings()
+        self._inside = app
+        self._first: ASGIApp = Authorization(app, KeyRing.read(own.api_keys, own.api_keys_file))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass requests through; the server's own start and stop are none."""
+        if scope["type"] in ("http", "websocket"):
+            await self._first(scope, receive, send)
+        else:
+            await self._inside(scope, receive, send)

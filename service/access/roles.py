@@ -1,0 +1,57 @@
+"""Which role a path needs: what no role names is for ``admin`` alone."""
+
+from __future__ import annotations
+
+ADMIN = "admin"
+ROLES = ("inference", "vectors", "metrics", ADMIN)
+LIVENESS = "/health"
+"""The one path that needs no key."""
+
+_METRICS = ("/metrics", "/load", "/ready", "/version")
+_VECTORS = ("/v1/vectors",)
+_READS = ("GET", "HEAD")
+_INFERENCE = (
+    "/classify",
+    "/detokenize",
+    "/docs",
+    "/invocations",
+    "/openapi.json",
+    "/ping",
+    "/playground",
+    "/pooling",
+    "/ready",
+    "/redoc",
+    "/rerank",
+    "/score",
+    "/tokenize",
+    "/v1/audio",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/lens",
+    "/v1/messages",
+    "/v1/models",
+    "/v1/realtime",
+    "/v1/rerank",
+    "/v1/responses",
+    "/v1/score",
+    "/v1/tokens",
+    "/v2/rerank",
+    "/version",
+)
+
+
+def allowed_roles(method: str, path: str) -> frozenset[str]:
+    """Return the roles any of which may ask for a path, as the router sees it."""
+    allowed = {ADMIN}
+    if _is_below(path, _METRICS):
+        allowed.add("metrics")
+    if _is_below(path, _INFERENCE):
+        allowed.add("inference")
+    if _is_below(path, _VECTORS):
+        allowed |= {"inference", "vectors"} if method in _READS else {"vectors"}
+    return frozenset(allowed)
+
+
+def _is_below(path: str, tops: tuple[str, ...]) -> bool:
+    return any(path == top or path.startswith(f"{top}/") for top in tops)

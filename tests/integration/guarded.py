@@ -1,0 +1,62 @@
+"""A server with keys, and clients that have them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from service.access.keys import Key
+from tests.integration.client import TIMEOUT_SECONDS, Client
+from tests.integration.servers import Server, free_port, serving
+
+SECRETS = {name: f"sf-{name}" for name in ("alice", "bob", "meg", "root")}
+ROLES = {
+    "alice": ["inference", "vectors"],
+    "bob": ["inference", "vectors"],
+    "meg": ["metrics"],
+    "root": ["admin"],
+}
+OF_VLLM = "a key of vLLM's"
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """One server, and its second port."""
+
+    server: Server
+    metrics_url: str
+
+    def client(self, name: str | None) -> Client:
+        """Return a client with the key of that name, or with none; close its ``http``."""
+        client = Client(self.server)
+        if name is not None:
+            client.http.headers["authorization"] = f"Bearer {SECRETS[name]}"
+        return client
+
+    def raw(self, request: bytes) -> bytes:
+        """Return the head of the answer to bytes as they are; no client tidies them up."""
+        url = httpx.URL(self.server.url)
+        with socket.create_connection((url.host, url.port), TIMEOUT_SECONDS) as connection:
+            connection.sendall(request)
+            return connection.recv(65536)
+
+
+@contextmanager
+def serving_guarded(folder: Path) -> Iterator[Guarded]:
+    """Serve with keys in a file, one of vLLM's, and metrics on a port of their own."""
+    keys = folder / "keys"
+    keys.write_text(
+        "".join(f"{Key.of(name, ROLES[name], SECRETS[name]).to_line()}\n" for name in SECRETS)
+    )
+    port = free_port()
+    flags = (
+        *("--max-model-len", "1024", "--max-num-seqs", "16", "--api-keys-file", str(keys)),
+        *("--api-key", OF_VLLM, "--metrics-port", str(port)),
+    )
+    with serving(folder, flags) as server:
+        yield Guarded(server, f"http://127.0.0.1:{port}")

@@ -1,0 +1,135 @@
+"""A server on a shared network: keys, tenants, limits, and a line about each request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.client import Client
+from tests.integration.guarded import OF_VLLM, Guarded
+from tests.integration.servers import MODEL
+
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+
+
+@pytest.fixture(scope="module")
+def alice(guarded: Guarded) -> Iterator[Client]:
+    client = guarded.client("alice")
+    yield client
+    client.http.close()
+
+
+@pytest.fixture(scope="module")
+def bob(guarded: Guarded) -> Iterator[Client]:
+    client = guarded.client("bob")
+    yield client
+    client.http.close()
+
+
+@pytest.fixture(scope="module")
+def root(guarded: Guarded) -> Iterator[Client]:
+    client = guarded.client("root")
+    yield client
+    client.http.close()
+
+
+def make(client: Client, name: str, text: str) -> httpx.Response:
+    """Make a vector of a text."""
+    return client.http.post(
+        "/v1/vectors", json={"name": name, "from": {"text": text}, "replace": True}
+    )
+
+
+def steered(name: str) -> dict[str, Any]:
+    """Return a chat steered along a vector."""
+    return CHAT | {"logit_control": {"steer": [{"vector": name, "strength": 1}]}}
+
+
+def test_every_route_asks_for_a_key(guarded: Guarded, root: Client) -> None:
+    paths = root.http.get("/openapi.json").json()["paths"]
+    assert len(paths) > 20
+    client = guarded.client(None)
+    with client.http as http:
+        for wrong in ({}, {"authorization": "Bearer sf-wrong"}):
+            told = {
+                (method, path): http.request(method, path, headers=wrong).status_code
+                for path, methods in paths.items()
+                for method in [*methods, "options"]
+            }
+            open_to_all = {path for (_, path), status in told.items() if status != 401}
+            assert open_to_all == {"/health"}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(b"//v1/models", b"/v1/../metrics", b"/health/../metrics", b"/health/..%2fmetrics"),
+        *(b"/%76%31/models", b"/health%2f..%2fv1/models", b"/health;/v1/models", b"/HEALTH"),
+        *(b"/health//", b"/./health", b"http://localhost/v1/models", b"*", b"/health\\..\\metrics"),
+    ],
+)
+def test_no_spelling_of_a_path_gets_past(guarded: Guarded, target: bytes) -> None:
+    for host in (b"localhost", b"localhost/health", b"/health", b"health", b""):
+        head = guarded.raw(
+            b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n"
+        )
+        status = head.split(b" ", 2)[1]
+        assert status in (b"400", b"401"), head
+    assert httpx.get(f"{guarded.server.url}/health").status_code == 200
+
+
+def test_keys_do_what_their_roles_say(guarded: Guarded, alice: Client, root: Client) -> None:
+    assert alice.http.post("/v1/chat/completions", json=CHAT).status_code == 200
+    assert alice.http.post("/v1/load_lora_adapter", json={}).status_code == 403
+    with guarded.client("meg").http as meg:
+        assert meg.post("/v1/chat/completions", json=CHAT).status_code == 403
+    of_vllm = {"authorization": f"Bearer {OF_VLLM}"}
+    assert httpx.get(f"{guarded.server.url}/v1/models", headers=of_vllm).status_code == 200
+    assert make(root, "shared", " sea").status_code in (200, 201)
+
+
+def test_metrics_are_on_their_own_port_for_their_own_role(guarded: Guarded, root: Client) -> None:
+    assert root.http.get("/metrics").status_code == 404
+    url = f"{guarded.metrics_url}/metrics"
+    assert httpx.get(url).status_code == 401
+    with guarded.client("alice").http as http:
+        assert http.get(url).status_code == 403
+    with guarded.client("meg").http as http:
+        assert "sensefield_requests_total" in http.get(url).text
+        assert http.get(f"{guarded.metrics_url}/v1/models").status_code == 403
+
+
+def test_a_tenants_vector_does_not_exist_for_another(
+    alice: Client, bob: Client, root: Client
+) -> None:
+    assert make(root, "shared", " sea").is_success
+    assert make(alice, "own", " ocean").is_success
+    assert [v["name"] for v in alice.http.get("/v1/vectors").json()["data"]] == ["own", "shared"]
+    assert [v["name"] for v in bob.http.get("/v1/vectors").json()["data"]] == ["shared"]
+    assert alice.http.post("/v1/chat/completions", json=steered("own")).is_success
+    assert bob.http.post("/v1/chat/completions", json=steered("shared")).is_success
+
+    def told(client: Client, name: str) -> list[tuple[int, str]]:
+        """Return all that a client is told of a vector, less its name."""
+        combined = {"name": "mine", "from": {"combine": [{"vector": name}]}}
+        answers = [
+            client.http.get(f"/v1/vectors/{name}"),
+            client.http.get(f"/v1/vectors/{name}/content"),
+            client.http.get(f"/v1/vectors/{name}/nearest"),
+            client.http.delete(f"/v1/vectors/{name}"),
+            client.http.post("/v1/chat/completions", json=steered(name)),
+            client.http.post("/v1/vectors", json=combined),
+        ]
+        return [(answer.status_code, answer.text.replace(name, "NAME")) for answer in answers]
+
+    assert told(bob, "own") == told(bob, "none")
+    assert {status for status, _ in told(bob, "own")} == {404}
+    assert make(bob, "own", " fire").is_success
+    texts = [c.http.get("/v1/vectors/own").json()["made_from"]["text"] for c in (alice, bob)]
+    assert texts == [" ocean", " fire"]
+    assert bob.http.delete("/v1/vectors/shared").status_code == 404
+    assert bob.http.delete("/v1/vectors/own").status_code == 204
+    assert alice.http.delete("/v1/vectors/own").status_code == 204
