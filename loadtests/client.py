@@ -6,12 +6,14 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+
+from loadtests.latency import Arrivals, gaps, percentile
 
 _USAGE = re.compile(rb'"completion_tokens": ?(\d+)')
 _TAIL = 4096
@@ -56,11 +58,33 @@ class Run:
     received_bytes: int
     client_seconds: float
     """Processor time of this process: near ``seconds``, the client would be the bottleneck."""
+    ttfts: Sequence[float] = ()
+    """Seconds from sending to the first token, of each request."""
+    itls: Sequence[float] = ()
+    """Seconds between neighbouring tokens, of all requests."""
+    resident_bytes: Mapping[str, int] = field(default_factory=dict)
+    """Memory of the server's processes after it, by what they are."""
 
     @property
     def rate(self) -> float:
         """Tokens per second."""
         return self.tokens / self.seconds
+
+    def describe(self) -> dict[str, Any]:
+        """Return what was measured, for JSON: of the many times, their percentiles."""
+        return {
+            "tokens_per_second": self.rate,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "client_seconds": self.client_seconds,
+            "received_bytes": self.received_bytes,
+            "bytes_per_token": self.received_bytes / self.tokens,
+            "ttft_p50_seconds": percentile(self.ttfts, 50),
+            "ttft_p99_seconds": percentile(self.ttfts, 99),
+            "itl_p50_seconds": percentile(self.itls, 50),
+            "itl_p99_seconds": percentile(self.itls, 99),
+            "resident_bytes": dict(self.resident_bytes),
+        }
 
 
 class Client:
@@ -78,18 +102,25 @@ class Client:
         """
         bodies = [json.dumps(request.payload).encode() for request in requests]
         started, used = time.perf_counter(), time.process_time()
-        sizes = await asyncio.gather(
+        streams = await asyncio.gather(
             *(self._drain(url, *pair) for pair in zip(requests, bodies, strict=True))
         )
         seconds, client_seconds = time.perf_counter() - started, time.process_time() - used
-        tokens = sum(request.tokens for request in requests)
-        return Run(tokens, seconds, sum(sizes), client_seconds)
+        return Run(
+            tokens=sum(request.tokens for request in requests),
+            seconds=seconds,
+            received_bytes=sum(size for size, _ in streams),
+            client_seconds=client_seconds,
+            ttfts=[times[0] - started for _, times in streams if times],
+            itls=[gap for _, times in streams for gap in gaps(times)],
+        )
 
-    async def _drain(self, url: str, request: Request, body: bytes) -> int:
-        """Read an answer to its end; return its size."""
-        size, tail, found = 0, b"", not request.marker
+    async def _drain(self, url: str, request: Request, body: bytes) -> tuple[int, list[float]]:
+        """Read an answer to its end; return its size and when its tokens came."""
+        size, tail, found, arrivals = 0, b"", not request.marker, Arrivals()
         async with self.post(url, request, body) as answer:
             async for chunk in answer.content.iter_any():
+                arrivals.see(chunk)
                 size += len(chunk)
                 found = found or request.marker in chunk
                 tail = chunk[-_TAIL:] if len(chunk) >= _TAIL else (tail + chunk)[-_TAIL:]
@@ -98,7 +129,7 @@ class Client:
             raise RequestError(f"a stream ended early: {tail[-500:].decode(errors='replace')}")
         if not found:
             raise RequestError(f"an answer holds no {request.marker.decode()}")
-        return size
+        return size, arrivals.of_tokens
 
     @asynccontextmanager
     async def post(

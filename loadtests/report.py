@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from loadtests.results import Result
 
 _HEADER = ("case", "goal", "median", "min to max", "stock vLLM", "")
+_LATENCY: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
+    "TTFT, ms": lambda run: _milli(run["ttft_p50_seconds"]),
+    "ITL p50, ms": lambda run: _milli(run["itl_p50_seconds"]),
+    "ITL p99, ms": lambda run: _milli(run["itl_p99_seconds"]),
+    "bytes a token": lambda run: float(run["bytes_per_token"]),
+    "RSS, MiB": lambda run: sum(run["resident_bytes"].values()) / 2**20,
+}
+"""Columns of the second table, of a described run."""
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -47,6 +56,28 @@ def _stock_cell(result: Result) -> str:
     return "" if result.stock_median is None else result.goal.show(result.stock_median)
 
 
+def latency_table(results: Sequence[Result]) -> str:
+    """Return a row for each case of rounds: feature / baseline, the medians of the rounds."""
+    rows = []
+    for result in results:
+        if rounds := result.raw.get("sensefield"):
+            sides = [[one[side] for one in rounds] for side in ("feature", "baseline")]
+            cells = (
+                " / ".join(_middle(map(of, runs)) for runs in sides) for of in _LATENCY.values()
+            )
+            rows.append((result.title, *cells))
+    return markdown_table(("feature / baseline", *_LATENCY), rows) if rows else ""
+
+
+def _middle(values: Iterable[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{median(known):.{0 if median(known) >= 100 else 1}f}" if known else "-"
+
+
+def _milli(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1000
+
+
 def machine_line(machine: Mapping[str, Any], model: str) -> str:
     """Return one line that says what ran where."""
     hardware = ", ".join(
@@ -71,7 +102,18 @@ def benchmark_markdown(
         f"rounds. Stock vLLM's column is its own OpenAI `logprobs` of the same width, one stage, "
         f"divided in the same way.{fails}\n\n"
         f"{results_table(results)}\n"
+        f"{_latency_page(results)}"
         f"`{settings['command']}`\n"
+    )
+
+
+def _latency_page(results: Sequence[Result]) -> str:
+    if not (table := latency_table(results)):
+        return ""
+    return (
+        "Medians of the same runs, with the feature / without it: time to first token (all "
+        "requests are sent at once), time between tokens, bytes received, and what the processes "
+        f"of the server hold in memory afterwards.\n\n{table}\n"
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from loadtests.cases import Case, Load, Pair
 from loadtests.client import Client, Run
+from loadtests.processes import resident_bytes
 from loadtests.results import Result
 from loadtests.servers import Server
 from loadtests.stock import attempt
@@ -32,10 +33,8 @@ class Round:
         """Return all that was measured, for JSON."""
         return {
             "ratio": self.ratio,
-            **{
-                name: {"tokens_per_second": run.rate, **asdict(run)}
-                for name, run in (("feature", self.feature), ("baseline", self.baseline))
-            },
+            "feature": self.feature.describe(),
+            "baseline": self.baseline.describe(),
         }
 
     def __str__(self) -> str:
@@ -89,7 +88,9 @@ async def _run(client: Client, servers: Mapping[str, Server], load: Load) -> Run
     """Run one load once all servers are idle: the two share the machine."""
     for server in servers.values():
         await server.settled()
-    return await client.run(servers[load.server].url, load.requests)
+    server = servers[load.server]
+    run = await client.run(server.url, load.requests)
+    return replace(run, resident_bytes=resident_bytes(server.group))
 
 
 async def _warm_up(client: Client, servers: Mapping[str, Server], pair: Pair) -> Round:

@@ -1,5 +1,6 @@
 """The client against a server of a few lines: what it counts and what it refuses."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -11,6 +12,7 @@ from loadtests.client import RequestError, connected
 from loadtests.stock import attempt
 
 Serve = Callable[[bytes], Awaitable[str]]
+ROLE = b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":4}}\n\n'
 DONE = b"data: [DONE]\n\n"
 
@@ -37,13 +39,38 @@ async def serve() -> AsyncIterator[Serve]:
 
 
 async def test_counts_tokens_bytes_and_time(serve: Serve) -> None:
-    answer = b"data: {}\n\n" * 1000 + USAGE + DONE
+    answer = ROLE + b"data: {}\n\n" * 1000 + USAGE + DONE
     url = await serve(answer)
     async with connected() as client:
         run = await client.run(url, [chat("sea", 4), chat("sky", 4)])
     assert run.tokens == 8
     assert run.received_bytes == 2 * len(answer)
     assert run.rate == pytest.approx(8 / run.seconds)
+    assert len(run.ttfts) == 2
+    assert len(run.itls) == 2 * 999
+    assert 0 < min(run.ttfts) <= max(run.ttfts) < run.seconds
+
+
+async def test_a_token_is_timed_when_it_comes() -> None:
+    """The second token is sent once the first has been read, and time has passed."""
+    gap = 0.05
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        await answer.write(ROLE + b"data: {}\n\n")
+        await asyncio.sleep(gap)
+        await answer.write(b"data: {}\n\n" + USAGE + DONE)
+        return answer
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handle)
+    async with TestServer(app) as server, connected() as client:
+        run = await client.run(str(server.make_url("")).rstrip("/"), [chat("sea", 4)])
+    (itl,), (ttft,) = run.itls, run.ttfts
+    # The sender's clock and ours: it slept at least so long, give or take a look at the clock.
+    assert gap / 2 < itl < run.seconds
+    assert ttft + itl <= run.seconds
 
 
 @pytest.mark.parametrize(

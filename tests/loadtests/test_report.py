@@ -9,7 +9,13 @@ import pytest
 from loadtests.chart import draw
 from loadtests.machine import describe_command, describe_machine
 from loadtests.memory_report import memory_markdown
-from loadtests.report import benchmark_json, benchmark_markdown, markdown_table, results_table
+from loadtests.report import (
+    benchmark_json,
+    benchmark_markdown,
+    latency_table,
+    markdown_table,
+    results_table,
+)
 from loadtests.results import MICROSECONDS, SECONDS, Result, at_least, at_most
 
 MACHINE: dict[str, Any] = {
@@ -61,6 +67,31 @@ def test_the_page_says_what_ran_where_and_how() -> None:
     assert "It fails where" in page
     assert results_table(RESULTS) in page
     assert page.endswith("`python -m loadtests.bench`\n")
+
+
+def test_the_second_table_holds_medians_of_feature_and_baseline() -> None:
+    def side(scale: float) -> dict[str, Any]:
+        return {
+            "ttft_p50_seconds": 0.04 * scale,
+            "itl_p50_seconds": 0.01 * scale,
+            "itl_p99_seconds": None,
+            "bytes_per_token": 250.0 * scale,
+            "resident_bytes": {"API server": 2**20, "EngineCore": 3 * 2**20},
+        }
+
+    rounds = [{"feature": side(2 * drift), "baseline": side(drift)} for drift in (1, 1.5, 4)]
+    timed = Result("top20", "top-20", at_least(0.97), [0.98], raw={"sensefield": rounds})
+    header, _, row = map(cells, latency_table([*RESULTS, timed]).splitlines())
+    assert header[0] == "feature / baseline"
+    assert dict(zip(header[1:], row[1:], strict=True)) == {
+        "TTFT, ms": "120 / 60.0",
+        "ITL p50, ms": "30.0 / 15.0",
+        "ITL p99, ms": "- / -",
+        "bytes a token": "750 / 375",
+        "RSS, MiB": "4.0 / 4.0",
+    }
+    assert latency_table([timed]) in benchmark_markdown([timed], SETTINGS, MACHINE)
+    assert latency_table(RESULTS) == ""
 
 
 def test_a_failure_is_explained_only_where_there_is_one() -> None:

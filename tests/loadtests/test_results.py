@@ -1,5 +1,7 @@
 """Goals, ratios and what is made of a case's rounds."""
 
+import json
+
 import pytest
 
 from loadtests.client import Run
@@ -9,6 +11,32 @@ from loadtests.rounds import Round, ratios
 
 def run(tokens: int, seconds: float) -> Run:
     return Run(tokens, seconds, received_bytes=0, client_seconds=0.0)
+
+
+def test_a_run_is_described_by_percentiles_and_rates() -> None:
+    done = Run(
+        tokens=4,
+        seconds=2.0,
+        received_bytes=1000,
+        client_seconds=0.5,
+        ttfts=[0.1, 0.3],
+        itls=[0.01] * 99 + [0.05],
+        resident_bytes={"API server": 7},
+    )
+    described = done.describe()
+    assert described["tokens_per_second"] == 2
+    assert described["bytes_per_token"] == 250
+    assert described["ttft_p50_seconds"] == pytest.approx(0.2)
+    assert described["itl_p50_seconds"] == pytest.approx(0.01)
+    # Rank 0.99 * 99 = 98.01 between the 99th and the 100th value: a hundredth of the way.
+    assert described["itl_p99_seconds"] == pytest.approx(0.0104)
+    assert described["resident_bytes"] == {"API server": 7}
+
+
+def test_a_run_of_single_tokens_has_no_times_between_them() -> None:
+    described = run(tokens=1, seconds=1.0).describe()
+    assert described["itl_p50_seconds"] is None
+    assert json.loads(json.dumps(described)) == described
 
 
 def test_a_ratio_is_of_throughputs_and_not_of_times() -> None:
