@@ -1,7 +1,8 @@
 """Measures Sensefield against stock vLLM on this machine: `python -m loadtests.bench`.
 
 Both servers serve the same model with the same engine flags and are up all the time; one is
-asked at a time. Writes bench.json, bench.md and bench.png, or memory.json and memory.md.
+asked at a time. Writes bench.json, bench.md and bench.png, of a sweep sweep.png too, or
+memory.json and memory.md.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests import memory, report
-from loadtests.cases import PLAIN, WITH_VECTORS, throughput_cases
+from loadtests.cases import PLAIN, Case, throughput_cases
 from loadtests.chart import draw
 from loadtests.chats import make_vectors
 from loadtests.client import FAILURES, connected
@@ -29,11 +30,20 @@ from loadtests.results import Result
 from loadtests.rounds import measure
 from loadtests.servers import SENSEFIELD, STOCK, ServerError, running
 from loadtests.stall import measure_stall
+from loadtests.sweep_chart import draw_sweeps
+from loadtests.sweeps import SWEEPS, sweep_cases
 from service.embedded_model import embedded_model_dir
 from service.errors import SensefieldError
 
 ENCODE, STALL = "encode", "stall"
 CASES = (ENCODE, STALL, *(case.name for case in throughput_cases(1)))
+"""What a run measures unless told otherwise."""
+ALSO = (*SWEEPS, *(case.name for case in sweep_cases(1)))
+"""What it measures when it is named."""
+_EPILOG = (
+    "On 2 cores a default run takes about 25 minutes, the sweep 'concurrency' about 15 and "
+    "'configurations' about 6; the number of rounds and of tokens scale that."
+)
 ENGINE_FLAGS = "--enforce-eager --max-model-len 1024 --max-num-seqs 256"
 
 
@@ -52,10 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.bench", description=__doc__, epilog=_EPILOG
+    )
     add = parser.add_argument
-    names = ", ".join(CASES)
-    add("--cases", nargs="+", choices=CASES, default=CASES, metavar="CASE", help=f"of {names}")
+    names = f"all of {', '.join(CASES)}; by name only: {', '.join(ALSO)}"
+    choices = (*CASES, *ALSO)
+    add("--cases", nargs="+", choices=choices, default=CASES, metavar="CASE", help=names)
     add("--rounds", type=_positive, default=5, help="of each case; %(default)s")
     add("--tokens", type=_positive, default=96, help="of a request among eight; %(default)s")
     add("--model", help="folder or hub name; the embedded model")
@@ -94,15 +107,22 @@ async def _run(options: argparse.Namespace, command: str) -> int:
     return 0
 
 
+def chosen_cases(names: Sequence[str], tokens: int) -> list[Case]:
+    """Return the cases that are named, one by one or as a sweep."""
+    wanted = {one for name in names for one in SWEEPS.get(name, (name,))}
+    every = [*throughput_cases(tokens), *sweep_cases(tokens)]
+    return [case for case in every if case.name in wanted]
+
+
 async def _cases(options: argparse.Namespace, model: str) -> list[Result]:
     """Measure the chosen cases, in an order that keeps them out of each other's way."""
     results = measure_encoding(options.rounds) if ENCODE in options.cases else []
-    chosen = [case for case in throughput_cases(options.tokens) if case.name in options.cases]
+    chosen = chosen_cases(options.cases, options.tokens)
     if not chosen and STALL not in options.cases:
         return results
     engine_flags = shlex.split(options.engine_flags)
     async with running((SENSEFIELD, STOCK), model, engine_flags) as servers, connected() as client:
-        if WITH_VECTORS.intersection(options.cases):
+        if any(case.names_vectors for case in chosen):
             await make_vectors(client, servers[SENSEFIELD].url)
         plain = [case for case in chosen if case.name == PLAIN]
         for case in plain:
@@ -136,7 +156,9 @@ def _report(folder: Path, results: Sequence[Result], settings: dict[str, Any]) -
     print(f"\n{text}")
     report.write(folder, "bench.md", text)
     report.write(folder, "bench.json", report.benchmark_json(results, settings, machine))
-    draw(results, report.machine_line(machine, settings["model"]), folder / "bench.png")
+    caption = report.machine_line(machine, settings["model"])
+    draw(results, caption, folder / "bench.png")
+    draw_sweeps(results, caption, folder / "sweep.png")
 
 
 if __name__ == "__main__":

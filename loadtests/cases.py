@@ -21,10 +21,8 @@ RESIDUAL_ONE, RESIDUAL_ALL = "residual-one", "residual-all"
 WIDE = (64, 256)
 """Requests of the large batches; a batch eight times as large takes about twice as long."""
 RESIDUAL_WIDE = {count: f"residual-{count}" for count in WIDE}
-WITH_VECTORS = frozenset({CONTROL, RESIDUAL_ONE, RESIDUAL_ALL, *RESIDUAL_WIDE.values()})
-"""The cases whose requests name vectors."""
 CONCURRENCY = 8
-_BOTH = ["base", "controlled"]
+BOTH = ["base", "controlled"]
 _WHOLE = -1
 
 
@@ -56,6 +54,11 @@ class Case:
     ours: Pair
     stock: Pair | None = None
 
+    @property
+    def names_vectors(self) -> bool:
+        """Whether its requests steer, so that the vectors must be made first."""
+        return any("logit_control" in request.payload for request in self.ours.feature.requests)
+
 
 def throughput_cases(tokens: int) -> list[Case]:
     """Return all cases; each request of a batch of 8 generates so many tokens.
@@ -74,27 +77,27 @@ def throughput_cases(tokens: int) -> list[Case]:
             "top20",
             "top-20, both stages",
             at_least(0.97),
-            _ours(with_distribution(tokens, *[20] * eight, stages=_BOTH)),
+            against_plain(with_distribution(tokens, *[20] * eight, stages=BOTH)),
             _stock(with_logprobs(tokens, *[20] * eight)),
         ),
         Case(
             "top1000",
             "top-1000, one stage",
             at_least(0.95),
-            _ours(with_distribution(tokens, *[1000] * eight)),
+            against_plain(with_distribution(tokens, *[1000] * eight)),
             _stock(with_logprobs(few, *[1000] * eight)),
         ),
         Case(
             "top1000-both",
             "top-1000, both stages",
             at_least(0.93),
-            _ours(with_distribution(tokens, *[1000] * eight, stages=_BOTH)),
+            against_plain(with_distribution(tokens, *[1000] * eight, stages=BOTH)),
         ),
         Case(
             "vocabulary",
             "whole vocabulary, float16, one stage",
             at_least(0.95),
-            _ours(with_distribution(tokens, *["all"] * eight, dtype="float16")),
+            against_plain(with_distribution(tokens, *["all"] * eight, dtype="float16")),
             # Seconds a token: two are enough, and a baseline of two would be mostly prompt.
             Pair(
                 Load(STOCK, with_logprobs(2, *[_WHOLE] * eight)),
@@ -102,30 +105,25 @@ def throughput_cases(tokens: int) -> list[Case]:
                 max_rounds=1,
             ),
         ),
-        Case(
-            CONTROL,
-            f"own bias, suppress and steer, {WIDE[0]} different in a batch",
-            at_least(0.97),
-            _ours(with_control(max(2, tokens // 2), WIDE[0])),
-        ),
+        control_case(tokens, WIDE[0]),
         Case(
             RESIDUAL_ONE,
             "own vector in the residual stream, one layer",
             at_least(0.99),
-            _ours(with_residual(tokens, eight, [1])),
+            against_plain(with_residual(tokens, eight, [1])),
         ),
         Case(
             RESIDUAL_ALL,
             "own vector in the residual stream, all layers",
             at_least(0.97),
-            _ours(with_residual(tokens, eight)),
+            against_plain(with_residual(tokens, eight)),
         ),
         *(
             Case(
                 RESIDUAL_WIDE[count],
                 f"the same, all layers, {count} different in a batch",
                 at_least(0.97),
-                _ours(with_residual(max(2, tokens // 2), count)),
+                against_plain(with_residual(max(2, tokens // 2), count)),
             )
             for count in WIDE
         ),
@@ -145,7 +143,18 @@ def throughput_cases(tokens: int) -> list[Case]:
     ]
 
 
-def _ours(requests: Sequence[Request]) -> Pair:
+def control_case(tokens: int, count: int) -> Case:
+    """Return the case of so many requests, no two of them controlled alike."""
+    return Case(
+        CONTROL if count == WIDE[0] else f"{CONTROL}-{count}",
+        f"own bias, suppress and steer, {count} different in a batch",
+        at_least(0.97),
+        against_plain(with_control(max(2, tokens // 2), count)),
+    )
+
+
+def against_plain(requests: Sequence[Request]) -> Pair:
+    """Return requests to Sensefield, and the same without what they ask for."""
     return Pair(Load(SENSEFIELD, requests), Load(SENSEFIELD, _plain_like(requests)))
 
 

@@ -73,10 +73,11 @@ def with_control(tokens: int, count: int) -> list[Request]:
 def _control(at: int, subject: str) -> dict[str, Any]:
     other = TOPICS[(at + 1) % len(TOPICS)]
     token_id = _FIRST_ORDINARY_TOKEN + 2 * at
+    strength = 0.5 + at // len(TOPICS) / 100  # those that share a vector differ in it
     return {
         "bias": [{"text": f" {subject}", "add": 2.0}, {"token_id": token_id, "add": -2.0}],
         "suppress": [{"text": f"the {other}"}, {"token_id": token_id + 1}],
-        "steer": [{"vector": _vector_name(other), "strength": 0.5}],
+        "steer": [{"vector": _vector_name(other), "strength": strength}],
     }
 
 

@@ -5,14 +5,26 @@ from typing import Any
 
 import pytest
 
-from loadtests.bench import CASES
-from loadtests.cases import WIDE, WITH_VECTORS, Case, Pair, throughput_cases
+from loadtests.bench import ALSO, CASES, chosen_cases
+from loadtests.cases import WIDE, Case, Pair, throughput_cases
 from loadtests.chats import SUBJECTS, TOPICS, with_control
 from loadtests.client import Request
 from loadtests.memory import REPEATED_AFTER, SHOWN_EVERY, short_chat, short_request
+from loadtests.sweeps import (
+    BOTH_AT,
+    CONFIGURATIONS,
+    CONTROL_AT,
+    PLAIN_AT,
+    STREAMS,
+    SWEEPS,
+    sweep_cases,
+)
 
 TOKENS = 96
-ALL = throughput_cases(TOKENS)
+DEFAULT = throughput_cases(TOKENS)
+SWEPT = sweep_cases(TOKENS)
+ALL = [*DEFAULT, *SWEPT]
+WITH_VECTORS = sorted(case.name for case in ALL if case.names_vectors)
 # A pair with few rounds is too slow to generate as many tokens.
 PAIRS = [p for c in ALL for p in (c.ours, c.stock) if p is not None and not p.max_rounds]
 FEATURES = {"distribution", "logprobs", "top_logprobs", "logit_control"}
@@ -49,7 +61,28 @@ def test_a_feature_is_recognised_in_the_answer() -> None:
 
 
 def test_every_case_can_be_named_once() -> None:
-    assert len(set(CASES)) == len(CASES) == len(ALL) + 2
+    assert len(set(CASES)) == len(CASES) == len(DEFAULT) + 2
+    names = (*CASES, *ALSO)
+    assert len(set(names)) == len(names) == len(ALL) + 2 + len(SWEEPS)
+
+
+def test_a_sweep_is_chosen_by_its_name_and_not_by_default() -> None:
+    assert [case.name for case in chosen_cases(CASES, TOKENS)] == [case.name for case in DEFAULT]
+    for name, cases in SWEEPS.items():
+        assert sorted(case.name for case in chosen_cases([name], TOKENS)) == sorted(cases)
+    assert [case.name for case in chosen_cases(["plain-4", "plain"], TOKENS)] == [
+        "plain",
+        "plain-4",
+    ]
+
+
+def test_a_sweep_grows_in_requests_and_in_nothing_else() -> None:
+    for names, sizes in ((PLAIN_AT, STREAMS), (BOTH_AT, STREAMS), (CONTROL_AT, CONFIGURATIONS)):
+        pairs = [case(name).ours for name in names.values()]
+        assert [len(pair.feature.requests) for pair in pairs] == list(sizes)
+        assert {request.tokens for pair in pairs for request in pair.feature.requests} == {48}
+    assert {case(name).ours.baseline.server for name in PLAIN_AT.values()} == {"stock"}
+    assert {case(name).ours.baseline.server for name in BOTH_AT.values()} == {"sensefield"}
 
 
 def test_every_control_of_a_batch_is_different() -> None:
@@ -61,7 +94,7 @@ def test_every_control_of_a_batch_is_different() -> None:
         assert request.payload["logit_control"].keys() == {"bias", "suppress", "steer"}
 
 
-@pytest.mark.parametrize("name", sorted(WITH_VECTORS))
+@pytest.mark.parametrize("name", WITH_VECTORS)
 def test_no_two_requests_of_a_batch_steer_alike(name: str) -> None:
     requests = case(name).ours.feature.requests
     steering = [json.dumps(request.payload["logit_control"]["steer"]) for request in requests]
@@ -91,10 +124,8 @@ def test_a_vector_that_several_requests_share_has_another_strength_for_each() ->
 
 
 def test_cases_that_name_vectors_are_known() -> None:
-    named = {
-        c.name for c in ALL if any("logit_control" in r.payload for r in c.ours.feature.requests)
-    }
-    assert named == WITH_VECTORS
+    residual = ("residual-one", "residual-all", "residual-64", "residual-256")
+    assert sorted([*CONTROL_AT.values(), *residual]) == WITH_VECTORS
 
 
 def test_one_neighbour_asks_for_more() -> None:
