@@ -67,6 +67,8 @@ class ArrowAnswer:
         self._told_prompts: set[int] = set()
         self._messages: asyncio.Queue[memoryview | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(1)
+        self.outcome = "ok"
+        """How the stream ended, once it has, as the count of requests tells it."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -181,6 +183,7 @@ class ArrowAnswer:
             await self._stop()
 
     def _closing(self) -> list[bytes]:
+        self.outcome = "server_error"
         try:
             answer = self._task.result()
         except asyncio.CancelledError:
@@ -190,22 +193,24 @@ class ArrowAnswer:
         except RetryableRequestError as retry:
             error = SaturatedError(str(retry)).to_body()
         except (VLLMError, ValueError, TypeError, OverflowError) as failure:
-            error = _from_vllm(create_error_response(failure))
+            error = self._from_vllm(create_error_response(failure))
         except Exception:
             _log.exception("an Arrow stream ended with an error")
             error = error_body("internal error", "server_error")
         else:
             if not isinstance(answer, ErrorResponse):
+                self.outcome = "ok"
                 body = orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS)
                 return [self._encoder.closing(RESPONSE, body), END]
-            error = _from_vllm(answer)
+            error = self._from_vllm(answer)
         return [self._encoder.closing(ERROR, orjson.dumps(error)), BROKEN_OFF]
 
     async def _stop(self) -> None:
         self._task.cancel()
         await asyncio.wait([self._task])
 
-
-def _from_vllm(answer: ErrorResponse) -> dict[str, Any]:
-    error = answer.error
-    return error_body(error.message, error.type, error.param)
+    def _from_vllm(self, answer: ErrorResponse) -> dict[str, Any]:
+        error = answer.error
+        if error.code < 500:
+            self.outcome = "client_error"
+        return error_body(error.message, error.type, error.param)

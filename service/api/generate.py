@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import orjson
 from fastapi import APIRouter, Body, Depends, Request, Response
+from pydantic import BaseModel
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.openai.completion.protocol import CompletionResponse
 from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
@@ -40,12 +41,17 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         400: "A value that cannot be; `param` names the field.",
         404: "Unknown model or vector.",
         415: "The body is not application/json.",
-        503: "No room for the distributions now; see Retry-After.",
+        503: "No room for the distributions now, or the server is not ready; see Retry-After.",
+        504: "The engine hangs.",
     }.items()
 }
-_STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}, MEDIA_TYPE: {}}}
-}
+
+
+def _answered(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """Return what the documentation says of answers; a client that has left gets none of them."""
+    content: dict[str, Any] = {"text/event-stream": {}, MEDIA_TYPE: {}}
+    return {200: {"model": model, "content": content}, **_ERRORS}
+
 
 router = APIRouter(route_class=SensefieldRoute, tags=["generate"])
 Planned = TypeVar("Planned", ChatRequest, TextRequest)
@@ -54,8 +60,8 @@ Planned = TypeVar("Planned", ChatRequest, TextRequest)
 @router.post(
     "/v1/chat/completions",
     dependencies=[Depends(validate_json_request)],
-    response_model=ChatCompletionResponse,
-    responses=_STREAM | _ERRORS,
+    response_model=None,
+    responses=_answered(ChatCompletionResponse),
 )
 @with_cancellation
 @load_aware_call
@@ -72,8 +78,8 @@ async def create_chat_completion(
 @router.post(
     "/v1/completions",
     dependencies=[Depends(validate_json_request)],
-    response_model=CompletionResponse,
-    responses=_STREAM | _ERRORS,
+    response_model=None,
+    responses=_answered(CompletionResponse),
 )
 @with_cancellation
 @load_aware_call
@@ -127,7 +133,7 @@ async def _serve(
             return outcome.refuse(result)
         seconds = context.planner.settings.send_timeout_seconds
         if stream is not None:
-            body = _ended(stream.body(), outcome, ending.pop_all())
+            body = _ended(stream.body(), outcome, ending.pop_all(), stream)
             return TimedStream(body, seconds, MEDIA_TYPE)
         if not isinstance(result, AsyncGenerator):
             outcome.name = "ok"
@@ -168,7 +174,10 @@ class _Outcome:
 
 
 async def _ended(
-    events: AsyncGenerator[Any, None], outcome: _Outcome, ending: ExitStack
+    events: AsyncGenerator[Any, None],
+    outcome: _Outcome,
+    ending: ExitStack,
+    stream: ArrowAnswer | None = None,
 ) -> AsyncGenerator[Any, None]:
     """Pass events on and end the request with them, also when the reader leaves.
 
@@ -182,7 +191,7 @@ async def _ended(
                     yield sse_event(outcome.fail(error))
                     return
                 yield event
-        outcome.name = "ok"
+        outcome.name = "ok" if stream is None else stream.outcome
 
 
 def _update_promised(budget: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from vllm.exceptions import RetryableRequestError
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from logit_processors.row_spec import RowSpec
 from service.api.arrow import ArrowAnswer, accepts_arrow
@@ -123,6 +124,7 @@ async def test_rows_go_out_and_the_whole_comes_back() -> None:
     texts = orjson.loads(metadata[b"sensefield.response"])["texts"]
     assert texts[0][:2] == [0, "abb"]
     assert texts[1][:2] == [1, "abb"]
+    assert answer.outcome == "ok"
 
 
 async def test_the_engine_waits_for_the_reader() -> None:
@@ -151,15 +153,16 @@ async def test_what_fails_before_the_first_row_is_raised() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "type_", "message"),
+    ("failure", "type_", "message", "outcome"),
     [
-        (ValueError("bad"), "BadRequestError", "bad"),
-        (RetryableRequestError("later"), "overloaded_error", "later"),
-        (KeyError("secret"), "server_error", "internal error"),
+        (ValueError("bad"), "BadRequestError", "bad", "client_error"),
+        (RetryableRequestError("later"), "overloaded_error", "later", "server_error"),
+        (KeyError("secret"), "server_error", "internal error", "server_error"),
+        (EngineDeadError(), "InternalServerError", EngineDeadError().args[0], "server_error"),
     ],
 )
 async def test_what_fails_later_is_told_in_the_stream(
-    failure: Exception, type_: str, message: str
+    failure: Exception, type_: str, message: str, outcome: str
 ) -> None:
     answer = answer_of(Engine((0, [0])))
 
@@ -174,5 +177,6 @@ async def test_what_fails_later_is_told_in_the_stream(
     error = orjson.loads(metadata[b"sensefield.error"])["error"]
     assert error["message"] == message
     assert error["type"] == type_
+    assert answer.outcome == outcome
     with pytest.raises(pa.ArrowInvalid):
         pa.ipc.open_stream(content).read_all()
