@@ -70,7 +70,7 @@ class SensefieldEndpoints:
         await registry.load()
         budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
         salting = await SaltingEngine.of(engine_client, registry.layers_of)
-        readiness = Readiness(engine_client)
+        readiness = Readiness(engine_client, own.stall_timeout_seconds)
         state.sensefield = Context(
             planner=Planner(
                 own,
@@ -94,9 +94,7 @@ class SensefieldEndpoints:
             completions=_adopt(TextServing, state.openai_serving_completion, texts, salting),
             readiness=readiness,
         )
-        life = Life(
-            engine_client, state, readiness, own.stall_timeout_seconds, args.shutdown_timeout
-        )
+        life = Life(engine_client, state, readiness, args.shutdown_timeout)
         state.sensefield_life = asyncio.create_task(life.run())
         is_first = engine_client.vllm_config.parallel_config._api_process_rank <= 0
         if own.metrics_port is not None and is_first:

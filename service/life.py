@@ -32,7 +32,6 @@ class Life:
         engine: vLLM's engine client.
         state: the application's, where vLLM leaves its HTTP server.
         readiness: told what happens.
-        stall_seconds: longest silence of the engine before its requests are ended.
         drain_seconds: time for accepted requests to finish when the server is told to stop.
 
     """
@@ -42,13 +41,12 @@ class Life:
         engine: Any,
         state: Any,
         readiness: Readiness,
-        stall_seconds: float,
         drain_seconds: float,
     ) -> None:
         self._engine = engine
         self._state = state
         self._readiness = readiness
-        self._stall_seconds = stall_seconds
+        self._was_stalled = False
         self._drain_seconds = drain_seconds
 
     async def run(self) -> None:
@@ -82,20 +80,20 @@ class Life:
     async def _watch(self) -> None:
         pulse = self._readiness.pulse
         pulse.beat()
-        stalled = pulse.silence() > self._stall_seconds
-        if stalled and not self._readiness.stalled:
-            _log.error("the engine has not answered for %.0f s", pulse.silence())
-        elif self._readiness.stalled and not stalled:
+        stalled = self._readiness.is_stalled()
+        message = f"the engine has not answered for {pulse.silence():.0f} s"
+        if stalled and not self._was_stalled:
+            _log.error(message)
+        elif self._was_stalled and not stalled:
             _log.warning("the engine answers again")
-        self._readiness.stalled = stalled
+        self._was_stalled = stalled
         if stalled:
             # Every time: what was let in a moment before waits too.
-            message = f"the engine has not answered for {self._stall_seconds:g} s"
             await end_requests(self._engine, message, HTTPStatus.GATEWAY_TIMEOUT)
 
     async def _drain(self) -> None:
         """Let the accepted requests finish; those that do not in time end with an error."""
-        seconds = 0.0 if self._readiness.stalled else self._drain_seconds
+        seconds = 0.0 if self._readiness.is_stalled() else self._drain_seconds
         _log.info("stopping: accepted requests get %g s, newcomers a 503", seconds)
         await _until(lambda: self._is_idle() or self._is_dead(), seconds)
         if not (self._is_idle() or self._is_dead()):

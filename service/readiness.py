@@ -21,15 +21,25 @@ SILENT_SECONDS = 5.0
 
 
 class Readiness:
-    """What is known of one server's engine, and of its end."""
+    """What is known of one server's engine, and of its end.
 
-    def __init__(self, engine: Any) -> None:
+    Args:
+        engine: vLLM's engine client.
+        stall_seconds: longest silence of an engine that does not hang.
+
+    """
+
+    def __init__(self, engine: Any, stall_seconds: float) -> None:
         self._engine = engine
+        self._stall_seconds = stall_seconds
         self._request: asyncio.Task[None] | None = None
         self._answered = time.monotonic()
         self.pulse = Pulse(engine)
-        self.stalled = False
         self.draining = False
+
+    def is_stalled(self) -> bool:
+        """Say whether the engine hangs."""
+        return self.pulse.silence() > self._stall_seconds
 
     def admit(self) -> None:
         """Let a request in.
@@ -42,7 +52,7 @@ class Readiness:
             raise NotReadyError("the server is shutting down", code="draining")
         if self.pulse.is_dead():
             raise NotReadyError("the engine has died; the server ends", code="engine_dead")
-        if self.stalled:
+        if self.is_stalled():
             raise NotReadyError(
                 f"the engine has not answered for {self.pulse.silence():.0f} s",
                 code="engine_stalled",

@@ -17,6 +17,9 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from service.engine.family import engines_beside, is_alive
 
+_AWAKE_SECONDS = 1.0
+"""Most that counts of the time between two beats: for the rest this process did not listen."""
+
 
 class Pulse:
     """Asks an engine whether it is paused, one question at a time."""
@@ -24,7 +27,8 @@ class Pulse:
     def __init__(self, engine: Any) -> None:
         self._engine = engine
         self._question: asyncio.Future[bool] | None = None
-        self._asked = 0.0
+        self._beaten = 0.0
+        self._waited = 0.0
         self._engines = engines_beside()
         self.paused = False
 
@@ -37,20 +41,21 @@ class Pulse:
 
     def beat(self) -> None:
         """Take the answer to the last question if it has come, and then ask the next."""
+        now = time.monotonic()
+        passed, self._beaten = now - self._beaten, now
         if self._question is not None:
             if not self._question.done():
+                self._waited += min(passed, _AWAKE_SECONDS)
                 return
             # Engines of several ranks are paused one after the other, and refuse meanwhile.
             if self._question.exception() is None:
                 self.paused = self._question.result()
-        self._asked = time.monotonic()
+        self._waited = 0.0
         self._question = asyncio.ensure_future(self._engine.is_paused())
 
     def silence(self) -> float:
-        """Return the seconds for which a question has waited for its answer."""
-        if self._question is None or self._question.done():
-            return 0.0
-        return time.monotonic() - self._asked
+        """Return the seconds for which a question had waited at the last beat."""
+        return 0.0 if self._question is None or self._question.done() else self._waited
 
 
 async def end_requests(engine: Any, message: str, status: HTTPStatus) -> None:

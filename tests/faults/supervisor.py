@@ -10,7 +10,7 @@ from typing import Self
 from loadtests.processes import living
 from tests.integration.servers import REPOSITORY, Server, serving
 
-STALL_SECONDS = 6
+STALL_SECONDS = 10
 SLOTS = 16
 FLAGS = (
     *("--max-model-len", "512", "--max-num-seqs", str(SLOTS), "--block-size", "32"),

@@ -69,8 +69,8 @@ def server() -> Server:
 
 def begin(engine: StubEngine, server: Server, stall: float = LONG, drain: float = LONG) -> Any:
     """Return the readiness of a server and the task of its life."""
-    readiness = Readiness(engine)
-    life = Life(engine, SimpleNamespace(server=server), readiness, stall, drain)
+    readiness = Readiness(engine, stall)
+    life = Life(engine, SimpleNamespace(server=server), readiness, drain)
     return readiness, asyncio.create_task(life.run())
 
 
@@ -114,10 +114,10 @@ async def test_a_stalled_engine_ends_requests_until_it_answers(
     engine.answers = False
     readiness, task = begin(engine, server, stall=0.02)
     await until(lambda: len(engine.told) >= 2)  # also those that came in between
-    assert readiness.stalled
-    assert engine.told[0] == ("the engine has not answered for 0.02 s", 504)
+    assert readiness.is_stalled()
+    assert engine.told[0] == ("the engine has not answered for 0 s", 504)
     engine.answers = True
-    await until(lambda: not readiness.stalled)
+    await until(lambda: not readiness.is_stalled())
     await stop(task, server)
     await task
 
@@ -126,7 +126,7 @@ async def test_a_stalled_engine_is_not_waited_for(engine: StubEngine, server: Se
     engine.answers = False
     server.server_state.tasks = {"a request"}
     readiness, task = begin(engine, server, stall=0.01)
-    await until(lambda: readiness.stalled)
+    await until(readiness.is_stalled)
     await stop(task, server)
     await task
     assert server.should_exit
@@ -138,7 +138,7 @@ async def test_a_dead_engine_ends_the_process_once_all_know(
     engine.errored = True
     server.server_state.tasks = {"a request"}
     asyncio.get_running_loop().call_later(0.005, server.server_state.tasks.clear)
-    life = Life(engine, SimpleNamespace(server=server), Readiness(engine), LONG, LONG)
+    life = Life(engine, SimpleNamespace(server=server), Readiness(engine, LONG), LONG)
     with pytest.raises(SystemExit) as ended:
         await life.run()
     assert ended.value.code == 1

@@ -14,6 +14,8 @@ from service import readiness as module
 from service.errors import NotReadyError
 from service.readiness import Readiness
 
+LONG = 3600.0
+
 
 class StubEngine:
     """Makes tokens and answers, or does not."""
@@ -61,14 +63,14 @@ async def code_of(readiness: Readiness) -> str | None:
 
 
 async def test_a_token_of_a_moment_ago_is_enough(engine: StubEngine) -> None:
-    assert await code_of(Readiness(engine)) is None
+    assert await code_of(Readiness(engine, LONG)) is None
     assert engine.requests == 0
 
 
 async def test_a_token_is_made_where_there_was_none_lately(
     engine: StubEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    readiness = Readiness(engine)
+    readiness = Readiness(engine, LONG)
     readiness._answered -= module.FRESH_SECONDS + 1
     assert await code_of(readiness) is None
     assert await code_of(readiness) is None
@@ -78,7 +80,7 @@ async def test_a_token_is_made_where_there_was_none_lately(
 @pytest.mark.usefixtures("impatient")
 async def test_one_that_turns_under_load_is_ready(engine: StubEngine) -> None:
     engine.makes_tokens = False
-    readiness = Readiness(engine)
+    readiness = Readiness(engine, LONG)
     readiness.pulse.beat()
     await asyncio.sleep(0)
     assert await code_of(readiness) is None
@@ -89,7 +91,8 @@ async def test_one_that_turns_under_load_is_ready(engine: StubEngine) -> None:
 @pytest.mark.usefixtures("impatient")
 async def test_one_that_neither_makes_tokens_nor_turns_is_not(engine: StubEngine) -> None:
     engine.makes_tokens = engine.answers = False
-    readiness = Readiness(engine)
+    readiness = Readiness(engine, LONG)
+    readiness.pulse.beat()
     readiness.pulse.beat()
     assert await code_of(readiness) == "engine_silent"
 
@@ -97,7 +100,7 @@ async def test_one_that_neither_makes_tokens_nor_turns_is_not(engine: StubEngine
 @pytest.mark.usefixtures("impatient")
 async def test_a_full_engine_is_asked_again(engine: StubEngine) -> None:
     engine.refusal = GracefulHTTPError("full", HTTPStatus.SERVICE_UNAVAILABLE)
-    readiness = Readiness(engine)
+    readiness = Readiness(engine, LONG)
     assert [await code_of(readiness) for _ in range(2)] == [None, None]
     assert engine.requests == 2
 
@@ -107,13 +110,12 @@ async def test_a_full_engine_is_asked_again(engine: StubEngine) -> None:
     [
         ("readiness", "draining", "draining"),
         ("engine", "errored", "engine_dead"),
-        ("readiness", "stalled", "engine_stalled"),
     ],
 )
 async def test_what_refuses_newcomers_is_not_ready(
     engine: StubEngine, target: str, name: str, code: str
 ) -> None:
-    readiness = Readiness(engine)
+    readiness = Readiness(engine, LONG)
     readiness.admit()
     setattr({"readiness": readiness, "engine": engine}[target], name, True)
     with pytest.raises(NotReadyError) as refusal:
@@ -122,8 +124,20 @@ async def test_what_refuses_newcomers_is_not_ready(
     assert await code_of(readiness) == code
 
 
+async def test_a_hanging_engine_refuses_newcomers(engine: StubEngine) -> None:
+    engine.answers = False
+    readiness = Readiness(engine, 1e-9)
+    readiness.pulse.beat()
+    readiness.admit()
+    readiness.pulse.beat()
+    assert readiness.is_stalled()
+    with pytest.raises(NotReadyError, match="has not answered"):
+        readiness.admit()
+    assert await code_of(readiness) == "engine_stalled"
+
+
 async def test_a_paused_engine_is_not_ready_and_refuses_nobody(engine: StubEngine) -> None:
-    readiness = Readiness(engine)
+    readiness = Readiness(engine, LONG)
     readiness.pulse.paused = True
     readiness.admit()
     assert await code_of(readiness) == "engine_paused"

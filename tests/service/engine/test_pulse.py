@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from vllm.exceptions import GracefulHTTPError
 
+from service.engine import pulse as module
 from service.engine.pulse import Pulse, end_requests
 
 
@@ -31,7 +32,7 @@ async def test_one_question_at_a_time_and_silence_until_its_answer() -> None:
     pulse.beat()
     assert len(engine.questions) == 1
     before = pulse.silence()
-    await asyncio.sleep(0)
+    pulse.beat()
     assert pulse.silence() > before > 0
     engine.questions[0].set_result(True)
     assert pulse.silence() == 0
@@ -39,6 +40,15 @@ async def test_one_question_at_a_time_and_silence_until_its_answer() -> None:
     pulse.beat()
     assert pulse.paused
     assert len(engine.questions) == 2
+
+
+async def test_time_in_which_nobody_listened_is_no_silence() -> None:
+    pulse = Pulse(AskedEngine())
+    pulse.beat()
+    for beats in (1, 2, 3):
+        pulse._beaten -= 3600  # as after a machine that slept, or a loop that was held up
+        pulse.beat()
+        assert pulse.silence() == beats * module._AWAKE_SECONDS
 
 
 async def test_a_refusal_is_an_answer() -> None:
