@@ -8,7 +8,6 @@ this one class, which makes the right one.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,6 +19,7 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import (
 )
 
 from logit_processors.controls import WIRE_KEY, ControlError, Program
+from logit_processors.places import Places
 from logit_processors.residual import StreamRequest
 from logit_processors.row_spec import PlainLogprobs, RowSpec
 from logit_processors.vocabulary import Vocabulary
@@ -86,28 +86,31 @@ class ControlProcessor(V1LogitsProcessor, V2LogitsProcessor):
 
     @abstractmethod
     def wanted_rows(self, count: int) -> dict[int, RowSpec | PlainLogprobs]:
-        """Return what is to be kept of which of the step's first ``count`` rows."""
+        """Return what is to be kept of which of the batch's first ``count`` requests."""
 
     @abstractmethod
-    def has_program(self, row: int) -> bool:
-        """Say whether a row's request has a control program."""
+    def has_program(self, request: int) -> bool:
+        """Say whether a request, by its place in the batch, has a control program."""
 
     @abstractmethod
-    def run_programs(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    def run_programs(self, logits: torch.Tensor, places: Places) -> torch.Tensor:
         """Return what the programs of some of the step's rows make of their logits.
 
         Args:
-            logits: ``[len(rows), vocab]`` of any float dtype; left as they are.
-            rows: the step's row behind each row of ``logits``.
+            logits: ``[rows, vocab]`` of any float dtype; left as they are.
+            places: which rows they are.
 
         Returns:
-            ``[len(rows), vocab]`` float32.
+            ``[rows, vocab]`` float32.
 
         """
 
     @abstractmethod
-    def alive(self, rows: Sequence[int]) -> torch.Tensor:
-        """Say how the last ``apply`` left rows: ``[rows]`` float32 ALIVE, EXHAUSTED or BROKEN."""
+    def alive(self, places: Places) -> torch.Tensor:
+        """Say how ``apply`` left rows of the step: ``[rows]`` float32.
+
+        Each is ALIVE, EXHAUSTED or BROKEN.
+        """
 
 
 def load_vocabulary(model_config: Any) -> Vocabulary | None:

@@ -14,6 +14,7 @@ from logit_processors.directions import DIRECTIONS
 from logit_processors.host_text import HostText, TextStates
 from logit_processors.kernels import warm_up
 from logit_processors.patterns import TokenSets
+from logit_processors.places import Places
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
 from logit_processors.row_spec import BROKEN, PlainLogprobs, RowSpec
 from logit_processors.slots import Slots
@@ -75,9 +76,10 @@ class V1ControlProcessor(ControlProcessor):
             self._alive = ~exhausted(logits)
         return logits
 
-    def run_programs(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    def run_programs(self, logits: torch.Tensor, places: Places) -> torch.Tensor:
         """Return what the programs of some rows of the batch make of their logits."""
-        return self._run(logits, rows, torch.empty_like(logits, dtype=torch.float32))
+        out = torch.empty_like(logits, dtype=torch.float32)
+        return self._run(logits, places.requests.tolist(), out)
 
     def _run(self, logits: torch.Tensor, rows: Sequence[int], out: torch.Tensor) -> torch.Tensor:
         host_slots = np.full(len(rows), self._slots.count, np.int64)
@@ -102,9 +104,9 @@ class V1ControlProcessor(ControlProcessor):
             out,
         )
 
-    def has_program(self, row: int) -> bool:
-        """Say whether a batch row's request has a control program."""
-        running = self._running.get(row)
+    def has_program(self, request: int) -> bool:
+        """Say whether a request, by its batch row, has a control program."""
+        running = self._running.get(request)
         return running is not None and running.wanted.program is not None
 
     def wanted_rows(self, count: int) -> dict[int, RowSpec | PlainLogprobs]:
@@ -115,12 +117,12 @@ class V1ControlProcessor(ControlProcessor):
             if row < count and running.wanted.rows is not None
         }
 
-    def alive(self, rows: Sequence[int]) -> torch.Tensor:
+    def alive(self, places: Places) -> torch.Tensor:
         """Say how the last :meth:`apply` left batch rows, ``[rows]`` float32."""
-        alive = torch.ones(len(rows), device=self._slots.device)
+        alive = torch.ones(len(places), device=self._slots.device)
         if self._alive is not None:
-            alive *= self._alive[upload(rows, self._slots.device)]
-        for at, row in enumerate(rows):
+            alive *= self._alive[places.rows]
+        for at, row in enumerate(places.requests.tolist()):
             running = self._running.get(row)
             if running is not None and self._slots.broken[running.slot]:
                 alive[at] = BROKEN

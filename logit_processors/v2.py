@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from logit_processors.directions import DIRECTIONS
 from logit_processors.entries import EntryTable
 from logit_processors.kernels import warm_up
 from logit_processors.patterns import Automaton
+from logit_processors.places import Places
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
 from logit_processors.row_spec import BROKEN, PlainLogprobs, RowSpec
 from logit_processors.slots import Slots
@@ -29,9 +29,9 @@ PATTERN_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Step:
-    """The layout of one step, ``[rows]`` each: on the host, and on the device.
+    """The layout of one step: slots ``[requests]`` on the host, ``[rows]`` each on the device.
 
-    With draft tokens ``host_slots`` is ``[requests]``: rows to requests, only the device knows.
+    With draft tokens there are more rows than requests, and only the device knows whose they are.
     """
 
     host_slots: NDArray[np.int64]
@@ -86,39 +86,60 @@ class V2ControlProcessor(ControlProcessor):
         self._alive = None
 
     def apply(self, logits: torch.Tensor, ctx: Any) -> torch.Tensor:
-        """Run the programs of the whole step on ``[rows, vocab]`` logits, in place."""
-        if ctx.expanded_idx_mapping is not self._looked_at:
+        """Run the programs of the step, or of a part of it, on ``[rows, vocab]``, in place."""
+        first = self._first_row(ctx.expanded_idx_mapping)
+        if first is None:
             self._take(ctx, ctx.pos, ctx.input_ids)
-        self._run(logits, slice(None), None, logits)
-        self._alive = ~exhausted(logits)
+            first = 0
+        part = slice(first, first + len(logits))
+        self._run(logits, ctx.idx_mapping_np.astype(np.int64), part, logits)
+        self._note_alive(part, ~exhausted(logits))
         return logits
 
-    def run_programs(self, logits: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        """Return what the programs of some rows of the step make of their logits."""
-        host_rows = np.array(rows, np.int64)
-        out = torch.empty_like(logits, dtype=torch.float32)
-        return self._run(logits, host_rows, upload(host_rows, self._slots.device), out)
+    def _first_row(self, mapping: torch.Tensor) -> int | None:
+        """Return where a part of the step that was looked at begins; None for another step."""
+        whole = self._looked_at
+        if whole is None:
+            return None
+        # vLLM verifies drafts in parts, whose mappings are views of the whole step's.
+        first = (mapping.data_ptr() - whole.data_ptr()) // whole.element_size()
+        return first if 0 <= first < len(whole) else None
 
-    def has_program(self, row: int) -> bool:
-        """Say whether the request of a row of the step has a control program."""
+    def _note_alive(self, part: slice, alive: torch.Tensor) -> None:
+        """Keep what a part of the step says, ``[part]`` bool; parts not told of are alive."""
         assert self._step is not None
-        return self._wanted[self._step.host_slots[row]].program is not None
+        if len(alive) == len(self._step.slots):
+            self._alive = alive
+            return
+        if self._alive is None:
+            self._alive = alive.new_ones(len(self._step.slots))
+        self._alive[part] = alive
+
+    def run_programs(self, logits: torch.Tensor, places: Places) -> torch.Tensor:
+        """Return what the programs of some rows of the step make of their logits."""
+        assert self._step is not None
+        out = torch.empty_like(logits, dtype=torch.float32)
+        return self._run(logits, self._step.host_slots[places.requests], places.rows, out)
+
+    def has_program(self, request: int) -> bool:
+        """Say whether a request of the step has a control program."""
+        assert self._step is not None
+        return self._wanted[self._step.host_slots[request]].program is not None
 
     def wanted_rows(self, count: int) -> dict[int, RowSpec | PlainLogprobs]:
-        """Return what is to be kept of which of the step's first ``count`` rows."""
+        """Return what is to be kept of which of the step's first ``count`` requests."""
         assert self._step is not None
-        wanted = {row: self._wanted[self._step.host_slots[row]].rows for row in range(count)}
-        return {row: spec for row, spec in wanted.items() if spec is not None}
+        wanted = {at: self._wanted[self._step.host_slots[at]].rows for at in range(count)}
+        return {at: spec for at, spec in wanted.items() if spec is not None}
 
-    def alive(self, rows: Sequence[int]) -> torch.Tensor:
-        """Say how the last :meth:`apply` left rows of the step, ``[rows]`` float32."""
+    def alive(self, places: Places) -> torch.Tensor:
+        """Say how :meth:`apply` left rows of the step, ``[rows]`` float32."""
         assert self._step is not None
-        host_rows = np.array(rows, np.int64)
-        broken = self._slots.broken[self._step.host_slots[host_rows]]
+        broken = self._slots.broken[self._step.host_slots[places.requests]]
         device = self._slots.device
-        alive = torch.ones(len(rows), device=device)
+        alive = torch.ones(len(places), device=device)
         if self._alive is not None:
-            alive *= self._alive[upload(host_rows, device)]
+            alive *= self._alive[places.rows]
         if broken.any():
             alive[upload(np.flatnonzero(broken), device)] = BROKEN
         return alive
@@ -126,26 +147,25 @@ class V2ControlProcessor(ControlProcessor):
     def _run(
         self,
         logits: torch.Tensor,
-        host_rows: NDArray[np.int64] | slice,
-        rows: torch.Tensor | None,
+        host_slots: NDArray[np.int64],
+        rows: torch.Tensor | slice,
         out: torch.Tensor,
     ) -> torch.Tensor:
+        """Run the programs of rows of the step: of any, by their places, or of a part of it.
+
+        ``host_slots`` are the slots of the rows or, of a part, of its requests.
+        """
         step = self._step
         assert step is not None
-        slots = step.slots if rows is None else step.slots[rows]
-        last = step.last if rows is None else step.last[rows]
+        slots, last = step.slots[rows], step.last[rows]
+        if isinstance(rows, slice):
+            rows = torch.arange(rows.start, rows.stop, device=logits.device)
         positions = last + 1 - self._states.prompt_len.gpu[slots]
-        host_slots = step.host_slots[host_rows]
         text = DeviceText(
             self._patterns,
             self._text_bias if self._text_bias.used[host_slots].any() else None,
             self._text_suppress if self._text_suppress.used[host_slots].any() else None,
-            TextRows(
-                torch.arange(len(logits), device=logits.device) if rows is None else rows,
-                slots,
-                last,
-                positions,
-            ),
+            TextRows(rows, slots, last, positions),
             History(step.fed, step.offset, self._states.all_token_ids.gpu),
         )
         return self._slots.apply(logits, host_slots, slots, positions, text, out)

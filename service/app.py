@@ -72,14 +72,7 @@ class SensefieldEndpoints:
         salting = await SaltingEngine.of(engine_client, registry.layers_of)
         readiness = Readiness(engine_client, own.stall_timeout_seconds)
         state.sensefield = Context(
-            planner=Planner(
-                own,
-                registry,
-                len(vocabulary),
-                vocabulary.width,
-                budget,
-                speculative=engine_client.vllm_config.speculative_config is not None,
-            ),
+            planner=Planner(own, registry, len(vocabulary), vocabulary.width, budget),
             vectors=registry,
             engine=engine_client,
             model=model,

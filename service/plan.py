@@ -60,8 +60,6 @@ class Planner:
     width: int
     """Logits."""
     budget: Budget
-    speculative: bool = False
-    """Whether the engine drafts tokens: its verifier has rows of its own, which are not kept."""
 
     def plan(self, asked: Asked) -> Plan:
         """Return the plan of a request.
@@ -85,7 +83,7 @@ class Planner:
             raise BadRequestError(error.message, error.param) from None
         self._check(asked, program is not None or bool(residual))
         can_fail = bool(residual) or (program is not None and program.can_fail)
-        spec = None if self.speculative else row_spec(asked, can_fail)
+        spec = row_spec(asked, can_fail)
         resources = ExitStack()
         if program is not None and program.steer:
             leased = {entry.vector for entry in program.steer}
@@ -100,12 +98,6 @@ class Planner:
     def _check(self, asked: Asked, controls: bool) -> None:
         distribution = asked.distribution
         self._check_form(asked)
-        if distribution is not None and self.speculative:
-            raise BadRequestError(
-                "distributions are not kept under speculative decoding; start the server "
-                "without --speculative-config to see them",
-                "distribution",
-            )
         if distribution is not None and distribution.kept > self.width:
             raise BadRequestError(
                 f"{echo(distribution.top_k)} is more than the vocabulary; allowed: 1 to "

@@ -1,22 +1,16 @@
-"""Keeping rows of logits: what is measured, and the two samplers that are tapped for it.
-
-vLLM computes logprobs for the whole batch at the widest request's k, sorted and ranked by
-a kernel that compiles on first use. Here each request's rows are measured as it asked, and
-nobody else's are touched. Its samplers have no extension point for that, so their entry
-points are wrapped; ``compatibility`` asserts the signatures relied on.
-"""
+"""Keeping rows of logits: each request's are measured as it asked, and nobody else's touched."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from vllm.triton_utils import HAS_TRITON
-from vllm.v1.sample.sampler import Sampler as V1Sampler
+from numpy.typing import NDArray
 
 from logit_processors import measure
+from logit_processors.places import Layout, Places
 from logit_processors.processor import ControlProcessor
 from logit_processors.row_spec import BROKEN, DENSE, STATISTICS, PlainLogprobs, RowSpec
 from logit_processors.upload import upload
@@ -40,7 +34,7 @@ def measure_rows(
     stages: Stages | None,
     sampled: torch.Tensor,
     alive: torch.Tensor,
-    rows: list[int],
+    requests: NDArray[np.int64],
 ) -> RowGroup:
     """Measure rows that want the same.
 
@@ -49,10 +43,10 @@ def measure_rows(
         stages: ``[rows, vocab]`` each; None if the spec measures nothing.
         sampled: ``[rows]`` int64, the token that was drawn.
         alive: ``[rows]`` float32, how the program left each row.
-        rows: the batch rows they are.
+        requests: ``[rows]``, their requests' places in the batch.
 
     """
-    count = len(rows)
+    count = len(requests)
     statistics = alive.new_zeros((count, len(STATISTICS)))
     statistics[:, _COLUMN["alive"]] = alive
     measured: list[MeasuredRows] = []
@@ -61,7 +55,7 @@ def measure_rows(
         logits = {stage: getattr(stages, stage) for stage in spec.stages}
         measured = measure_stages(logits, sampled, statistics)
     token_ids, kept = _keep(spec, measured, count)
-    return RowGroup(rows, token_ids, kept, statistics)
+    return RowGroup(requests, token_ids, kept, statistics)
 
 
 def _keep(
@@ -90,7 +84,10 @@ def _keep(
 
 
 def plain_logprobs(
-    spec: PlainLogprobs, base: torch.Tensor, sampled: torch.Tensor, rows: list[int]
+    spec: PlainLogprobs,
+    base: torch.Tensor,
+    sampled: torch.Tensor,
+    requests: NDArray[np.int64],
 ) -> RowGroup:
     """Make the rows that the engine itself would make: sampled token first, then the top k."""
     logprobs = measure.log_softmax(base)
@@ -99,179 +96,114 @@ def plain_logprobs(
     # The engine counts tied tokens into the rank.
     ranks = (logprobs >= chosen).sum(dim=-1)
     if spec.token_ids:
-        token_ids = upload(spec.token_ids, base.device).expand(len(rows), -1)
+        token_ids = upload(spec.token_ids, base.device).expand(len(requests), -1)
         values = logprobs.gather(1, token_ids)
     else:
         count = base.shape[1] if spec.top_k == DENSE else spec.top_k
         values, token_ids = measure.top_k(logprobs, count)
     token_ids = torch.cat((first, token_ids.long()), dim=1).int()
-    return RowGroup(rows, token_ids, torch.cat((chosen, values), dim=1), ranks)
+    return RowGroup(requests, token_ids, torch.cat((chosen, values), dim=1), ranks)
+
+
+Spec = RowSpec | PlainLogprobs
+
+
+@dataclass(frozen=True)
+class Group:
+    """Requests that want the same of their rows, and how many rows those are."""
+
+    spec: Spec
+    requests: Sequence[int]
+    rows: int
+
+    @property
+    def is_measured(self) -> bool:
+        """Say whether the rows' logits are read."""
+        return isinstance(self.spec, PlainLogprobs) or bool(self.spec.stages)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The rows that are kept of a step: ``places``, group by group, those measured first."""
+
+    groups: Sequence[Group]
+    places: Places
+
+    @classmethod
+    def of(cls, wanted: Mapping[int, Spec], layout: Layout) -> Kept:
+        """Group what is wanted of the batch's requests."""
+        by_spec: dict[Spec, list[int]] = {}
+        for request, spec in wanted.items():
+            by_spec.setdefault(spec, []).append(request)
+        groups = [
+            Group(spec, requests, layout.count(requests)) for spec, requests in by_spec.items()
+        ]
+        groups.sort(key=lambda group: not group.is_measured)
+        order = [request for group in groups for request in group.requests]
+        return cls(groups, layout.places(order))
+
+    @property
+    def measured(self) -> Places:
+        """Return the rows whose logits are read."""
+        return self.places.first(sum(group.rows for group in self.groups if group.is_measured))
+
+    def is_whole(self, batch: int, rows: int) -> bool:
+        """Say whether all of a step's rows are measured, in their own order.
+
+        Args:
+            batch: the step's requests.
+            rows: its rows.
+
+        """
+        only = len(self.groups) == 1 and len(self.groups[0].requests) == batch
+        return only and len(self.measured) == rows
 
 
 def keep_rows(
-    processor: ControlProcessor,
-    wanted: Mapping[int, RowSpec | PlainLogprobs],
-    base: torch.Tensor,
-    sampled: torch.Tensor,
+    processor: ControlProcessor, kept: Kept, base: torch.Tensor, sampled: torch.Tensor
 ) -> StepRows:
-    """Measure a step's rows, grouped by what they want.
+    """Measure a step's rows, group by group.
 
     Args:
         processor: knows the programs of the batch.
-        wanted: what to keep by batch row, those that are measured first.
-        base: ``[measured, vocab]``, the raw logits of the measured rows in that order.
-        sampled: ``[batch]`` int64, the tokens drawn.
+        kept: what to keep of which rows.
+        base: ``[measured, vocab]``, the raw logits of the measured rows.
+        sampled: ``[step rows]`` int64, the token that each row of the step drew.
 
     """
-    rows = list(wanted)
-    measured = rows[: len(base)]
     controlled = base
-    if any(processor.has_program(row) and _sees_control(wanted[row]) for row in measured):
-        controlled = processor.run_programs(base, measured)
-    alive = _unless_broken(processor.alive(rows), rows)
+    if any(_sees_control(processor, group) for group in kept.groups):
+        controlled = processor.run_programs(base, kept.measured)
+    places = kept.places
+    alive = _unless_broken(processor.alive(places), places.requests)
+    tokens = sampled[places.rows]
     groups = []
-    for spec, places in _group(wanted.values()).items():
-        group_rows = [rows[at] for at in places]
-        index = upload(places, sampled.device)
-        tokens = sampled[upload(group_rows, sampled.device)]
-        if isinstance(spec, RowSpec) and not spec.stages:
-            groups.append(measure_rows(spec, None, tokens, alive[index], group_rows))
+    start = 0
+    for group in kept.groups:
+        part = slice(start, start + group.rows)
+        start = part.stop
+        requests, drawn = places.requests[part], tokens[part]
+        if isinstance(group.spec, PlainLogprobs):
+            groups.append(plain_logprobs(group.spec, base[part], drawn, requests))
             continue
-        everything = len(places) == len(base)
-        group_base = base if everything else base[index]
-        if isinstance(spec, PlainLogprobs):
-            groups.append(plain_logprobs(spec, group_base, tokens, group_rows))
-            continue
-        group_controlled = group_base
-        if any(processor.has_program(row) for row in group_rows):
-            group_controlled = controlled if everything else controlled[index]
-        stages = Stages(group_base, group_controlled)
-        groups.append(measure_rows(spec, stages, tokens, alive[index], group_rows))
+        stages = None
+        if group.is_measured:
+            own = base[part]
+            stages = Stages(own, controlled[part] if _sees_control(processor, group) else own)
+        groups.append(measure_rows(group.spec, stages, drawn, alive[part], requests))
     return StepRows(groups)
 
 
-def _unless_broken(alive: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+def _sees_control(processor: ControlProcessor, group: Group) -> bool:
+    """Say whether a group keeps what programs make of its rows."""
+    shown = isinstance(group.spec, RowSpec) and group.spec.controlled
+    return shown and any(processor.has_program(request) for request in group.requests)
+
+
+def _unless_broken(alive: torch.Tensor, requests: NDArray[np.int64]) -> torch.Tensor:
     """Mark the rows that do not get the residual steering they asked for, ``[rows]`` float32."""
     stream = current_stream()
     if stream is None or not stream.broken_rows:
         return alive
-    broken = upload([row in stream.broken_rows for row in rows], alive.device, torch.bool)
-    return alive.masked_fill(broken, BROKEN)
-
-
-def _is_measured(spec: RowSpec | PlainLogprobs) -> bool:
-    return isinstance(spec, PlainLogprobs) or bool(spec.stages)
-
-
-def _sees_control(spec: RowSpec | PlainLogprobs) -> bool:
-    return isinstance(spec, RowSpec) and spec.controlled
-
-
-def _group(
-    specs: Iterable[RowSpec | PlainLogprobs],
-) -> dict[RowSpec | PlainLogprobs, list[int]]:
-    groups: dict[RowSpec | PlainLogprobs, list[int]] = {}
-    for at, spec in enumerate(specs):
-        groups.setdefault(spec, []).append(at)
-    return groups
-
-
-def tap_v1_sampler() -> None:
-    """Make V1's sampler hand out kept rows in the place of its own logprobs."""
-    stock = V1Sampler.forward
-
-    def forward(
-        self: Any,
-        logits: torch.Tensor,
-        sampling_metadata: Any,
-        predict_bonus_token: bool = False,
-        logprobs_mode_override: Any = None,
-    ) -> Any:
-        processor = _processor_of(sampling_metadata.logitsprocs.non_argmax_invariant)
-        wanted = processor.wanted_rows(len(logits)) if processor is not None else {}
-        if processor is None or not wanted:
-            return stock(
-                self, logits, sampling_metadata, predict_bonus_token, logprobs_mode_override
-            )
-        # The sampler works in place on float32 logits: copy the rows before it does.
-        wanted = _measured_first(wanted)
-        base = logits[_measured_index(wanted, logits.device)].float()
-        quiet = replace(sampling_metadata, max_num_logprobs=None, logprob_token_ids=None)
-        output = stock(self, logits, quiet, predict_bonus_token, logprobs_mode_override)
-        sampled = output.sampled_token_ids.squeeze(-1).long()
-        output.logprobs_tensors = keep_rows(processor, wanted, base, sampled)
-        return output
-
-    V1Sampler.forward = forward
-
-
-def tap_v2_sampler() -> None:
-    """Make V2's sampler hand out kept rows in the place of its own logprobs."""
-    from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
-
-    stock = V2Sampler.__call__
-    stock_dims = V2Sampler.get_logprobs_dims
-
-    def get_logprobs_dims(self: Any, idx_mapping_np: Any, include_token_ids: bool = True) -> Any:
-        if _keeps_rows(self):
-            return None
-        return stock_dims(self, idx_mapping_np, include_token_ids)
-
-    def call(self: Any, logits: torch.Tensor, input_batch: Any) -> Any:
-        if not _keeps_rows(self):
-            return stock(self, logits, input_batch)
-        processor: Any = _processor_of(self.logits_processors)
-        processor.look_at(input_batch)
-        wanted = _measured_first(processor.wanted_rows(input_batch.num_reqs))
-        if not wanted:
-            return stock(self, logits, input_batch)
-        # The sampler copies logits before it changes them, so the raw rows stay.
-        index = _measured_index(wanted, logits.device)
-        base = logits if len(index) == len(logits) else logits[index]
-        output = stock(self, logits, input_batch)
-        sampled = output.sampled_token_ids.squeeze(-1).long()
-        output.logprobs_tensors = keep_rows(processor, wanted, base, sampled)
-        return output
-
-    V2Sampler.get_logprobs_dims = get_logprobs_dims
-    V2Sampler.__call__ = call
-
-
-def _keeps_rows(sampler: Any) -> bool:
-    """Say whether a V2 sampler's rows are ours: those of drafted tokens stay the engine's."""
-    controlled = _processor_of(sampler.logits_processors) is not None
-    return controlled and not sampler.req_states.num_speculative_steps
-
-
-def _measured_first(
-    wanted: Mapping[int, RowSpec | PlainLogprobs],
-) -> dict[int, RowSpec | PlainLogprobs]:
-    return dict(sorted(wanted.items(), key=lambda item: not _is_measured(item[1])))
-
-
-def _measured_index(
-    wanted: Mapping[int, RowSpec | PlainLogprobs], device: torch.device
-) -> torch.Tensor:
-    measured = [row for row, spec in wanted.items() if _is_measured(spec)]
-    return upload(measured, device)
-
-
-def _processor_of(processors: Sequence[Any]) -> ControlProcessor | None:
-    return next((p for p in processors if isinstance(p, ControlProcessor)), None)
-
-
-_installed: list[str] = []
-
-
-def is_installed() -> bool:
-    """Say whether the samplers of this process are tapped."""
-    return bool(_installed)
-
-
-def install() -> None:
-    """Tap the samplers of this process."""
-    tap_v1_sampler()
-    _installed.append("V1")
-    if HAS_TRITON:
-        tap_v2_sampler()
-        _installed.append("V2")
+    broken = [request in stream.broken_rows for request in requests.tolist()]
+    return alive.masked_fill(upload(broken, alive.device, torch.bool), BROKEN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import vllm
@@ -19,6 +20,13 @@ from service.errors import StartupError
 
 SUPPORTED = "0.32"
 """Minor version of vLLM."""
+
+_LAYOUT_FIELDS = {
+    *("num_reqs", "idx_mapping_np", "expanded_idx_mapping", "expanded_local_pos"),
+    *("logits_indices", "positions", "input_ids"),
+    *("num_draft_tokens_per_req", "cu_num_logits"),
+}
+"""What V2's input batch tells of a step's rows."""
 
 _SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
     (
@@ -44,8 +52,10 @@ _SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
     ("WorkerWrapperBase.init_device", WorkerWrapperBase.init_device, ("self",)),
 ]
 if HAS_TRITON:
+    from vllm.v1.worker.gpu.input_batch import InputBatch
     from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
     from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
+    from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler
 
     _SIGNATURES += [
         (
@@ -66,6 +76,19 @@ if HAS_TRITON:
             "V2's Sampler.get_logprobs_dims",
             V2Sampler.get_logprobs_dims,
             ("self", "idx_mapping_np", "include_token_ids"),
+        ),
+        (
+            "RejectionSampler.__call__",
+            RejectionSampler.__call__,
+            ("self", "logits", "input_batch", "draft_logits", "invalid_drafts"),
+        ),
+        (
+            "RejectionSampler._get_logprobs_tensors",
+            RejectionSampler._get_logprobs_tensors,
+            (
+                *("self", "sampled", "num_sampled", "logits", "cu_num_logits"),
+                *("cu_num_logits_np", "max_num_logprobs"),
+            ),
         ),
     ]
 _LOGPROBS_FIELDS = (
@@ -95,6 +118,11 @@ def assert_supported() -> None:
         raise StartupError(
             f"vLLM {version} is not the one this Sensefield is made for: LogprobsLists has "
             f"{LogprobsLists._fields}, expected {_LOGPROBS_FIELDS}"
+        )
+    if HAS_TRITON and (missing := _LAYOUT_FIELDS - {field.name for field in fields(InputBatch)}):
+        raise StartupError(
+            f"vLLM {version} is not the one this Sensefield is made for: V2's InputBatch lacks "
+            f"{', '.join(sorted(missing))}"
         )
 
 

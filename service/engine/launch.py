@@ -8,6 +8,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from typing import Any
 
 from service.access.keys import Key, KeyRing
 from service.access.roles import ROLES
@@ -53,6 +54,7 @@ def launch(flags: Sequence[str]) -> None:
     # What cannot be written is told before a model is loaded, which may take minutes.
     VectorStore(settings().vectors_dir)
     configure_logging_from_args(args)
+    check_engine_configs()
     command = ServeSubcommand()
     command.validate(args)
     command.cmd(args)
@@ -130,6 +132,36 @@ def _take_keys(args: Namespace) -> None:
 def _is_reachable(args: Namespace) -> bool:
     """Say whether others than this machine can reach the server."""
     return not args.uds and args.host not in _LOOPBACK
+
+
+def check_engine_configs() -> None:
+    """Have what vLLM makes of the flags and the model checked before it starts an engine."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    stock = EngineArgs.create_engine_config
+
+    def create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
+        config = stock(self, *args, **kwargs)
+        assert_servable(config)
+        return config
+
+    EngineArgs.create_engine_config = create_engine_config
+
+
+def assert_servable(vllm_config: Any) -> None:
+    """Refuse an engine that would end with an error of its own once it has loaded the model.
+
+    Raises:
+        StartupError: it would.
+
+    """
+    if vllm_config.speculative_config is not None and not vllm_config.use_v2_model_runner:
+        raise StartupError(
+            "speculative decoding needs vLLM's V2 runner, and this engine runs on V1, which "
+            "takes no logits processor beside it: leave out --speculative-config, or serve "
+            "where Triton is (on a GPU), with a method that V2 has and without "
+            "VLLM_USE_V2_MODEL_RUNNER=0"
+        )
 
 
 def _embedded(flags: Sequence[str]) -> list[str]:

@@ -27,13 +27,13 @@ def register() -> None:
     """
     if not enabled():
         return
-    from service.engine import capture, compatibility, family, frontend, prompt_rows
+    from service.engine import compatibility, family, frontend, prompt_rows, samplers
     from service.engine.residual import attach
 
-    if capture.is_installed():
+    if samplers.is_installed():
         return
     compatibility.assert_supported()
-    capture.install()
+    samplers.install()
     frontend.install()
     prompt_rows.install()
     attach.install()

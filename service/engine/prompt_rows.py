@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from vllm.triton_utils import HAS_TRITON
 from vllm.v1.outputs import LogprobsTensors
@@ -64,10 +65,9 @@ class PromptRows:
             chosen = targets[at : at + _ROWS_AT_ONCE]
             logits = logits_of(hidden[at : at + len(chosen)]).float()
             alive = torch.full((len(chosen),), ALIVE, device=logits.device)
-            rows = list(range(len(chosen)))
-            self._write(
-                first + at, measure_rows(self.spec, Stages(logits, logits), chosen, alive, rows)
-            )
+            requests = np.zeros(len(chosen), np.int64)
+            stages = Stages(logits, logits)
+            self._write(first + at, measure_rows(self.spec, stages, chosen, alive, requests))
 
     def take(self) -> LogprobsTensors | None:
         """Return all rows in vLLM's three places; None for a prompt of one token."""

@@ -18,14 +18,16 @@ from vllm.v1.outputs import LogprobsLists
 
 @dataclass
 class RowGroup:
-    """Rows of equal shape. ``rows`` are their places in the batch.
+    """Rows of equal shape. ``requests`` ``[rows]`` are their requests' places in the batch.
+
+    A request's rows, several where tokens were drafted, lie one behind another.
 
     ``token_ids``: int32 ``[rows, stages, k]`` (k = 0 for dense rows); ``logprobs``: float32
     or float16 ``[rows, stages, k or vocab]``; ``statistics``: float32 ``[rows, 8]``. For the
     engine's own format: ``[rows, 1 + k]`` twice and int64 ranks ``[rows]``.
     """
 
-    rows: list[int]
+    requests: NDArray[np.int64]
     token_ids: torch.Tensor
     logprobs: torch.Tensor
     statistics: torch.Tensor
@@ -33,7 +35,7 @@ class RowGroup:
     def to_cpu(self) -> RowGroup:
         """Start copying to the host."""
         return RowGroup(
-            self.rows,
+            self.requests,
             self.token_ids.to("cpu", non_blocking=True),
             self.logprobs.to("cpu", non_blocking=True),
             self.statistics.to("cpu", non_blocking=True),
@@ -50,13 +52,18 @@ class HostRows:
         self._groups: list[Arrays] = [
             (g.token_ids.numpy(), g.logprobs.numpy(), g.statistics.numpy()) for g in groups
         ]
-        self._at = {
-            row: (group, at) for group, g in enumerate(groups) for at, row in enumerate(g.rows)
-        }
+        self._first: dict[int, tuple[int, int]] = {}
+        for group, g in enumerate(groups):
+            requests, places = np.unique(g.requests, return_index=True)
+            for request, at in zip(requests.tolist(), places.tolist(), strict=True):
+                self._first[request] = group, at
 
     def slice_request(self, req_idx: int, num_positions: int) -> LogprobsLists:
-        """Return the rows of one request in this step."""
-        group, at = self._at[req_idx]
+        """Return the rows of the tokens that a request got in this step.
+
+        With drafted tokens it has more rows than tokens: the rest are of rejected drafts.
+        """
+        group, at = self._first[req_idx]
         token_ids, logprobs, statistics = self._groups[group]
         end = at + num_positions
         return LogprobsLists(token_ids[at:end], logprobs[at:end], statistics[at:end])

@@ -22,10 +22,12 @@ from logit_processors.controls import (
     TokenSuppress,
     Window,
 )
+from logit_processors.places import Layout
 from logit_processors.processor import ControlProcessor
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED
 from logit_processors.vocabulary import Vocabulary
 from tests.integration.expected import set_of
+from tests.unit_support import CPU
 
 ROWS = 4
 VOCABULARY = Vocabulary([b"a", b"b", b"ab", b"aab", b" a", b"</s>", b"ba", b""], frozenset({5}))
@@ -167,7 +169,7 @@ class Batch(RuleBasedStateMachine):
         np.testing.assert_allclose(got.numpy(), wanted, atol=1e-5)
         last = len(self.rows) - 1
         untouched = alone.clone()
-        again = self.processor.run_programs(alone, [last])
+        again = self.processor.run_programs(alone, Layout(CPU).places([last]))
         np.testing.assert_array_equal(again[0].numpy(), got[last].numpy())
         assert (alone == untouched).all()
 
@@ -188,7 +190,7 @@ def test_a_row_without_any_token_left_is_not_alive() -> None:
     added: Any = [(0, params, [], []), (1, plain, [], [])]
     processor.update_state(BatchUpdate(2, removed=[], added=added, moved=[]))
     processor.apply(torch.zeros(2, 8))
-    assert processor.alive([0, 1]).tolist() == [EXHAUSTED, ALIVE]
+    assert processor.alive(Layout(CPU).places([0, 1])).tolist() == [EXHAUSTED, ALIVE]
 
 
 def test_a_vector_that_is_not_here_ends_its_request_only() -> None:
@@ -201,4 +203,4 @@ def test_a_vector_that_is_not_here_ends_its_request_only() -> None:
     added: Any = [(0, params, [], []), (1, plain, [], [])]
     processor.update_state(BatchUpdate(2, removed=[], added=added, moved=[]))
     processor.apply(torch.zeros(2, 8))
-    assert processor.alive([0, 1]).tolist() == [BROKEN, ALIVE]
+    assert processor.alive(Layout(CPU).places([0, 1])).tolist() == [BROKEN, ALIVE]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,11 +12,14 @@ import torch
 
 from logit_processors import v2
 from logit_processors.controls import Program, TokenBias, TokenSuppress, Window
+from logit_processors.places import Layout
 from logit_processors.processor import ControlProcessor
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED
+from tests.unit_support import CPU, INF
 
 SLOTS, VOCAB = 4, 6
 PROMPT = 3
+ALONE = Layout(CPU)
 ADD_2 = Program(token_bias=(TokenBias(2, 1.5),))
 NOTHING_LEFT = Program(token_suppress=tuple(TokenSuppress(token) for token in range(VOCAB)))
 
@@ -38,15 +42,36 @@ def params(wire: dict[str, Any] | None) -> Any:
     return SimpleNamespace(extra_args=extra, logprob_token_ids=None, num_logprobs=None)
 
 
-def step(slots: list[int], generated: list[int]) -> Any:
-    """Return the context of a step: which slot each row has, and how far it has come."""
-    count = len(slots)
+def step(slots: list[int], generated: list[int], drafts: Sequence[int] | None = None) -> Any:
+    """Return the context of a step: which slot each request has, and how far it has come."""
+    counts = [1 + number for number in drafts or [0] * len(slots)]
+    places = [place for count in counts for place in range(count)]
+    begun = np.repeat(generated, counts)
     return SimpleNamespace(
         idx_mapping_np=np.array(slots, np.int32),
-        expanded_idx_mapping=torch.tensor(slots, dtype=torch.int32),
-        pos=torch.tensor(generated) + PROMPT - 1,
-        input_ids=torch.zeros(count, dtype=torch.int32),
-        expanded_local_pos=torch.zeros(count, dtype=torch.int32),
+        expanded_idx_mapping=torch.tensor(np.repeat(slots, counts), dtype=torch.int32),
+        pos=torch.tensor(begun) + torch.tensor(places) + PROMPT - 1,
+        input_ids=torch.zeros(sum(counts), dtype=torch.int32),
+        expanded_local_pos=torch.tensor(places, dtype=torch.int32),
+    )
+
+
+def looked_at(context: Any) -> Any:
+    """Return the input batch that a context is read from."""
+    rows = len(context.pos)
+    return SimpleNamespace(
+        **vars(context), logits_indices=torch.arange(rows), positions=context.pos
+    )
+
+
+def part_of(context: Any, requests: slice, rows: slice) -> Any:
+    """Return the context of a part of a step, as vLLM cuts one that is too large."""
+    return SimpleNamespace(
+        idx_mapping_np=context.idx_mapping_np[requests],
+        **{
+            name: getattr(context, name)[rows]
+            for name in ("expanded_idx_mapping", "pos", "input_ids", "expanded_local_pos")
+        },
     )
 
 
@@ -76,7 +101,7 @@ def test_a_slot_that_is_given_again_has_nothing_of_the_last(
     processor.add_request(0, params(ADD_2.to_wire()))
     logits = processor.apply(torch.zeros(1, VOCAB), step([0], [0]))
     assert logits.tolist() == [[0, 0, 1.5, 0, 0, 0]]
-    assert processor.alive([0]).tolist() == [ALIVE]
+    assert processor.alive(ALONE.places([0])).tolist() == [ALIVE]
 
 
 def test_rows_tell_how_their_programs_left_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,8 +110,8 @@ def test_rows_tell_how_their_programs_left_them(monkeypatch: pytest.MonkeyPatch)
     processor.add_request(1, params({"steer": [{"vector": "absent", "strength": 1.0}]}))
     processor.add_request(2, params(ADD_2.to_wire()))
     processor.apply(torch.zeros(3, VOCAB), step([2, 0, 1], [0, 0, 0]))
-    assert processor.alive([0, 1, 2]).tolist() == [ALIVE, EXHAUSTED, BROKEN]
-    assert processor.alive([2]).tolist() == [BROKEN]
+    assert processor.alive(ALONE.places([0, 1, 2])).tolist() == [ALIVE, EXHAUSTED, BROKEN]
+    assert processor.alive(ALONE.places([2])).tolist() == [BROKEN]
 
 
 def test_the_layout_looked_at_serves_the_rows_that_are_kept(
@@ -102,9 +127,72 @@ def test_the_layout_looked_at_serves_the_rows_that_are_kept(
         positions=torch.arange(9),
     )
     processor.look_at(batch)
-    assert processor.run_programs(torch.zeros(1, VOCAB), [1]).tolist() == [[0, 0, 1.5, 0, 0, 0]]
+    assert processor.run_programs(torch.zeros(1, VOCAB), ALONE.places([1])).tolist() == [
+        [0, 0, 1.5, 0, 0, 0]
+    ]
     processor.apply(torch.zeros(2, VOCAB), context)
-    assert processor.run_programs(torch.zeros(1, VOCAB), [0]).tolist() == [[0.0] * VOCAB]
+    assert processor.run_programs(torch.zeros(1, VOCAB), ALONE.places([0])).tolist() == [
+        [0.0] * VOCAB
+    ]
     # The next step has a layout of its own, also where nothing looked at it before.
     processor.apply(torch.zeros(1, VOCAB), step([0], [2]))
-    assert processor.run_programs(torch.zeros(1, VOCAB), [0]).tolist() == [[0, 0, 1.5, 0, 0, 0]]
+    assert processor.run_programs(torch.zeros(1, VOCAB), ALONE.places([0])).tolist() == [
+        [0, 0, 1.5, 0, 0, 0]
+    ]
+
+
+EACH_ITS_OWN = Program(
+    token_bias=tuple(TokenBias(at, 1.0 + at, Window(at, at + 1)) for at in range(VOCAB))
+)
+"""Raises token n at position n only, by n + 1."""
+
+
+def raised(*positions: int) -> list[list[float]]:
+    return [[(1.0 + at) * (at == token) for token in range(VOCAB)] for at in positions]
+
+
+def test_each_drafted_row_stands_at_its_own_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = make_processor(monkeypatch)
+    processor.add_request(2, params(EACH_ITS_OWN.to_wire()))
+    processor.add_request(0, params(None))
+    processor.add_request(1, params(EACH_ITS_OWN.to_wire()))
+    context = step([2, 0, 1], [1, 0, 0], drafts=[2, 1, 1])
+    processor.look_at(looked_at(context))
+    logits = processor.apply(torch.zeros(7, VOCAB), context)
+    nothing = [[0.0] * VOCAB] * 2
+    assert logits.tolist() == raised(1, 2, 3) + nothing + raised(0, 1)
+    layout = Layout(CPU, np.array([2, 1, 1]), torch.tensor([0, 3, 5, 7], dtype=torch.int32))
+    some = processor.run_programs(torch.zeros(5, VOCAB), layout.places([2, 0]))
+    assert some.tolist() == raised(0, 1, 1, 2, 3)
+
+
+def test_a_step_that_is_verified_in_parts_is_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = make_processor(monkeypatch)
+    # Leaves a token at its first position only; suppression begins at the second.
+    late = tuple(TokenSuppress(token, Window(1)) for token in range(VOCAB))
+    processor.add_request(0, params(Program(token_suppress=late).to_wire()))
+    processor.add_request(1, params(None))
+    processor.add_request(2, params({"steer": [{"vector": "absent", "strength": 1.0}]}))
+    processor.add_request(3, params(EACH_ITS_OWN.to_wire()))
+    slots, drafts = [1, 0, 3, 2], [1, 2, 1, 1]
+    context = step(slots, [0, 0, 2, 0], drafts)
+    processor.look_at(looked_at(context))
+    # vLLM runs no processor on a part without programs: the first of the three.
+    parts = [(slice(1, 3), slice(2, 7)), (slice(3, 4), slice(7, 9))]
+    logits = [
+        processor.apply(torch.zeros(rows.stop - rows.start, VOCAB), part_of(context, which, rows))
+        for which, rows in parts
+    ]
+    assert logits[0].tolist() == [[0.0] * VOCAB] + [[-INF] * VOCAB] * 2 + raised(2, 3)
+    layout = Layout(CPU, np.array(drafts), torch.tensor([0, 2, 5, 7, 9], dtype=torch.int32))
+    assert processor.alive(layout.places([0, 1, 2, 3])).tolist() == [
+        *(ALIVE, ALIVE),
+        *(ALIVE, EXHAUSTED, EXHAUSTED),
+        *(ALIVE, ALIVE),
+        *(BROKEN, BROKEN),
+    ]
+    # Rows are kept of the whole step after its last part has been verified.
+    some = processor.run_programs(torch.zeros(2, VOCAB), layout.places([2]))
+    assert some.tolist() == raised(2, 3)
+    processor.look_at(looked_at(step([1], [0])))
+    assert processor.alive(ALONE.places([0])).tolist() == [ALIVE]

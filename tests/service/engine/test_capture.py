@@ -20,13 +20,13 @@ CONTROLLED = BASE.clone()
 CONTROLLED[0, 3] = CONTROLLED[1, 0] = -INF
 SAMPLED = torch.tensor([2, 1])
 ALIVE = torch.tensor([1.0, 1.0])
-ROWS = [5, 2]
+REQUESTS = np.array([5, 2])
 BASE_ENTROPY = 1.75 * log(2)
 CONTROLLED_ENTROPY = 1.5 * log(2)
 
 
 def measured(spec: RowSpec, controlled: torch.Tensor = CONTROLLED) -> RowGroup:
-    return measure_rows(spec, Stages(BASE, controlled), SAMPLED, ALIVE, ROWS)
+    return measure_rows(spec, Stages(BASE, controlled), SAMPLED, ALIVE, REQUESTS)
 
 
 def column(group: RowGroup, name: str) -> list[float]:
@@ -36,7 +36,7 @@ def column(group: RowGroup, name: str) -> list[float]:
 
 def test_statistics_of_both_stages_on_paper() -> None:
     group = measured(RowSpec(0, base=True, controlled=True))
-    assert group.rows == ROWS
+    assert group.requests.tolist() == [5, 2]
     assert group.statistics.dtype == torch.float32
     assert column(group, "alive") == [1.0, 1.0]
     assert column(group, "base_logprob") == pytest.approx([log(0.25)] * 2)
@@ -106,7 +106,7 @@ def test_half_precision_is_kept_as_such_and_statistics_are_not(top_k: int) -> No
 
 
 def test_a_row_that_keeps_nothing_tells_whether_a_token_was_left() -> None:
-    group = measure_rows(RowSpec(), None, SAMPLED, torch.tensor([0.0, 1.0]), ROWS)
+    group = measure_rows(RowSpec(), None, SAMPLED, torch.tensor([0.0, 1.0]), REQUESTS)
     assert column(group, "alive") == [0.0, 1.0]
     assert group.logprobs.shape == (2, 0, 0)
     group.to_cpu()
@@ -115,7 +115,7 @@ def test_a_row_that_keeps_nothing_tells_whether_a_token_was_left() -> None:
 @pytest.mark.parametrize("spec", [RowSpec(2, True, True), RowSpec(DENSE, True, True)])
 def test_logits_are_left_as_they_were(spec: RowSpec) -> None:
     base, controlled = BASE.clone(), CONTROLLED.clone()
-    measure_rows(spec, Stages(base, controlled), SAMPLED, ALIVE, ROWS)
+    measure_rows(spec, Stages(base, controlled), SAMPLED, ALIVE, REQUESTS)
     assert torch.equal(base, BASE)
     assert torch.equal(controlled, CONTROLLED)
 
@@ -126,17 +126,17 @@ def test_a_row_that_lost_every_token_takes_no_other_with_it(vocab: int) -> None:
     base = torch.arange(2 * vocab).reshape(2, vocab).float() / vocab
     controlled = base.index_fill(0, torch.tensor([0]), -INF)
     spec, alive = RowSpec(3, base=True, controlled=True), torch.tensor([0.0, 1.0])
-    group = measure_rows(spec, Stages(base, controlled), SAMPLED, alive, ROWS)
+    group = measure_rows(spec, Stages(base, controlled), SAMPLED, alive, REQUESTS)
     assert column(group, "alive") == [0.0, 1.0]
     alone = measure_rows(
-        spec, Stages(base[1:], controlled[1:].clone()), SAMPLED[1:], alive[1:], ROWS[1:]
+        spec, Stages(base[1:], controlled[1:].clone()), SAMPLED[1:], alive[1:], REQUESTS[1:]
     )
     assert torch.equal(group.statistics[1:], alone.statistics)
     assert torch.equal(group.logprobs[1:], alone.logprobs)
 
 
 def test_plain_logprobs_are_the_sampled_token_and_the_likeliest() -> None:
-    group = plain_logprobs(PlainLogprobs(2), BASE, SAMPLED, ROWS)
+    group = plain_logprobs(PlainLogprobs(2), BASE, SAMPLED, REQUESTS)
     assert group.token_ids.tolist() == [[2, 3, 2], [1, 0, 1]]
     assert group.token_ids.dtype == torch.int32
     np.testing.assert_allclose(group.logprobs.exp(), [[0.25, 0.5, 0.25]] * 2, rtol=1e-6)
@@ -144,18 +144,18 @@ def test_plain_logprobs_are_the_sampled_token_and_the_likeliest() -> None:
 
 
 def test_plain_ranks_count_tied_tokens_as_the_engine_does() -> None:
-    group = plain_logprobs(PlainLogprobs(1), BASE, torch.tensor([0, 3]), ROWS)
+    group = plain_logprobs(PlainLogprobs(1), BASE, torch.tensor([0, 3]), REQUESTS)
     assert group.statistics.tolist() == [4, 4]
 
 
 def test_plain_logprobs_of_the_whole_vocabulary() -> None:
-    group = plain_logprobs(PlainLogprobs(DENSE), BASE, SAMPLED, ROWS)
+    group = plain_logprobs(PlainLogprobs(DENSE), BASE, SAMPLED, REQUESTS)
     assert group.token_ids.shape == (2, 5)
     assert sorted(group.token_ids[0, 1:].tolist()) == [0, 1, 2, 3]
 
 
 def test_plain_logprobs_of_named_tokens() -> None:
-    group = plain_logprobs(PlainLogprobs(0, (3, 0)), BASE, SAMPLED, ROWS)
+    group = plain_logprobs(PlainLogprobs(0, (3, 0)), BASE, SAMPLED, REQUESTS)
     assert group.token_ids.tolist() == [[2, 3, 0], [1, 3, 0]]
     np.testing.assert_allclose(
         group.logprobs.exp(), [[0.25, 0.5, 0.125], [0.25, 0.125, 0.5]], rtol=1e-6
@@ -164,6 +164,6 @@ def test_plain_logprobs_of_named_tokens() -> None:
 
 def test_plain_logprobs_of_the_sampled_token_alone() -> None:
     # logprobs=0: no alternatives, the sampled token only.
-    group = plain_logprobs(PlainLogprobs(0), BASE, SAMPLED, ROWS)
+    group = plain_logprobs(PlainLogprobs(0), BASE, SAMPLED, REQUESTS)
     assert group.token_ids.tolist() == [[2], [1]]
     np.testing.assert_allclose(group.logprobs.exp(), [[0.25], [0.25]], rtol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -125,3 +126,18 @@ def test_bad_keys_are_told_before_the_engine_starts(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SENSEFIELD_API_KEYS", "alice")
     with pytest.raises(StartupError, match="SENSEFIELD_API_KEYS, line 1"):
         launch.parse(["m"])
+
+
+@pytest.mark.parametrize(
+    ("speculative", "v2", "served"),
+    [(None, False, True), (None, True, True), ("ngram", True, True), ("ngram", False, False)],
+)
+def test_speculation_is_refused_on_the_runner_that_cannot(
+    speculative: str | None, v2: bool, served: bool
+) -> None:
+    config = SimpleNamespace(speculative_config=speculative, use_v2_model_runner=v2)
+    if served:
+        launch.assert_servable(config)
+        return
+    with pytest.raises(StartupError, match="leave out --speculative-config"):
+        launch.assert_servable(config)

@@ -9,11 +9,11 @@ import torch
 from service.engine.rows import RowGroup, StepRows
 
 
-def group(rows: list[int], width: int, mark: int) -> RowGroup:
+def group(requests: list[int], width: int, mark: int) -> RowGroup:
     """Rows whose every value is ``mark`` plus their place in the group."""
-    places = mark + torch.arange(len(rows))
+    places = mark + torch.arange(len(requests))
     return RowGroup(
-        rows,
+        np.array(requests),
         places[:, None, None].expand(-1, 2, width).int().contiguous(),
         places[:, None, None].expand(-1, 2, width).float().contiguous(),
         places[:, None].expand(-1, 8).float().contiguous(),
@@ -49,6 +49,17 @@ def test_a_request_that_keeps_nothing_has_no_rows(step: StepRows) -> None:
         step.tolists().slice_request(9, 1)
 
 
-def test_several_positions_of_one_request_lie_together() -> None:
-    rows = StepRows([group([3, 4, 5], 2, 1)]).tolists()
-    assert rows.slice_request(3, 3).sampled_token_ranks[:, 0].tolist() == [1.0, 2.0, 3.0]
+def test_a_request_gets_the_first_of_its_rows_as_many_as_it_has_tokens() -> None:
+    rows = StepRows([group([3, 3, 3, 0, 0], 2, 1), group([2, 2], 2, 20)]).tolists()
+    marks = {
+        (request, count): rows.slice_request(request, count).sampled_token_ranks[:, 0].tolist()
+        for request, count in ((3, 3), (3, 1), (3, 0), (0, 2), (0, 1), (2, 2))
+    }
+    assert marks == {
+        (3, 3): [1, 2, 3],
+        (3, 1): [1],
+        (3, 0): [],
+        (0, 2): [4, 5],
+        (0, 1): [4],
+        (2, 2): [20, 21],
+    }

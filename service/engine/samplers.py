@@ -1,0 +1,163 @@
+"""The samplers that hand out kept rows: V1's, V2's, and V2's verifier of drafted tokens.
+
+vLLM computes logprobs for the whole batch at the widest request's k, sorted and ranked by
+a kernel that compiles on first use. Its samplers have no extension point for rows of our
+own, so their entry points are wrapped; ``compatibility`` asserts what is relied on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from vllm.triton_utils import HAS_TRITON
+from vllm.v1.sample.sampler import Sampler as V1Sampler
+
+from logit_processors.places import Layout
+from logit_processors.processor import ControlProcessor
+from service.engine.capture import Kept, keep_rows
+
+
+def tap_v1_sampler() -> None:
+    """Make V1's sampler hand out kept rows in the place of its own logprobs."""
+    stock = V1Sampler.forward
+
+    def forward(
+        self: Any,
+        logits: torch.Tensor,
+        sampling_metadata: Any,
+        predict_bonus_token: bool = False,
+        logprobs_mode_override: Any = None,
+    ) -> Any:
+        processor = _processor_of(sampling_metadata.logitsprocs.non_argmax_invariant)
+        wanted = processor.wanted_rows(len(logits)) if processor is not None else {}
+        if processor is None or not wanted:
+            return stock(
+                self, logits, sampling_metadata, predict_bonus_token, logprobs_mode_override
+            )
+        kept = Kept.of(wanted, Layout(logits.device))
+        # The sampler works in place on float32 logits: copy the rows before it does.
+        base = logits[kept.measured.rows].float()
+        quiet = replace(sampling_metadata, max_num_logprobs=None, logprob_token_ids=None)
+        output = stock(self, logits, quiet, predict_bonus_token, logprobs_mode_override)
+        sampled = output.sampled_token_ids.squeeze(-1).long()
+        output.logprobs_tensors = keep_rows(processor, kept, base, sampled)
+        return output
+
+    V1Sampler.forward = forward
+
+
+def tap_v2_samplers() -> None:
+    """Make V2's sampler and its verifier hand out kept rows in the place of their logprobs."""
+    from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
+    from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler
+
+    stock = V2Sampler.__call__
+    stock_dims = V2Sampler.get_logprobs_dims
+    stock_verify = RejectionSampler.__call__
+    stock_logprobs = RejectionSampler._get_logprobs_tensors
+
+    def get_logprobs_dims(self: Any, idx_mapping_np: Any, include_token_ids: bool = True) -> Any:
+        if _processor_of(self.logits_processors) is not None:
+            return None
+        return stock_dims(self, idx_mapping_np, include_token_ids)
+
+    def call(self: Any, logits: torch.Tensor, input_batch: Any) -> Any:
+        return sample(self, logits, input_batch, lambda: stock(self, logits, input_batch))
+
+    def get_logprobs_tensors(self: Any, *arguments: Any, **options: Any) -> Any:
+        if _processor_of(self.sampler.logits_processors) is not None:
+            return None
+        return stock_logprobs(self, *arguments, **options)
+
+    def verify(
+        self: Any,
+        logits: torch.Tensor,
+        input_batch: Any,
+        draft_logits: torch.Tensor | None = None,
+        invalid_drafts: torch.Tensor | None = None,
+    ) -> Any:
+        return sample(
+            self.sampler,
+            logits,
+            input_batch,
+            lambda: stock_verify(self, logits, input_batch, draft_logits, invalid_drafts),
+        )
+
+    V2Sampler.get_logprobs_dims = get_logprobs_dims
+    V2Sampler.__call__ = call
+    RejectionSampler._get_logprobs_tensors = get_logprobs_tensors
+    RejectionSampler.__call__ = verify
+
+
+def sample(sampler: Any, logits: torch.Tensor, input_batch: Any, stock: Callable[[], Any]) -> Any:
+    """Sample as V2 does, with the rows that the batch's requests keep.
+
+    Args:
+        sampler: knows the processors.
+        logits: ``[rows, vocab]`` of the step, raw.
+        input_batch: its layout.
+        stock: samples or verifies them.
+
+    """
+    processor: Any = _processor_of(sampler.logits_processors)
+    if processor is None:
+        return stock()
+    processor.look_at(input_batch)
+    wanted = processor.wanted_rows(input_batch.num_reqs)
+    if not wanted:
+        return stock()
+    drafts = input_batch.num_draft_tokens_per_req
+    kept = Kept.of(wanted, Layout(logits.device, drafts, input_batch.cu_num_logits))
+    # The samplers copy logits before they change them, so the raw rows stay.
+    whole = kept.is_whole(input_batch.num_reqs, len(logits))
+    base = logits if whole else logits[kept.measured.rows]
+    output = stock()
+    sampled = output.sampled_token_ids.squeeze(-1)
+    if drafts is not None:
+        sampled = drawn_tokens(output, input_batch)
+    output.logprobs_tensors = keep_rows(processor, kept, base, sampled.long())
+    return output
+
+
+def drawn_tokens(output: Any, batch: Any) -> torch.Tensor:
+    """Return the token that each row of a step with drafts drew, 0 where it drew none.
+
+    Args:
+        output: ``sampled_token_ids`` ``[batch, drafts + 1]``, of which each request has the
+            first ``num_sampled`` ``[batch]``; what stands behind them is no token.
+        batch: ``cu_num_logits`` ``[batch + 1]`` int32, where each request's rows begin, and
+            ``expanded_local_pos`` ``[rows]`` int32, each row's place among its request's.
+
+    Returns:
+        ``[rows]`` int64.
+
+    """
+    places = batch.expanded_local_pos
+    rows = torch.arange(len(places), dtype=torch.int32, device=places.device)
+    requests = torch.searchsorted(batch.cu_num_logits[1:], rows, right=True)
+    tokens = output.sampled_token_ids[requests, places.long()]
+    return tokens.masked_fill(places >= output.num_sampled[requests], 0)
+
+
+def _processor_of(processors: Sequence[Any]) -> ControlProcessor | None:
+    return next((p for p in processors if isinstance(p, ControlProcessor)), None)
+
+
+_installed: list[str] = []
+
+
+def is_installed() -> bool:
+    """Say whether the samplers of this process are tapped."""
+    return bool(_installed)
+
+
+def install() -> None:
+    """Tap the samplers of this process."""
+    tap_v1_sampler()
+    _installed.append("V1")
+    if HAS_TRITON:
+        tap_v2_samplers()
+        _installed.append("V2")

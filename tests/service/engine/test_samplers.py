@@ -1,0 +1,181 @@
+"""Rows on their way out of V2's samplers, on paper: a batch, what it drew, what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from logit_processors import v2
+from logit_processors.controls import WIRE_KEY, Program, TokenBias, TokenSuppress, Window
+from logit_processors.processor import ControlProcessor
+from logit_processors.row_spec import ALIVE, BROKEN, DENSE, EXHAUSTED, STATISTICS, RowSpec
+from service.engine.samplers import drawn_tokens, sample
+from tests.unit_support import CPU
+
+SLOTS, VOCAB, DRAFTS, PROMPT = 8, 5, 2, 3
+GARBAGE = 1 << 40
+BOTH = RowSpec(DENSE, base=True, controlled=True)
+
+
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The adapter as vLLM's V2 loader makes it, for a model without a tokenizer."""
+    monkeypatch.setattr(v2, "load_vocabulary", lambda model_config: None)
+    states = SimpleNamespace(
+        device=CPU,
+        max_num_reqs=SLOTS,
+        prompt_len=SimpleNamespace(gpu=torch.full((SLOTS,), PROMPT)),
+        all_token_ids=SimpleNamespace(gpu=torch.zeros(SLOTS, 16, dtype=torch.int32)),
+    )
+    return ControlProcessor(SimpleNamespace(model_config=None), states)
+
+
+def add(
+    processor: Any, slot: int, wire: dict[str, Any] | None, logprobs: int | None = None
+) -> None:
+    extra = None if wire is None else {WIRE_KEY: wire}
+    processor.add_request(
+        slot, SimpleNamespace(extra_args=extra, logprob_token_ids=None, num_logprobs=logprobs)
+    )
+
+
+def batch(slots: Sequence[int], generated: Sequence[int], drafts: Sequence[int] | None) -> Any:
+    """Return the input batch of requests at positions, with or without drafted tokens."""
+    counts = [1 + number for number in drafts or [0] * len(slots)]
+    places = [place for count in counts for place in range(count)]
+    rows = sum(counts)
+    return SimpleNamespace(
+        num_reqs=len(slots),
+        idx_mapping_np=np.array(slots),
+        expanded_idx_mapping=torch.tensor(np.repeat(slots, counts)),
+        expanded_local_pos=torch.tensor(places, dtype=torch.int32),
+        positions=torch.tensor(np.repeat(generated, counts)) + torch.tensor(places) + PROMPT - 1,
+        input_ids=torch.zeros(rows, dtype=torch.int32),
+        logits_indices=torch.arange(rows),
+        num_draft_tokens_per_req=None if drafts is None else np.array(drafts, np.int32),
+        cu_num_logits=torch.tensor([0, *np.cumsum(counts)], dtype=torch.int32),
+    )
+
+
+def sampled(processor: Any, layout: Any, logits: torch.Tensor, drawn: list[list[int]]) -> Any:
+    """Sample a step in which each request drew the tokens told."""
+    width = 1 if layout.num_draft_tokens_per_req is None else DRAFTS + 1
+    # What stands behind the tokens drawn is whatever was in memory.
+    padded = [[*tokens, *[GARBAGE] * (width - len(tokens))] for tokens in drawn]
+    output = SimpleNamespace(
+        sampled_token_ids=torch.tensor(padded),
+        num_sampled=torch.tensor([len(tokens) for tokens in drawn], dtype=torch.int32),
+        logprobs_tensors=None,
+    )
+
+    def stock() -> Any:
+        processor.apply(
+            logits.float().clone(), SimpleNamespace(**vars(layout), pos=layout.positions)
+        )
+        return output
+
+    return sample(SimpleNamespace(logits_processors=[processor]), logits, layout, stock)
+
+
+def column(rows: Any, name: str) -> list[float]:
+    values: list[float] = rows.sampled_token_ranks[:, STATISTICS.index(name)].tolist()
+    return values
+
+
+def logits_of(rows: int) -> torch.Tensor:
+    return torch.randn(rows, VOCAB, generator=torch.Generator().manual_seed(rows))
+
+
+def test_every_row_with_a_token_tells_it_and_the_others_tell_none() -> None:
+    layout = batch([4, 0, 2], [0, 0, 0], [2, 0, 1])
+    output = SimpleNamespace(
+        sampled_token_ids=torch.tensor([[3, 1, GARBAGE], [4, GARBAGE, GARBAGE], [2, 0, GARBAGE]]),
+        num_sampled=torch.tensor([2, 1, 2], dtype=torch.int32),
+    )
+    assert drawn_tokens(output, layout).tolist() == [3, 1, 0, 4, 2, 0]
+    # A request amid its prompt draws no token.
+    output.num_sampled[1] = 0
+    assert drawn_tokens(output, layout).tolist() == [3, 1, 0, 0, 2, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_accepted_tokens_have_their_rows_in_their_order(processor: Any, dtype: torch.dtype) -> None:
+    late = Program(token_bias=(TokenBias(1, 2.0, Window(5)),))
+    add(processor, 6, {"program": late.to_wire(), "rows": BOTH.to_wire()})
+    add(processor, 1, None)
+    add(processor, 3, {"rows": RowSpec(1, base=True).to_wire()})
+    layout = batch([3, 1, 6], [0, 9, 4], [1, 2, 2])
+    logits = logits_of(8).to(dtype)
+    before = logits.clone()
+    drawn = [[2, 4], [0, 0, 0], [3, 1]]  # the last of the three rejects its second draft
+    rows = sampled(processor, layout, logits, drawn).logprobs_tensors.tolists()
+    assert torch.equal(logits, before)
+
+    base = torch.log_softmax(before.float(), -1)
+    narrow = rows.slice_request(0, 2)
+    assert column(narrow, "base_logprob") == pytest.approx([base[0, 2].item(), base[1, 4].item()])
+    assert narrow.logprob_token_ids[:, 0, 0].tolist() == base[:2].argmax(-1).tolist()
+
+    wide = rows.slice_request(2, 2)
+    raised = before[5:7].float()
+    raised[1, 1] += 2.0  # at position 5, not at 4
+    controlled = torch.log_softmax(raised, -1)
+    np.testing.assert_allclose(wide.logprobs[:, 0], base[5:7], atol=1e-6)
+    np.testing.assert_allclose(wide.logprobs[:, 1], controlled, atol=1e-6)
+    chosen = [controlled[0, 3].item(), controlled[1, 1].item()]
+    assert column(wide, "controlled_logprob") == pytest.approx(chosen, abs=1e-6)
+    assert column(wide, "kl")[0] == 0.0
+    assert column(wide, "kl")[1] > 0.0
+    assert column(wide, "alive") == [ALIVE, ALIVE]
+    with pytest.raises(KeyError):
+        rows.slice_request(1, 3)
+
+
+def test_a_row_is_the_same_with_and_without_drafts(processor: Any) -> None:
+    program = Program(token_bias=(TokenBias(1, 2.0, Window(1)),))
+    for slot in range(3):
+        add(processor, slot, {"program": program.to_wire(), "rows": BOTH.to_wire()})
+    logits = logits_of(9)
+    drafted = sampled(
+        processor, batch([0, 1, 2], [0, 0, 0], [2, 2, 2]), logits, [[1, 2, 3]] * 3
+    ).logprobs_tensors.tolists()
+    for place in range(3):
+        alone = sampled(
+            processor, batch([0, 1, 2], [place] * 3, None), logits[place::3], [[place + 1]] * 3
+        ).logprobs_tensors.tolists()
+        for request in range(3):
+            one, all_of_them = alone.slice_request(request, 1), drafted.slice_request(request, 3)
+            assert np.array_equal(one.logprobs[0], all_of_them.logprobs[place])
+            assert np.array_equal(
+                one.sampled_token_ranks[0], all_of_them.sampled_token_ranks[place]
+            )
+
+
+def test_who_has_no_token_left_and_who_lacks_a_vector_ends_alone(processor: Any) -> None:
+    late = tuple(TokenSuppress(token, Window(1)) for token in range(VOCAB))
+    status = RowSpec().to_wire()
+    add(processor, 0, {"program": Program(token_suppress=late).to_wire(), "rows": status})
+    missing = {"steer": [{"vector": "absent", "strength": 1.0}]}
+    add(processor, 1, {"program": missing, "rows": status})
+    add(processor, 2, {"program": Program(token_bias=(TokenBias(1, 2.0),)).to_wire()}, logprobs=1)
+    layout = batch([0, 1, 2], [0, 0, 0], [2, 2, 1])
+    output = sampled(processor, layout, logits_of(8), [[1, 0], [0], [2, 1]])
+    rows = output.logprobs_tensors.tolists()
+    assert column(rows.slice_request(0, 2), "alive") == [ALIVE, EXHAUSTED]
+    # The row that has no token left is only of a draft: had it been rejected, all is well.
+    assert column(rows.slice_request(0, 1), "alive") == [ALIVE]
+    assert column(rows.slice_request(1, 1), "alive") == [BROKEN]
+    plain = rows.slice_request(2, 2)
+    assert plain.logprob_token_ids.shape == plain.logprobs.shape == (2, 2)
+    assert plain.logprob_token_ids[:, 0].tolist() == [2, 1]
+
+
+def test_a_step_that_keeps_nothing_is_left_to_the_engine(processor: Any) -> None:
+    add(processor, 0, None)
+    output = sampled(processor, batch([0], [0], [1]), logits_of(2), [[1, 2]])
+    assert output.logprobs_tensors is None
