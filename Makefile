@@ -15,10 +15,10 @@ REPENG  := $(VENV)/repeng
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check bench faults soak clean
+.PHONY: help serve test check bench bench-gpu faults soak clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: ARGS (passed on), PYTHON ($(PYTHON)), ENGINE (cpu or gpu; here $(ENGINE))"
 
 serve: $(VENV)/sensefield ## start the server; ARGS='MODEL --port 8001', no model = the embedded one
@@ -34,6 +34,9 @@ check: $(VENV)/sensefield $(VENV)/dev ## lint, formatting and types
 
 bench: $(VENV)/sensefield $(VENV)/dev ## run the benchmarks; ARGS='--help'
 	$(VENV)/bin/python -m loadtests.bench $(ARGS)
+
+bench-gpu: $(VENV)/sensefield ## run the benchmarks of a GPU within 8 minutes; ARGS='--models FOLDER'
+	$(VENV)/bin/python -m loadtests.gpu_bench $(ARGS)
 
 faults: $(VENV)/sensefield $(VENV)/dev ## kill, stop and starve servers; writes docs/faults/faults.md
 	$(VENV)/bin/python -m pytest --full $(ARGS) tests/faults/test_faults.py

@@ -29,13 +29,13 @@ from loadtests.memory_report import memory_markdown
 from loadtests.results import Result
 from loadtests.rounds import measure
 from loadtests.servers import SENSEFIELD, STOCK, ServerError, running
-from loadtests.stall import measure_stall
+from loadtests.stall import STALL, measure_stall
 from loadtests.sweep_chart import draw_sweeps
 from loadtests.sweeps import SWEEPS, sweep_cases
 from service.embedded_model import embedded_model_dir
 from service.errors import SensefieldError
 
-ENCODE, STALL = "encode", "stall"
+ENCODE = "encode"
 CASES = (ENCODE, STALL, *(case.name for case in throughput_cases(1)))
 """What a run measures unless told otherwise."""
 ALSO = (*SWEEPS, *(case.name for case in sweep_cases(1)))

@@ -102,7 +102,8 @@ async def make_vectors(client: Client, url: str) -> None:
     """Have Sensefield make the vectors that the controls name."""
     for topic in TOPICS:
         await _make(client, url, _vector_name(topic), {"text": f" {topic}"})
-        sides = {"positive": [f"I love the {topic}"], "negative": [f"I saw the {topic}"]}
+        # Last tokens that differ: their streams do in any model, made-up weights included.
+        sides = {"positive": [f"Tell me of the {topic}"], "negative": ["Tell me of the sea"]}
         await _make(client, url, _residual_name(topic), {"contrast": sides})
 
 

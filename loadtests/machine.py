@@ -29,13 +29,13 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def describe_command(arguments: Sequence[str]) -> str:
+def describe_command(arguments: Sequence[str], module: str = "loadtests.bench") -> str:
     """Return the command line, with folders reduced to their names: results are published."""
     shown = []
     for argument in arguments:
         flag, equals, value = argument.rpartition("=")
         shown.append(flag + equals + (Path(value).name if value.startswith("/") else value))
-    return shlex.join(["python", "-m", "loadtests.bench", *shown])
+    return shlex.join(["python", "-m", module, *shown])
 
 
 def _cpu_model() -> str:

@@ -121,13 +121,17 @@ def benchmark_json(
     results: Sequence[Result], settings: Mapping[str, Any], machine: Mapping[str, Any]
 ) -> str:
     """Return everything, each round included."""
-    described = [
+    content = {"machine": machine, "settings": settings, "results": described(results)}
+    return json.dumps(content, indent=1) + "\n"
+
+
+def described(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return results with what was made of their values, for JSON."""
+    return [
         asdict(result)
         | {"median": result.median, "stock_median": result.stock_median, "met": result.is_met}
         for result in results
     ]
-    content = {"machine": machine, "settings": settings, "results": described}
-    return json.dumps(content, indent=1) + "\n"
 
 
 def write(folder: Path, name: str, text: str) -> None:

@@ -51,9 +51,12 @@ class ServerError(Exception):
 class Server:
     """A running server, the leader of a process group of its own."""
 
-    def __init__(self, name: str, model: str, engine_flags: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, model: str, engine_flags: Sequence[str], *, settle: bool = True
+    ) -> None:
         port = _free_port()
         self.name = name
+        self._settle = settle
         self.url = f"http://127.0.0.1:{port}"
         SCRATCH.mkdir(exist_ok=True)
         self._log = SCRATCH / f"{name}.log"
@@ -100,6 +103,8 @@ class Server:
             ServerError: it kept working though nobody asked.
 
         """
+        if not self._settle:
+            return
         deadline = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < deadline:
             before = cpu_seconds(self.group)
@@ -130,13 +135,17 @@ class Server:
 
 @asynccontextmanager
 async def running(
-    names: Iterable[str], model: str, engine_flags: Sequence[str]
+    names: Iterable[str], model: str, engine_flags: Sequence[str], *, settle: bool = True
 ) -> AsyncIterator[dict[str, Server]]:
-    """Start servers, wait until all are ready, and stop them whatever happens."""
+    """Start servers, wait until all are ready, and stop them whatever happens.
+
+    ``settle``: whether one that was asked has to come to rest before another one is, as where
+    they compute on the same few cores.
+    """
     servers: dict[str, Server] = {}
     try:
         for name in names:
-            servers[name] = Server(name, model, engine_flags)
+            servers[name] = Server(name, model, engine_flags, settle=settle)
         async with aiohttp.ClientSession() as session:
             await asyncio.gather(*(server.ready(session) for server in servers.values()))
         yield servers

@@ -10,6 +10,8 @@ from loadtests.results import SECONDS, Result, at_most
 from loadtests.servers import SENSEFIELD, STOCK, Server
 from loadtests.stock import attempt
 
+STALL = "stall"
+TITLE = "first request with logprobs, longer than the second by"
 _TOKENS = 8
 _NO_STALL_SECONDS = 0.1
 """What a person does not notice."""
@@ -22,8 +24,8 @@ async def measure_stall(client: Client, servers: Mapping[str, Server]) -> Result
     shown = "failed" if stock is None else f"{stock[0] - stock[1]:.2f} s"
     print(f"stall: sensefield {ours[0] - ours[1]:.2f} s, stock {shown}", flush=True)
     return Result(
-        "stall",
-        "first request with logprobs, longer than the second by",
+        STALL,
+        TITLE,
         at_most(_NO_STALL_SECONDS, SECONDS),
         [ours[0] - ours[1]],
         [] if stock is None else [stock[0] - stock[1]],

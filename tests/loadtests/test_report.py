@@ -17,27 +17,14 @@ from loadtests.report import (
     results_table,
 )
 from loadtests.results import MICROSECONDS, SECONDS, Result, at_least, at_most
+from tests.loadtests.pages import MACHINE, cells
 
-MACHINE: dict[str, Any] = {
-    "cpu": "Some CPU",
-    "cores": 2,
-    "memory_gib": 23.5,
-    "accelerators": [],
-    "python": "3.12.1",
-    "vllm": "0.32.0",
-    "torch": "2.13.0",
-    "date": "2026-01-02T03:04:05+00:00",
-}
 SETTINGS = {"model": "some-model", "rounds": 3, "command": "python -m loadtests.bench"}
 RESULTS = [
     Result("top20", "top-20", at_least(0.97), [0.98, 0.99, 0.96], [0.8], raw={"stock": [1]}),
     Result("encode", "encode a row", at_most(5, MICROSECONDS), [7.0]),
     Result("stall", "first request", at_most(0.1, SECONDS), [0.01], stock_failed=True),
 ]
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_a_table_lines_up_as_plain_text() -> None:

@@ -52,7 +52,7 @@ def stubborn_servers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let servers be stubborn processes; return the groups of those that were started."""
     groups: list[int] = []
 
-    def begin(self: Server, name: str, *_: object) -> None:
+    def begin(self: Server, name: str, *_: object, **__: object) -> None:
         self.name = name
         self._process = start(STUBBORN)
         groups.append(self.group)
