@@ -15,7 +15,7 @@ REPENG  := $(VENV)/repeng
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check bench bench-gpu faults soak clean
+.PHONY: help serve test check bench bench-gpu loadtest faults soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench: $(VENV)/sensefield $(VENV)/dev ## run the benchmarks; ARGS='--help'
 
 bench-gpu: $(VENV)/sensefield ## run the benchmarks of a GPU within 8 minutes; ARGS='--models FOLDER'
 	$(VENV)/bin/python -m loadtests.gpu_bench $(ARGS)
+
+loadtest: $(VENV)/sensefield $(VENV)/dev ## run the load tests for 2 minutes; SENSEFIELD=URL of a server, ARGS='--help'
+	$(VENV)/bin/python -m loadtests.load.run $(if $(SENSEFIELD),--url $(SENSEFIELD)) $(ARGS)
 
 faults: $(VENV)/sensefield $(VENV)/dev ## kill, stop and starve servers; writes docs/faults/faults.md
 	$(VENV)/bin/python -m pytest --full $(ARGS) tests/faults/test_faults.py

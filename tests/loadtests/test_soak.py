@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loadtests.soak import CHECK_EVERY, LEAVE_EVERY, Look, Soak, checked_requests, page
-from tests.loadtests.test_report import MACHINE
+from tests.loadtests.pages import MACHINE
 
 MIB = 2**20
 

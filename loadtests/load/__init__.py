@@ -1,0 +1,1 @@
+"""Load tests with Locust: users who stream, objectives of service, and the capacity they allow."""
