@@ -1,0 +1,45 @@
+# syntax=docker/dockerfile:1
+# A server for machines without a GPU, from the project's locks, with the embedded model in it:
+#   docker build --file deploy/docker/cpu.Dockerfile --tag sensefield:cpu .
+
+FROM python:3.11.14-slim-bookworm AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+RUN python -m venv /opt/sensefield
+ENV PATH=/opt/sensefield/bin:$PATH
+# One layer for each that changes more often than the one before: torch, the engine, the project.
+COPY requirements/torch-cpu.txt requirements/
+RUN pip install --no-deps --only-binary :all: --requirement requirements/torch-cpu.txt \
+        --index-url https://download.pytorch.org/whl/cpu
+COPY requirements/cpu.txt requirements/
+RUN pip install --no-deps --only-binary :all: --requirement requirements/cpu.txt
+COPY . .
+RUN pip install --no-deps .
+ENV SENSEFIELD_CACHE_DIR=/opt/sensefield/models
+RUN python -c "from service.embedded_model import embedded_model_dir; embedded_model_dir()"
+
+FROM python:3.11.14-slim-bookworm
+# The release of Debian that the tag names holds one version of each.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libgomp1 libnuma1 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 10001 --home-dir /data --create-home sensefield
+COPY --from=build /opt/sensefield /opt/sensefield
+COPY --chmod=755 deploy/docker/ready.py /usr/local/bin/sensefield-ready
+# All that is written goes to /data and /tmp: the rest of the file system may be read-only.
+ENV PATH=/opt/sensefield/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    SENSEFIELD_CACHE_DIR=/opt/sensefield/models \
+    VLLM_CPU_KVCACHE_SPACE=1 \
+    VLLM_NO_USAGE_STATS=1 \
+    XDG_CACHE_HOME=/data/cache \
+    XDG_CONFIG_HOME=/data/config \
+    XDG_DATA_HOME=/data
+USER 10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5m --retries=3 \
+    CMD ["sensefield-ready"]
+ENTRYPOINT ["sensefield", "serve"]

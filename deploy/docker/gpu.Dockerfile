@@ -1,0 +1,28 @@
+# syntax=docker/dockerfile:1
+# The project on vLLM's own image of the version it supports, whose engine stays as it is:
+#   docker build --file deploy/docker/gpu.Dockerfile --tag sensefield:gpu .
+#   docker run --gpus all --shm-size 8g --publish 8000:8000 sensefield:gpu Qwen/Qwen3-8B
+
+FROM vllm/vllm-openai:v0.32.0
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+COPY . .
+# The constraints hold vLLM where it is: pip adds only what the image lacks.
+RUN python3 -m pip install --only-binary :all: --constraint requirements/gpu.txt . \
+    && useradd --uid 10001 --home-dir /data --create-home sensefield \
+    && rm -rf /src/*
+COPY --chmod=755 deploy/docker/ready.py /usr/local/bin/sensefield-ready
+# All that is written goes to /data and /tmp: the rest of the file system may be read-only.
+ENV HF_HOME=/data/huggingface \
+    PYTHONDONTWRITEBYTECODE=1 \
+    VLLM_NO_USAGE_STATS=1 \
+    XDG_CACHE_HOME=/data/cache \
+    XDG_CONFIG_HOME=/data/config \
+    XDG_DATA_HOME=/data
+USER 10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30m --retries=3 \
+    CMD ["sensefield-ready"]
+ENTRYPOINT ["sensefield", "serve"]
