@@ -1,0 +1,149 @@
+"""The chart, rendered by Helm itself and held against Kubernetes' own schemas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from helm_python import Chart
+from helm_python.errors import HelmError
+
+CHART = Path(__file__).parents[2] / "deploy" / "helm" / "sensefield"
+EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
+CUSTOM = {"ServiceMonitor", "ScaledObject"}
+"""Kinds of the Prometheus Operator and of KEDA, which Kubernetes' schemas do not know."""
+KUBERNETES = "1.34"
+
+
+def rendered(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the manifests that the chart makes of the values."""
+    with Chart.load(CHART) as chart:
+        chart.validate_schema(values)
+        texts = chart.render(values=values, name="llm", namespace="prod").values()
+    return [each for text in texts for each in yaml.safe_load_all(text) if each]
+
+
+def of_kind(manifests: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    """Return the only manifest of a kind."""
+    (found,) = (each for each in manifests if each["kind"] == kind)
+    return found
+
+
+def container(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any]
+    (found,) = of_kind(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def example(name: str) -> list[dict[str, Any]]:
+    return rendered(yaml.safe_load((CHART / "examples" / f"{name}.yaml").read_text()))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_valid_kubernetes(path: Path) -> None:
+    manifests = example(path.stem)
+    assert {"Deployment", "Service", "PodDisruptionBudget"} <= {each["kind"] for each in manifests}
+    for manifest in manifests:
+        if manifest["kind"] not in CUSTOM:
+            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+        assert manifest["metadata"]["labels"]["app.kubernetes.io/name"] == "sensefield"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_pods_run_without_root_and_write_to_volumes_only(path: Path) -> None:
+    manifests = example(path.stem)
+    pod = of_kind(manifests, "Deployment")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    server = container(manifests)
+    assert server["securityContext"]["readOnlyRootFilesystem"]
+    assert server["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    mounted = {mount["name"] for mount in server["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+    drain = next(arg for arg in server["args"] if arg.startswith("--shutdown-timeout="))
+    assert pod["terminationGracePeriodSeconds"] > int(drain.partition("=")[2])
+
+
+def test_the_service_and_the_budget_select_the_pods() -> None:
+    manifests = example("one-gpu")
+    labels = of_kind(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    budget = of_kind(manifests, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"]
+    assert of_kind(manifests, "Service")["spec"]["selector"].items() <= labels.items()
+    assert budget.items() <= labels.items()
+
+
+def test_probes_ask_the_paths_that_tell_what_they_want_to_know() -> None:
+    server = container(example("cpu-demo"))
+    paths = {
+        kind: server[f"{kind}Probe"]["httpGet"]["path"]
+        for kind in ("startup", "liveness", "readiness")
+    }
+    assert paths == {"startup": "/health", "liveness": "/health", "readiness": "/ready"}
+    startup = server["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] == 300
+
+
+def test_keys_and_token_come_from_secrets_and_the_probe_has_a_key() -> None:
+    manifests = example("one-gpu")
+    server = container(manifests)
+    secrets = {
+        entry["name"]: entry["valueFrom"]["secretKeyRef"]
+        for entry in server["env"]
+        if "valueFrom" in entry
+    }
+    assert secrets == {
+        "SENSEFIELD_API_KEYS": {"name": "sensefield-keys", "key": "keys"},
+        "READY_KEY": {"name": "sensefield-keys", "key": "metricsKey"},
+        "HF_TOKEN": {"name": "hf-token", "key": "token"},
+    }
+    assert server["readinessProbe"]["exec"]["command"] == ["sensefield-ready"]
+    (endpoint,) = of_kind(manifests, "ServiceMonitor")["spec"]["endpoints"]
+    assert endpoint["authorization"]["credentials"]["key"] == "metricsKey"
+
+
+def test_keda_scales_the_deployment_on_the_queue() -> None:
+    manifests = example("one-gpu")
+    deployment = of_kind(manifests, "Deployment")
+    assert "replicas" not in deployment["spec"]
+    scaled = of_kind(manifests, "ScaledObject")["spec"]
+    assert scaled["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert scaled["maxReplicaCount"] == 4
+    (trigger,) = scaled["triggers"]
+    assert trigger["metadata"]["threshold"] == "5"
+    assert 'vllm:num_requests_waiting{model_name="qwen3-8b"' in trigger["metadata"]["query"]
+
+
+def test_tensor_parallel_ranks_get_their_gpus_and_shared_memory() -> None:
+    manifests = example("tensor-parallel")
+    server = container(manifests)
+    assert server["resources"]["limits"]["nvidia.com/gpu"] == 4
+    assert server["args"][-2:] == ["--tensor-parallel-size", "4"]
+    pod = of_kind(manifests, "Deployment")["spec"]["template"]["spec"]
+    assert pod["runtimeClassName"] == "nvidia"
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
+    assert volumes["vectors"]["persistentVolumeClaim"] == {"claimName": "vectors"}
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"models": [{"name": "Upper"}]}, "name"),
+        ({"models": [{"name": "a", "gpus": -1}]}, "gpus"),
+        ({"models": [{"name": "a", "gpu": 1}]}, "gpu"),
+        ({"models": [{}]}, "name"),
+        ({"vector": {}}, "vector"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_by_name(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(HelmError, match=named):
+        rendered(values)
+
+
+def test_models_live_beside_one_another() -> None:
+    manifests = rendered({"models": [{"name": "a"}, {"name": "b", "replicas": 3}]})
+    deployments = [each for each in manifests if each["kind"] == "Deployment"]
+    assert [each["metadata"]["name"] for each in deployments] == ["llm-a", "llm-b"]
+    assert [each["spec"]["replicas"] for each in deployments] == [1, 3]
