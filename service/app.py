@@ -12,6 +12,7 @@ from vllm.renderers.chat_utils import load_chat_template
 from logit_processors.vocabulary import Vocabulary
 from service.access import metrics_port
 from service.api import generate, health, tokens, vector_making, vectors
+from service.api.route import check_bodies
 from service.api.serving import ChatServing, TextServing
 from service.context import Context
 from service.distributions.token_texts import TokenTexts
@@ -44,6 +45,7 @@ class SensefieldEndpoints:
         app.include_router(vector_making.router)
         app.include_router(tokens.router)
         app.include_router(health.router)
+        check_bodies(app)
         app.add_middleware(health.Gate)
         if settings().metrics_port is not None:
             metrics_port.remove_from(app)

@@ -11,6 +11,8 @@ SensefieldError
     ├── PreconditionFailedError 412
     ├── TooLargeError           413
     ├── UnsupportedMediaError   415
+    ├── RateLimitedError        429, with Retry-After
+    ├── HeadersTooLargeError    431
     ├── SaturatedError          503, with Retry-After
     ├── StoreUnavailableError   503, with Retry-After
     ├── NotReadyError           503, with Retry-After
@@ -38,7 +40,7 @@ class RequestError(SensefieldError):
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
-    retry_after: ClassVar[int | None] = None
+    retry_after: int | None = None
     """Seconds for the Retry-After header."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
@@ -115,6 +117,25 @@ class UnsupportedMediaError(RequestError):
     """A body of the wrong kind."""
 
     status = 415
+    type = "invalid_request_error"
+
+
+class RateLimitedError(RequestError):
+    """More than one key may have; in ``seconds`` there is room again."""
+
+    status = 429
+    type = "rate_limit_error"
+    retry_after = 1
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message, None, "rate_limit_exceeded")
+        self.retry_after = seconds
+
+
+class HeadersTooLargeError(RequestError):
+    """A URL and headers beyond the limit."""
+
+    status = 431
     type = "invalid_request_error"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -232,6 +231,8 @@ class Plan:
     width: int
     budget: Budget
     resources: ExitStack
+    tokens: int = 0
+    """Tokens generated so far."""
     _claims: list[Claim] = field(default_factory=list)
     _queued: bool = False
 
@@ -252,8 +253,8 @@ class Plan:
         return self.asked.distribution is not None or self.asked.logprobs is not None
 
     @property
-    def kinds(self) -> Sequence[str]:
-        """Return the kinds of control used."""
+    def controls(self) -> dict[str, int]:
+        """Return how many entries of each kind of control are used."""
         program = self.program or Program()
         used = {
             "token_bias": program.token_bias,
@@ -263,7 +264,7 @@ class Plan:
             "token_suppress": program.token_suppress,
             "text_suppress": program.text_suppress,
         }
-        return [kind for kind, entries in used.items() if entries]
+        return {kind: len(entries) for kind, entries in used.items() if entries}
 
     def apply_to(self, params: Any, max_tokens: int) -> None:
         """Put the plan into a request's ``SamplingParams`` and claim its memory.

@@ -11,7 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+import limits
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -30,6 +31,12 @@ def data_dir() -> Path:
     """Return where a user's data belongs: ``$XDG_DATA_HOME/sensefield`` or its default."""
     home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(home) / "sensefield"
+
+
+def _check_rate(rate: str | None) -> str | None:
+    if rate is not None:
+        limits.parse(rate)  # ValueError names what cannot be
+    return rate
 
 
 class Settings(BaseSettings):
@@ -55,6 +62,24 @@ class Settings(BaseSettings):
     )
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="Port of /metrics, if it is to have one of its own."
+    )
+    max_body_bytes: int = Field(
+        16 << 20, ge=1, description="Most bytes of a request's body; a vector's file has its own."
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, description="Most tokens to generate for a choice; none means the context."
+    )
+    max_requests: int = Field(
+        1024, ge=1, description="Most requests at once, running or waiting, of an API process."
+    )
+    key_concurrency: int | None = Field(
+        None, ge=1, description="Most requests at once of one key's name, of an API process."
+    )
+    key_rate: Annotated[str | None, AfterValidator(_check_rate)] = Field(
+        None, description="Most requests of one key's name in a time, as in 600/minute."
+    )
+    audit_prompts: bool = Field(
+        False, description="Whether lines of the audit log hold what was asked."
     )
     max_top_logprobs: int | None = Field(
         None, ge=0, description="Cap on OpenAI's top_logprobs; none means the vocabulary."

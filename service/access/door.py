@@ -1,13 +1,16 @@
 """The door of the server: what every request passes, one concern after another.
 
 ``sensefield serve`` names it to vLLM as the outermost middleware, so that it stands before
-all of vLLM's routes too. Each concern is plain ASGI and touches no event of a stream.
+all of vLLM's routes too. Each concern is plain ASGI; of a stream's events only their bytes
+are counted.
 """
 
 from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.access.admission import Admission
+from service.access.audit import Audit, audit_logger
 from service.access.authorization import Authorization
 from service.access.keys import KeyRing
 from service.settings import settings
@@ -19,7 +22,9 @@ class Door:
     def __init__(self, app: ASGIApp) -> None:
         own = settings()
         self._inside = app
-        self._first: ASGIApp = Authorization(app, KeyRing.read(own.api_keys, own.api_keys_file))
+        admitted = Admission(app, own)
+        known = Authorization(admitted, KeyRing.read(own.api_keys, own.api_keys_file))
+        self._first: ASGIApp = Audit(known, audit_logger())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass requests through; the server's own start and stop are none."""

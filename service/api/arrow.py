@@ -114,6 +114,7 @@ class ArrowAnswer:
         await self._put_all(self._prompt_encoder, choice, token_ids, rows)
 
     async def _take(self, choice: int, output: CompletionOutput) -> None:
+        self._plan.tokens += len(output.token_ids)
         rows: Any = output.logprobs
         if not rows:
             return

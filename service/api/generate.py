@@ -23,6 +23,7 @@ from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
 from vllm.exceptions import RetryableRequestError, VLLMError
 
+from service.access.visit import Visit
 from service.api.arrow import ArrowAnswer, accepts_arrow
 from service.api.requests import ChatRequest, TextRequest
 from service.api.route import SensefieldRoute
@@ -102,10 +103,13 @@ async def _serve(
         await context.vectors.refresh([entry.vector for entry in request.logit_control.steer])
     arrow = accepts_arrow(raw_request.headers.get("accept", ""))
     plan = request.make_plan(context.planner, arrow=arrow)
-    for kind in plan.kinds:
+    visit = Visit.of(raw_request.scope)
+    visit.controls = plan.controls
+    for kind in plan.controls:
         CONTROLLED.labels(kind).inc()
     with ExitStack() as ending:
         outcome = _Outcome(route)
+        ending.callback(lambda: visit.end(outcome.name, plan.tokens))
         ending.callback(outcome.count)
         ending.callback(_update_promised, plan.budget)
         ending.callback(plan.close)

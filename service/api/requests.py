@@ -8,6 +8,8 @@ from pydantic import BaseModel, PrivateAttr
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
+from logit_processors.controls import ALWAYS, Program
+from service.errors import BadRequestError
 from service.plan import Asked, Plan, Planner
 from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
@@ -49,6 +51,7 @@ class _Planned(BaseModel):
             arrow=arrow,
         )
         self._plan = planner.plan(asked)
+        _check_allowed(self._plan.program, request.allowed_token_ids)
         if not request.use_beam_search:
             request.logit_bias = None
         if arrow:
@@ -90,3 +93,14 @@ class TextRequest(_Planned, CompletionRequest):
 
     def _alternatives(self) -> int | None:
         return self.logprobs
+
+
+def _check_allowed(program: Program | None, allowed: list[int] | None) -> None:
+    """Refuse suppression of all that ``allowed_token_ids`` leaves."""
+    if program is None or not allowed:
+        return
+    never = {entry.token_id for entry in program.token_suppress if entry.when == ALWAYS}
+    if never.issuperset(allowed):
+        raise BadRequestError(
+            "every token of allowed_token_ids is suppressed", "logit_control.suppress"
+        )

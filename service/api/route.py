@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, request_response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from service.access.bodies import CheckedRequest
 from service.errors import (
     MAX_ECHO,
     BadRequestError,
@@ -19,22 +20,52 @@ from service.errors import (
     UnsupportedMediaError,
     echo,
 )
+from service.json_path import json_path
 from service.metrics import REJECTED
 
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 MAX_ERRORS = 10
 """Errors told of in one answer."""
-UNION_TAGS = ("<text>", "<chat>")
-"""What pydantic puts into a path where a value may be of two kinds; no part of the JSON's."""
-MAX_NAME = 40
-"""Characters of one unknown field's name."""
+
+
+def checked(handle: Handler) -> Handler:
+    """Return a route's handler with the JSON of its body checked where it is parsed."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handle(CheckedRequest(request.scope, request.receive))
+        except HTTPException as error:
+            # FastAPI's wrapping of whatever parsing a body raises.
+            if isinstance(error.__cause__, RequestError):
+                raise error.__cause__ from None
+            raise
+
+    return answer
+
+
+def check_bodies(app: FastAPI) -> None:
+    """Check the bodies of vLLM's routes as those of ours."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and not isinstance(route, SensefieldRoute):
+            route.app = request_response(_refusing(checked(route.get_route_handler())))
+
+
+def _refusing(handle: Handler) -> Handler:
+    async def answer(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except RequestError as error:
+            return error_response(error)
+
+    return answer
 
 
 class SensefieldRoute(APIRoute):
     """Answers RequestError and failed validation in OpenAI's form."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Handler:
         """Return FastAPI's handler with the errors of our tree answered."""
-        handle = super().get_route_handler()
+        handle = checked(super().get_route_handler())
 
         async def answer(request: Request) -> Response:
             try:
@@ -87,23 +118,6 @@ def from_validation(errors: Iterable[Mapping[str, Any] | str]) -> BadRequestErro
     if len(listed) > MAX_ERRORS:
         told.append(f"and {len(listed) - MAX_ERRORS} more")
     return BadRequestError("; ".join(told), first)
-
-
-def json_path(location: Iterable[str | int]) -> str:
-    """Return ``logit_control.bias[3].add`` for pydantic's ``("body", "logit_control", …)``."""
-    path = ""
-    for at, part in enumerate(location):
-        if at == 0 and part == "body":
-            continue
-        if isinstance(part, str) and part in UNION_TAGS:
-            continue
-        if isinstance(part, int):
-            path += f"[{part}]"
-        else:
-            # The name of an unknown field is the client's own.
-            name = part if len(part) <= MAX_NAME else part[:MAX_NAME] + "…"
-            path += f".{name}" if path else name
-    return path or "body"
 
 
 def _message(error: Mapping[str, Any]) -> str:

@@ -105,6 +105,14 @@ def plug_in(args: Namespace, flags: Sequence[str]) -> None:
         )
     args.worker_extension_cls = WORKER
     args.middleware = [*args.middleware, DOOR]
+    # The audit log tells more of each request, and gives it its id.
+    args.disable_uvicorn_access_log = True
+    args.enable_request_id_headers = False
+    if (cap := settings().max_tokens) is not None:
+        args.override_generation_config = {
+            **(args.override_generation_config or {}),
+            "max_new_tokens": cap,
+        }
     _take_keys(args)
     args.logits_processors = [*(args.logits_processors or []), PROCESSOR]
     if not _given(flags, "--shutdown-timeout"):

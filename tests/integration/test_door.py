@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -133,3 +134,43 @@ def test_a_tenants_vector_does_not_exist_for_another(
     assert bob.http.delete("/v1/vectors/shared").status_code == 404
     assert bob.http.delete("/v1/vectors/own").status_code == 204
     assert alice.http.delete("/v1/vectors/own").status_code == 204
+
+
+def test_a_template_of_the_clients_own_is_refused(alice: Client) -> None:
+    for path in ("/v1/chat/completions", "/tokenize"):
+        status, error = alice.refused(path, CHAT | {"chat_template": "{{ 1 }}"})
+        assert (status, error["param"]) == (400, "chat_template"), error
+
+
+def test_a_request_is_known_by_its_id_in_the_log(guarded: Guarded, alice: Client) -> None:
+    control = {"logit_control": {"bias": [{"token_id": 5, "add": 1}, {"token_id": 6, "add": 1}]}}
+    for number, stream in enumerate((False, True)):
+        body = CHAT | control | {"stream": stream}
+        headers = {"x-request-id": f"door-{number}"}
+        answer = alice.http.post("/v1/chat/completions", json=body, headers=headers)
+        assert answer.headers["x-request-id"] == f"door-{number}"
+    told = alice.http.post("/v1/chat/completions", content=b"{").headers["x-request-id"]
+    log = guarded.server.log.read_text()
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    whole, streamed, refused = (
+        next(line for line in lines if line["request_id"] == wanted)
+        for wanted in ("door-0", "door-1", told)
+    )
+    assert (whole["key"], whole["route"]) == ("alice", "/v1/chat/completions")
+    for line in (whole, streamed):
+        assert (line["outcome"], line["status"], line["tokens"]) == ("ok", 200, 2)
+        assert line["controls"] == {"token_bias": 2}
+        assert line["bytes"] > 100
+    assert (refused["status"], refused["controls"]) == (415, {})
+    assert "sf-alice" not in log
+    assert '"Hi"' not in log
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/tokenize"])
+def test_sizes_hold_on_every_route(alice: Client, path: str) -> None:
+    answer = alice.http.post(path, content=b"x" * (16 << 20) + b"x")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (413, "body")
+    body = {"model": MODEL, "input": "a\0b", "prompt": "a\0b", "messages": "a\0b"}
+    status, error = alice.refused(path, body)
+    assert status == 400
+    assert error["param"] in ("input", "prompt", "messages")

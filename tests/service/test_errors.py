@@ -14,9 +14,11 @@ from service.errors import (
     BadRequestError,
     ConflictError,
     ForbiddenError,
+    HeadersTooLargeError,
     NotFoundError,
     NotReadyError,
     PreconditionFailedError,
+    RateLimitedError,
     RequestError,
     SaturatedError,
     SensefieldError,
@@ -37,6 +39,7 @@ STATUSES = {
     PreconditionFailedError: 412,
     TooLargeError: 413,
     UnsupportedMediaError: 415,
+    HeadersTooLargeError: 431,
     SaturatedError: 503,
     StoreUnavailableError: 503,
     NotReadyError: 503,
@@ -73,8 +76,14 @@ def test_what_may_pass_asks_to_come_back() -> None:
     assert asking == {SaturatedError, StoreUnavailableError, NotReadyError}
 
 
+def test_a_key_that_asks_too_much_is_told_when_to_come_back() -> None:
+    error = RateLimitedError("why", 7)
+    assert (error.status, error.headers) == (429, {"Retry-After": "7"})
+    assert error.to_body()["error"]["code"] == "rate_limit_exceeded"
+
+
 def test_every_refusal_is_listed_here() -> None:
-    assert set(RequestError.__subclasses__()) == set(STATUSES)
+    assert set(RequestError.__subclasses__()) == {*STATUSES, RateLimitedError}
     assert not issubclass(StartupError, RequestError)
 
 

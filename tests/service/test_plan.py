@@ -66,7 +66,7 @@ def params() -> SimpleNamespace:
 def test_asking_for_nothing_changes_nothing(planner: Planner, params: SimpleNamespace) -> None:
     plan = planner.plan(NOTHING)
     plan.apply_to(params, 100)
-    assert (plan.program, plan.spec, list(plan.kinds)) == (None, None, [])
+    assert (plan.program, plan.spec, list(plan.controls)) == (None, None, [])
     assert (params.logprobs, params.extra_args) == (None, None)
     assert planner.budget.promised_bytes == 0
     plan.close()
@@ -180,7 +180,7 @@ async def test_residual_steering_travels_and_holds_its_place(
     content = planner.vectors.content_of("calm")
     entry = {"vector": content, "strength": 1.5, "layers": None, "when": [-2, None]}
     assert params.extra_args[WIRE_KEY] == {"residual": [entry], "rows": RowSpec().to_wire()}
-    assert list(plan.kinds) == ["steer_residual"]
+    assert list(plan.controls) == ["steer_residual"]
     await planner.vectors.bring_residual([content])
     assert engine.residual == {content}
     await planner.vectors.delete("calm")
@@ -228,13 +228,13 @@ def test_kinds_of_control(planner: Planner) -> None:
         "bias": [{"token_id": 1, "add": 1.0}, {"text": "a", "add": 1.0}],
         "suppress": [{"token_id": 2}, {"text": "b"}],
     }
-    assert list(planner.plan(asked(control)).kinds) == [
+    assert list(planner.plan(asked(control)).controls) == [
         "token_bias",
         "text_bias",
         "token_suppress",
         "text_suppress",
     ]
-    assert list(planner.plan(asked(logit_bias={"1": 1.0})).kinds) == ["token_bias"]
+    assert list(planner.plan(asked(logit_bias={"1": 1.0})).controls) == ["token_bias"]
 
 
 def test_memory_is_claimed_for_every_token_and_choice_and_given_back(

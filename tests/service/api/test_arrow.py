@@ -76,6 +76,7 @@ def answer_of(engine: Any, choices: int = 1) -> ArrowAnswer:
         distribution=DistributionRequest(top_k=1), logprobs=None, prompt_logprobs=None, arrow=True
     )
     plan: Any = SimpleNamespace(
+        tokens=0,
         asked=asked,
         spec=RowSpec(1, controlled=True),
         prompt_spec=None,

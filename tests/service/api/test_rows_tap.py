@@ -28,7 +28,12 @@ def output(*alive: float) -> Any:
 def tap(spec: RowSpec | None = RowSpec(), *, shows_rows: bool = False) -> RowsTap:  # noqa: B008 - frozen
     asked = SimpleNamespace(logprobs=None, distribution=None, arrow=False)
     plan: Any = SimpleNamespace(
-        spec=spec, prompt_spec=None, asked=asked, leave_queue=lambda: None, shows_rows=shows_rows
+        spec=spec,
+        prompt_spec=None,
+        asked=asked,
+        leave_queue=lambda: None,
+        tokens=0,
+        shows_rows=shows_rows,
     )
     texts: Any = None
     return RowsTap(plan, texts)

@@ -1,0 +1,131 @@
+"""How much may come in: sizes of a request, requests of a key, requests in all."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette._utils import get_route_path
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.access.refusal import refuse
+from service.access.roles import LIVENESS
+from service.access.visit import Visit
+from service.errors import (
+    HeadersTooLargeError,
+    RateLimitedError,
+    RequestError,
+    SaturatedError,
+    TooLargeError,
+)
+from service.settings import Settings
+
+MAX_HEAD = 32 << 10
+"""Bytes of a URL and headers together."""
+OPEN_SERVER = "nobody"
+"""What requests without a key count as."""
+_UNCOUNTED = (LIVENESS, "/ready", "/metrics")
+
+
+class Admission:
+    """Lets a request on while there is room for it; each API process counts its own."""
+
+    def __init__(self, app: ASGIApp, own: Settings) -> None:
+        self._app = app
+        self._max_body = own.max_body_bytes
+        self._most = own.max_requests
+        self._most_of_key = own.key_concurrency
+        self._rate: RateLimitItem | None = parse(own.key_rate) if own.key_rate else None
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._running: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if get_route_path(scope) in _UNCOUNTED:
+            await self._app(scope, receive, send)
+            return
+        key = Visit.of(scope).key
+        name = OPEN_SERVER if key is None else key.name
+        try:
+            size = self._check_size(scope)
+            with self._place(name):
+                if size is None:
+                    body = _CountedBody(self._max_body, scope, receive, send)
+                    await self._app(scope, body.receive, body.send)
+                else:
+                    await self._app(scope, receive, send)
+        except RequestError as error:
+            await refuse(error, scope, receive, send)
+
+    def _check_size(self, scope: Scope) -> int | None:
+        """Return the size of a body, None if nobody told."""
+        headers = scope["headers"]
+        head = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
+        if head + sum(len(name) + len(value) for name, value in headers) > MAX_HEAD:
+            raise HeadersTooLargeError(f"URL and headers are over {MAX_HEAD} bytes", "headers")
+        if scope.get("method") == "PUT":
+            return 0  # a vector's file, whose route knows what it may be
+        told = dict(headers)
+        if b"transfer-encoding" in told:
+            return None
+        size = int(told.get(b"content-length", b"0"))
+        if size > self._max_body:
+            raise _too_large(self._max_body)
+        return size
+
+    @contextmanager
+    def _place(self, name: str) -> Iterator[None]:
+        """Hold a place in the server for as long as the context lasts."""
+        if self._rate is not None and not self._limiter.hit(self._rate, name):
+            left = self._limiter.get_window_stats(self._rate, name).reset_time - time.time()
+            raise RateLimitedError(f"more requests than {self._rate}", max(1, math.ceil(left)))
+        if self._most_of_key is not None and self._running[name] >= self._most_of_key:
+            raise RateLimitedError(f"more than {self._most_of_key} requests at once", 1)
+        if self._running.total() >= self._most:
+            raise SaturatedError(
+                f"{self._most} requests are running or waiting; try again later",
+                None,
+                "queue_full",
+            )
+        self._running[name] += 1
+        try:
+            yield
+        finally:
+            self._running[name] -= 1
+            if not self._running[name]:
+                del self._running[name]
+
+
+class _CountedBody:
+    """Receives a body of unknown size, and answers in the app's place once it is too large."""
+
+    def __init__(self, most: int, scope: Scope, receive: Receive, send: Send) -> None:
+        self._left = most
+        self._most = most
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+
+    async def receive(self) -> Message:
+        """Return the next message; that the client has left, once it has sent too much."""
+        message = await self._receive()
+        if message["type"] == "http.request" and self._left >= 0:
+            self._left -= len(message.get("body", b""))
+            if self._left < 0:
+                await refuse(_too_large(self._most), self._scope, self._receive, self._send)
+        return message if self._left >= 0 else {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """Send what the app says, unless the client has been told already."""
+        if self._left >= 0:
+            await self._send(message)
+
+
+def _too_large(most: int) -> TooLargeError:
+    return TooLargeError(f"the body is over {most} bytes", "body")

@@ -1,0 +1,94 @@
+"""A line about each request: who, what, how it ended; never a key, nor a prompt unasked."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+import uuid
+from typing import Any
+
+import orjson
+import structlog
+from starlette._utils import get_route_path
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.access.roles import LIVENESS
+from service.access.visit import Visit
+from service.errors import MAX_ECHO
+
+HEADER = b"x-request-id"
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+def audit_logger() -> Any:
+    """Return the logger: JSON, a line each; columns where a person is at the other end."""
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    if sys.stdout.isatty():
+        renderer: Any = structlog.dev.ConsoleRenderer()
+        return structlog.wrap_logger(structlog.PrintLogger(), processors=[stamp, renderer])
+    # Past sys.stdout, before whose lines vLLM writes a prefix.
+    logger = structlog.BytesLogger(sys.stdout.buffer)
+    renderer = structlog.processors.JSONRenderer(serializer=orjson.dumps)
+    return structlog.wrap_logger(logger, processors=[stamp, renderer])
+
+
+class Audit:
+    """Gives each request an id, and writes its line when it has ended."""
+
+    def __init__(self, app: ASGIApp, logger: Any) -> None:
+        self._app = app
+        self._logger = logger
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if get_route_path(scope) == LIVENESS:
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        visit = Visit.of(scope)
+        started = time.perf_counter()
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                visit.bytes += len(message.get("body", b""))
+            elif message["type"] == "http.response.start":
+                visit.status = message["status"]
+                message["headers"] = [*message["headers"], (HEADER, request_id)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, told)
+        finally:
+            self._logger.info("request", **self._line(scope, visit, request_id, started))
+
+    def _line(
+        self, scope: Scope, visit: Visit, request_id: bytes, started: float
+    ) -> dict[str, Any]:
+        route = getattr(scope.get("route"), "path", None)
+        line = {
+            "request_id": request_id.decode(),
+            "key": None if visit.key is None else visit.key.name,
+            "method": scope.get("method"),
+            # What no route took is the client's own text.
+            "route": route or ascii(get_route_path(scope))[1:-1][:MAX_ECHO],
+            "outcome": visit.outcome or _outcome(visit.status),
+            "status": visit.status,
+            "controls": visit.controls,
+            "tokens": visit.tokens,
+            "bytes": visit.bytes,
+            "seconds": round(time.perf_counter() - started, 6),
+        }
+        return line if visit.prompt is None else {**line, "prompt": visit.prompt}
+
+
+def _request_id(scope: Scope) -> bytes:
+    """Return the client's id, or a new one if it has none that can stand in a log."""
+    told: bytes = next((value for name, value in scope["headers"] if name == HEADER), b"")
+    return told if _ID.fullmatch(told) else uuid.uuid4().hex.encode()
+
+
+def _outcome(status: int | None) -> str:
+    if status is None:
+        return "cancelled"
+    return "ok" if status < 400 else "client_error" if status < 500 else "server_error"

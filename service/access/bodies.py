@@ -1,0 +1,154 @@
+"""What no JSON body may hold, on any route: found before anything else looks at it.
+
+Python's JSON takes NaN, numbers without end and half characters, and what comes after it would
+fail on them where it is too late to say which field it was.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+from fastapi import Request
+
+from logit_processors.controls import MAX_ENTRIES, WIRE_KEY
+from service.access.visit import Visit
+from service.errors import BadRequestError, echo
+from service.json_path import json_path
+from service.settings import settings
+
+MAX_CHOICES = 1024
+"""Prompts times ``n``."""
+MAX_N = 128
+MAX_STOPS = 64
+MAX_STOP_CHARACTERS = 1024
+MAX_STOP_IDS = 128
+"""More, with min_tokens, end the engine on vLLM's V2 runner, as do more of the next."""
+MAX_ALLOWED_IDS = 1024
+MAX_BAD_WORDS = 128
+_INT64 = 1 << 63
+_TOKEN_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+Path = tuple[Any, ...]
+"""Nested: a path and the part below it; () is the whole body."""
+
+
+class CheckedRequest(Request):
+    """A request whose JSON has been checked."""
+
+    async def json(self) -> Any:
+        """Return the parsed body; BadRequestError names what it may not hold."""
+        body = await super().json()
+        own = settings()
+        check_values(body)
+        if isinstance(body, dict):
+            args = getattr(self.app.state, "args", None)
+            trusts = getattr(args, "trust_request_chat_template", False)
+            check_fields(body, own.max_tokens, trusts)
+            if own.audit_prompts:
+                asked = ("messages", "prompt", "input")
+                Visit.of(self.scope).prompt = next((body[k] for k in asked if k in body), None)
+        return body
+
+
+def check_values(body: Any) -> None:
+    """Refuse numbers and texts that nothing behind can hold, wherever they stand.
+
+    Raises:
+        BadRequestError: an integer beyond 64 bits, a float that is not finite, a text with a
+            NUL or half a surrogate pair.
+
+    """
+    waiting: list[tuple[Any, Path]] = [(body, ())]
+    while waiting:
+        value, path = waiting.pop()
+        if isinstance(value, dict):
+            for key, below in value.items():
+                _check_text(key, path)
+                waiting.append((below, (path, key)))
+        elif isinstance(value, list):
+            for at, below in enumerate(value):
+                if type(below) is not int or not -_INT64 <= below < _INT64:
+                    waiting.append((below, (path, at)))
+        elif isinstance(value, str):
+            _check_text(value, path)
+        elif isinstance(value, int) and not -_INT64 <= value < _INT64:
+            raise BadRequestError("allowed: integers of 64 bits", _told(path))
+        elif isinstance(value, float) and not isfinite(value):
+            raise BadRequestError(f"{value} is not finite", _told(path))
+
+
+def check_fields(body: dict[str, Any], max_tokens: int | None, trusts_templates: bool) -> None:
+    """Refuse sizes that no request may have.
+
+    Args:
+        body: a request of any route; fields of a wrong type are left to the route.
+        max_tokens: most tokens to generate, None for no cap.
+        trusts_templates: whether a client may send its own chat template.
+
+    Raises:
+        BadRequestError: a field beyond its limit.
+
+    """
+    _check_choices(body)
+    for field, most in _LENGTHS.items():
+        value = body.get(field)
+        if isinstance(value, list | dict) and len(value) > most:
+            raise BadRequestError(f"{len(value)} entries are too many; allowed: {most}", field)
+    stops = body.get("stop")
+    for at, stop in enumerate(stops if isinstance(stops, list) else [stops]):
+        if isinstance(stop, str) and len(stop) > MAX_STOP_CHARACTERS:
+            path = f"stop[{at}]" if isinstance(stops, list) else "stop"
+            raise BadRequestError(f"over {MAX_STOP_CHARACTERS} characters", path)
+    for field in _TOKEN_CAPS:
+        _check_most(body, field, max_tokens)
+    extra = body.get("vllm_xargs")
+    if isinstance(extra, dict) and WIRE_KEY in extra:
+        raise BadRequestError("the name is Sensefield's own", f"vllm_xargs.{WIRE_KEY}")
+    if not trusts_templates and body.get("chat_template") is not None:
+        raise BadRequestError("this server takes no templates of its clients", "chat_template")
+
+
+_LENGTHS = {
+    "stop": MAX_STOPS,
+    "stop_token_ids": MAX_STOP_IDS,
+    "allowed_token_ids": MAX_ALLOWED_IDS,
+    "bad_words": MAX_BAD_WORDS,
+    "logit_bias": MAX_ENTRIES,
+}
+
+
+def _check_choices(body: dict[str, Any]) -> None:
+    _check_most(body, "n", MAX_N)
+    prompt = body.get("prompt")
+    is_list = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
+    prompts = len(prompt) if isinstance(prompt, list) and is_list else 1
+    n = body.get("n")
+    choices = prompts * (n if isinstance(n, int) else 1)
+    if choices > MAX_CHOICES:
+        raise BadRequestError(
+            f"{prompts} prompts make {choices} choices; allowed: {MAX_CHOICES}", "prompt"
+        )
+
+
+def _check_most(body: dict[str, Any], field: str, most: int | None) -> None:
+    value = body.get(field)
+    if most is not None and isinstance(value, int) and value > most:
+        raise BadRequestError(f"{echo(value)} is too many; allowed: up to {most}", field)
+
+
+def _check_text(text: str, path: Path) -> None:
+    if "\0" in text:
+        raise BadRequestError("a NUL character is in the text", _told(path))
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise BadRequestError("half a surrogate pair is in the text", _told(path)) from None
+
+
+def _told(path: Path) -> str:
+    parts: list[str | int] = []
+    while path:
+        path, part = path
+        parts.append(part)
+    return json_path(reversed(parts))

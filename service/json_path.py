@@ -1,0 +1,27 @@
+"""JSON paths as error messages have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+UNION_TAGS = ("<text>", "<chat>")
+"""What pydantic puts into a path where a value may be of two kinds; no part of the JSON's."""
+MAX_NAME = 40
+"""Characters of one unknown field's name."""
+
+
+def json_path(location: Iterable[str | int]) -> str:
+    """Return ``logit_control.bias[3].add`` for pydantic's ``("body", "logit_control", …)``."""
+    path = ""
+    for at, part in enumerate(location):
+        if at == 0 and part == "body":
+            continue
+        if isinstance(part, str) and part in UNION_TAGS:
+            continue
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            # The name of an unknown field is the client's own.
+            name = part if len(part) <= MAX_NAME else part[:MAX_NAME] + "…"
+            path += f".{name}" if path else name
+    return path or "body"

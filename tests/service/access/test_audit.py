@@ -1,0 +1,134 @@
+"""The audit log: a line a request, with all that it should hold and nothing else."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import StreamingResponse
+
+from service.access.audit import Audit, audit_logger
+from service.access.authorization import Authorization
+from service.access.keys import Key, KeyRing
+from service.access.visit import Visit
+
+SECRET = "sf-secret"
+
+
+def make_app(logger: Any) -> Any:
+    """Return routes behind keys behind the log."""
+    app = FastAPI()
+
+    @app.get("/v1/models/{name}")
+    async def answer(name: str, request: Request) -> str:
+        visit = Visit.of(request.scope)
+        visit.controls = {"token_bias": 2}
+        visit.end("ok", 7)
+        return name
+
+    @app.get("/v1/score")
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(iter([b"abc", b"de"]))
+
+    keys = KeyRing([Key.of("alice", ["inference"], SECRET)])
+    return Audit(Authorization(app, keys), logger)
+
+
+class Lines:
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        self.kept: list[dict[str, Any]] = []
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Keep a line."""
+        assert event == "request"
+        self.kept.append(fields)
+
+
+async def ask(app: Any, path: str, **headers: str) -> httpx.Response:
+    """Ask with alice's key, unless another one is given."""
+    transport = httpx.ASGITransport(app)
+    told = {"authorization": f"Bearer {SECRET}"}
+    told |= {name.replace("_", "-"): value for name, value in headers.items()}
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.get(path, headers=told)
+
+
+async def test_a_line_says_who_what_and_how_it_ended() -> None:
+    lines = Lines()
+    answer = await ask(make_app(lines), "/v1/models/a?secret=1", x_request_id="mine-1")
+    (line,) = lines.kept
+    assert 0 < line.pop("seconds") < 60
+    assert line == {
+        "request_id": "mine-1",
+        "key": "alice",
+        "method": "GET",
+        "route": "/v1/models/{name}",
+        "outcome": "ok",
+        "status": 200,
+        "controls": {"token_bias": 2},
+        "tokens": 7,
+        "bytes": 3,
+    }
+    assert answer.headers["x-request-id"] == "mine-1"
+    assert SECRET not in repr(lines.kept)
+
+
+async def test_a_stream_is_counted_to_its_end() -> None:
+    lines = Lines()
+    assert (await ask(make_app(lines), "/v1/score")).content == b"abcde"
+    assert [line["bytes"] for line in lines.kept] == [5]
+
+
+@pytest.mark.parametrize("path", ["/metrics", '/nowhere/\u2028\n"' + "x" * 900, "/v1/models/a"])
+async def test_a_refused_request_has_its_line_too(path: str) -> None:
+    lines = Lines()
+    refused = await ask(make_app(lines), path, authorization="Bearer sf-wrong")
+    (line,) = lines.kept
+    assert (line["status"], line["outcome"], line["key"]) == (401, "client_error", None)
+    assert len(line["route"]) <= 200
+    assert line["route"].isascii()
+    assert line["route"].isprintable()
+    assert refused.headers["x-request-id"] == line["request_id"]
+
+
+@pytest.mark.parametrize("told", ["", "a b", "x" * 65, "a;b", "a\u00e9"])
+async def test_an_id_that_cannot_stand_in_a_log_is_replaced(told: str) -> None:
+    lines = Lines()
+    transport = httpx.ASGITransport(make_app(lines))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        headers = [(b"x-request-id", told.encode("latin-1"))]
+        answer = await client.get("/v1/score", headers=headers)
+    assert answer.headers["x-request-id"] == lines.kept[0]["request_id"] != told
+    assert len(lines.kept[0]["request_id"]) == 32
+
+
+async def test_liveness_leaves_no_line() -> None:
+    lines = Lines()
+    await ask(make_app(lines), "/health")
+    assert lines.kept == []
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_lines_are_json_unless_somebody_looks(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    stdout = io.TextIOWrapper(written, write_through=True)
+    monkeypatch.setattr(stdout, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    audit_logger().info("request", status=200, route="/v1/score")
+    text = written.getvalue().decode()
+    assert text.endswith("\n")
+    if terminal:
+        assert "/v1/score" in text
+    else:
+        line = orjson.loads(text)
+        assert (line["event"], line["status"], line["route"]) == ("request", 200, "/v1/score")
+        assert line["timestamp"].endswith("Z")

@@ -1,0 +1,105 @@
+"""What no body may hold, and where it is said to stand."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.access.bodies import MAX_STOP_CHARACTERS, check_fields, check_values
+from service.errors import BadRequestError
+
+
+def check(body: Any, max_tokens: int | None) -> None:
+    """Check all of a body."""
+    check_values(body)
+    check_fields(body, max_tokens, trusts_templates=False)
+
+
+def refused(body: Any, max_tokens: int | None = None) -> str | None:
+    """Return the param of a refusal."""
+    with pytest.raises(BadRequestError) as caught:
+        check(body, max_tokens)
+    assert len(caught.value.message) < 400
+    return caught.value.param
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", str(2**63)])
+def test_numbers_that_nothing_holds(number: str) -> None:
+    body = json.loads(f'{{"logit_control": {{"bias": [{{"add": 1}}, {{"add": {number}}}]}}}}')
+    assert refused(body) == "logit_control.bias[1].add"
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "x\udfff"])
+def test_texts_that_are_none(text: str) -> None:
+    assert refused({"messages": [{"content": text}]}) == "messages[0].content"
+    assert refused({"a": {text: 1}}) == "a"
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from("abcn"), inner),
+)
+
+
+@given(VALUES)
+def test_what_json_says_is_let_through(body: Any) -> None:
+    check_values(body)
+
+
+@given(VALUES, st.sampled_from([2**63, -(2**63) - 1, float("nan"), "\0", "\ud812"]))
+def test_a_bad_value_is_found_wherever_it_stands(body: Any, bad: Any) -> None:
+    assert refused({"a": [body, {"b": bad}, body]}) == "a[1].b"
+
+
+def test_depth_is_no_danger() -> None:
+    body: Any = 1.0
+    for _ in range(100_000):
+        body = [body]
+    check_values(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"n": 129}, "n"),
+        ({"n": 10**6}, "n"),
+        ({"prompt": ["a"] * 1025}, "prompt"),
+        ({"prompt": [[1]] * 100_000}, "prompt"),
+        ({"prompt": ["a"] * 9, "n": 128}, "prompt"),
+        ({"stop": ["a"] * 65}, "stop"),
+        ({"stop": ["a", "b" * (MAX_STOP_CHARACTERS + 1)]}, "stop[1]"),
+        ({"stop": "b" * (MAX_STOP_CHARACTERS + 1)}, "stop"),
+        ({"stop_token_ids": [1] * 129}, "stop_token_ids"),
+        ({"allowed_token_ids": [1] * 1025}, "allowed_token_ids"),
+        ({"bad_words": ["a"] * 129}, "bad_words"),
+        ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias"),
+        ({"max_tokens": 11}, "max_tokens"),
+        ({"max_completion_tokens": 11}, "max_completion_tokens"),
+        ({"max_output_tokens": 11}, "max_output_tokens"),
+        ({"vllm_xargs": {"sensefield": "x"}}, "vllm_xargs.sensefield"),
+        ({"chat_template": "{{ 1 }}"}, "chat_template"),
+    ],
+)
+def test_sizes_that_no_request_may_have(body: dict[str, Any], param: str) -> None:
+    assert refused(body, max_tokens=10) == param
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": list(range(100_000)), "n": 128, "max_tokens": 10},
+        {"prompt": ["a"] * 8, "n": 128, "stop": None, "chat_template": None},
+        {"n": "many", "prompt": {}, "stop": 3, "logit_bias": "x", "vllm_xargs": []},
+    ],
+)
+def test_what_is_within_is_left_to_the_route(body: dict[str, Any]) -> None:
+    check_fields(body, max_tokens=10, trusts_templates=False)
+    check_fields({"chat_template": "x"}, None, trusts_templates=True)
