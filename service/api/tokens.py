@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 
 from service.api.route import SensefieldRoute
 from service.context import Context, context_of
@@ -16,6 +16,17 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 router = APIRouter(route_class=SensefieldRoute, tags=["tokens"], responses=_ERRORS)
+
+
+@router.get("/v1/tokens")
+async def list_tokens(request: Request) -> Response:
+    """Return the text of every token, in the order of token ids.
+
+    Bytes that are no whole character show as U+FFFD.
+    """
+    texts = context_of(request).texts
+    data = await asyncio.to_thread(lambda: texts.listed)
+    return Response(data, media_type="application/json")
 
 
 @router.get("/v1/tokens/nearest")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import cast
 
 import orjson
@@ -20,6 +21,12 @@ class TokenTexts:
     def text(self, token_id: int) -> str:
         """Return the token's text; bytes that are no character show as U+FFFD."""
         return self.data(token_id).decode(errors="replace")
+
+    @cached_property
+    def listed(self) -> bytes:
+        """``{"object":"list","data":[text, …]}``, a text for each token that exists."""
+        texts = [data.decode(errors="replace") for data in self._vocabulary.tokens]
+        return orjson.dumps({"object": "list", "data": texts})
 
     def fragments(self, token_ids: Sequence[int]) -> list[bytes]:
         """Return ``},{"token":…,"bytes":[…],"logprob":`` of tokens, between two numbers."""

@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from logit_processors.vocabulary import Vocabulary
 from tests.integration.client import Client
 
 
@@ -55,6 +56,12 @@ def test_the_neighbours_of_a_token(v1: Client, weights: dict[str, NDArray[np.flo
     assert {" Ocean", " oceans"} <= {entry["token"] for entry in found["embedding"]}
     same = v1.http.get("/v1/tokens/nearest", params={"token_id": token, "k": 6}).json()
     assert same == found
+
+
+def test_every_token_has_a_text(v1: Client, vocabulary: Vocabulary) -> None:
+    listed = v1.http.get("/v1/tokens").json()
+    assert listed["data"] == [token.decode(errors="replace") for token in vocabulary.tokens]
+    assert len(listed["data"]) == 49152
 
 
 def test_a_direction_of_the_embedding(v1: Client, weights: dict[str, NDArray[np.float64]]) -> None:
