@@ -15,7 +15,7 @@ REPENG  := $(VENV)/repeng
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check bench bench-gpu loadtest faults soak clean
+.PHONY: help serve test check bench bench-gpu loadtest faults soak clean browser
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ help: ## show this list
 serve: $(VENV)/sensefield ## start the server; ARGS='MODEL --port 8001', no model = the embedded one
 	$(VENV)/bin/sensefield serve $(ARGS)
 
-test: check $(TRITON)/installed $(REPENG)/installed ## all that CI runs: check, then the tests; ARGS='-k vectors'
+test: check browser $(TRITON)/installed $(REPENG)/installed ## all that CI runs: check, then the tests; ARGS='-k vectors'
 	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
 check: $(VENV)/sensefield $(VENV)/dev ## lint, formatting and types
@@ -92,3 +92,10 @@ $(REPENG)/installed: requirements/repeng.txt $(VENV)/engine-$(ENGINE)
 	rm -rf $(REPENG)
 	$(LOCKED) --target $(REPENG) --requirement requirements/repeng.txt
 	@touch $@
+
+# The tests of the playground drive a real browser, which no Python package brings.
+browser:
+	@command -v chromium chromium-browser >/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	  apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; \
+	} || { echo "The playground's tests need Chromium: install the package chromium." >&2; exit 1; }

@@ -23,6 +23,7 @@ from service.errors import StartupError
 from service.life import Life
 from service.limits import Budget
 from service.plan import Planner
+from service.playground import page
 from service.prompts import PromptEncoder
 from service.readiness import Readiness
 from service.settings import settings
@@ -45,6 +46,7 @@ class SensefieldEndpoints:
         app.include_router(vector_making.router)
         app.include_router(tokens.router)
         app.include_router(health.router)
+        page.mount(app)
         check_bodies(app)
         app.add_middleware(health.Gate)
         if settings().metrics_port is not None:
@@ -130,6 +132,7 @@ def _greet(vllm_config: Any, args: Namespace) -> None:
         f'{{"model": "{model}", "max_tokens": 20, '
         '"messages": [{"role": "user", "content": "Describe the sea."}], '
         '"logit_control": {"bias": [{"text": " ocean", "add": 4}]}}'
-        "'\n",
+        "'\n\n"
+        f"or open {address}/playground in a browser.\n",
         flush=True,
     )

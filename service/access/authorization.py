@@ -7,13 +7,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.keys import KeyRing
 from service.access.refusal import refuse
-from service.access.roles import LIVENESS, allowed_roles
+from service.access.roles import allowed_roles, needs_key
 from service.access.visit import Visit
 from service.errors import AuthenticationError, ForbiddenError, RequestError, echo
 
 
 class Authorization:
-    """Lets a request on with a key of the right role; liveness without one."""
+    """Lets a request on with a key of the right role; liveness and the page without one."""
 
     def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
         self._app = app
@@ -21,7 +21,7 @@ class Authorization:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if self._keys and get_route_path(scope) != LIVENESS:
+        if self._keys and needs_key(get_route_path(scope)):
             try:
                 self._admit(scope)
             except RequestError as error:

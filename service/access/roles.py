@@ -5,7 +5,8 @@ from __future__ import annotations
 ADMIN = "admin"
 ROLES = ("inference", "vectors", "metrics", ADMIN)
 LIVENESS = "/health"
-"""The one path that needs no key."""
+PAGE = "/playground"
+"""Files that hold no secret: a browser asks for them before it can send a key."""
 
 _METRICS = ("/metrics", "/load", "/ready", "/version")
 _VECTORS = ("/v1/vectors",)
@@ -17,7 +18,6 @@ _INFERENCE = (
     "/invocations",
     "/openapi.json",
     "/ping",
-    "/playground",
     "/pooling",
     "/ready",
     "/redoc",
@@ -39,6 +39,11 @@ _INFERENCE = (
     "/v2/rerank",
     "/version",
 )
+
+
+def needs_key(path: str) -> bool:
+    """Tell whether a path, as the router sees it, is for those with a key only."""
+    return path != LIVENESS and not _is_below(path, (PAGE,))
 
 
 def allowed_roles(method: str, path: str) -> frozenset[str]:

@@ -70,6 +70,20 @@ async def test_liveness_needs_no_key() -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/playground", 200),
+        ("/playground/js/main.js", 200),
+        ("/playgrounds", 401),
+        ("//playground", 401),
+        ("/v1/playground", 401),
+    ],
+)
+async def test_the_pages_files_need_no_key(path: str, status: int) -> None:
+    assert (await ask(GUARDED, "GET", path)).status_code == status
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         [bearer("wrong")],

@@ -1,0 +1,1 @@
+"""``/playground``: a page on which a person sees and moves the probabilities."""

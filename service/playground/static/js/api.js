@@ -1,0 +1,80 @@
+// Talking to the server: JSON, server-sent events, and errors as sentences.
+import { state } from "./state.js";
+
+// The page may live under a prefix; the API is beside it.
+export const ROOT = new URL("..", document.baseURI);
+
+export class ApiError extends Error {
+  constructor(message, status = 0) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export async function get(path) {
+  return (await send(path, {})).json();
+}
+
+export async function post(path, body, signal) {
+  return (await send(path, request(body, signal))).json();
+}
+
+// Yield the parsed events of a streamed answer; an event that is an error is thrown.
+export async function* events(path, body, signal) {
+  const answer = await send(path, request({ ...body, stream: true }, signal));
+  let rest = "";
+  for await (const text of chunks(answer.body)) {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      if (!line.startsWith("data: {")) continue;
+      const event = JSON.parse(line.slice("data: ".length));
+      if (event.error) throw new ApiError(sentence(event.error));
+      yield event;
+    }
+  }
+}
+
+async function* chunks(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      yield value;
+    }
+  } finally {
+    // Leaving early must end the request: a server learns from it that nobody reads on.
+    reader.cancel().catch(() => {});
+  }
+}
+
+function request(body, signal) {
+  const headers = { "content-type": "application/json" };
+  return { method: "POST", headers, body: JSON.stringify(body), signal };
+}
+
+async function send(path, options) {
+  const headers = { ...options.headers };
+  if (state.key) headers.authorization = `Bearer ${state.key}`;
+  let answer;
+  try {
+    answer = await fetch(new URL(path, ROOT), { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The server does not answer. Is it still running?");
+  }
+  if (answer.ok) return answer;
+  if (answer.status === 401) throw new ApiError("The server asks for an API key: enter it above.", 401);
+  const body = await answer.json().catch(() => ({}));
+  const fallback = { message: `the server answered ${answer.status} to ${path}` };
+  throw new ApiError(sentence(body.error ?? fallback), answer.status);
+}
+
+function sentence({ message, param }) {
+  const text = String(message).trim();
+  // Validation messages begin with the field's path by themselves.
+  const where = param && !text.startsWith(param) ? ` (${param})` : "";
+  const whole = text.charAt(0).toUpperCase() + text.slice(1).replace(/\.$/, "") + where;
+  return `${whole}.`;
+}

@@ -1,0 +1,73 @@
+// The chosen token: its figures, and its likeliest alternatives before and after control.
+import { html } from "./dom.js";
+import { nats, percent } from "./measures.js";
+import { state } from "./state.js";
+import { alternatives } from "./trace.js";
+import { shown } from "./whitespace.js";
+
+const SHOWN = 12;
+
+export function Distribution({ token, at }) {
+  const rows = alternatives(token, state.texts);
+  const likeliest = rows.slice(0, SHOWN);
+  if (!likeliest.some((row) => row.id === token.id)) likeliest.push(rows.find((row) => row.id === token.id));
+  return html`<section class="card distribution" aria-labelledby="distribution">
+    <header>
+      <h2 id="distribution">
+        Token ${at + 1}: <span class="token">${shown(token.text)}</span>
+      </h2>
+    </header>
+    <${Figures} token=${token} />
+    <p class="quiet">What the model could have said here.</p>
+    <table class="bars">
+      <thead>
+        <tr>
+          <th scope="col">token</th>
+          <th scope="col"><span class="key before">before</span></th>
+          <th scope="col"><span class="key after">after control</span></th>
+        </tr>
+      </thead>
+      <tbody>
+        ${likeliest.map(
+          (row) => html`<tr key=${row.id} class=${row.id === token.id ? "drawn" : ""}>
+            <th scope="row">
+              <span class="token">${shown(row.text)}</span>
+            </th>
+            <${Bar} kind="before" share=${row.base} />
+            <${Bar} kind="after" share=${row.controlled} />
+          </tr>`,
+        )}
+      </tbody>
+    </table>
+  </section>`;
+}
+
+// A share of null is of a token outside the top_k of its stage: smaller than all that are in it.
+function Bar({ kind, share }) {
+  return html`<td class=${`bar ${kind}`}>
+    <span class="fill" style=${{ "--share": share ?? 0 }}></span><span class="number">${percent(share)}</span>
+  </td>`;
+}
+
+function Figures({ token }) {
+  const { base, controlled } = token;
+  const rows = [
+    ["probability", percent(Math.exp(base.logprob)), percent(Math.exp(controlled.logprob))],
+    ["rank", base.rank, controlled.rank],
+    ["surprisal", nats(-base.logprob), nats(-controlled.logprob)],
+    ["entropy", nats(base.entropy), nats(controlled.entropy)],
+  ];
+  return html`<table class="figures">
+    <thead>
+      <tr><th scope="col"><span class="hidden">measure</span></th>
+        <th scope="col">before</th><th scope="col">after</th></tr>
+    </thead>
+    <tbody>
+      ${rows.map(
+        ([name, before, after]) =>
+          html`<tr><th scope="row">${name}</th><td>${before}</td><td>${after}</td></tr>`,
+      )}
+      <tr><th scope="row">KL, after from before</th><td></td><td>${nats(token.kl)}</td></tr>
+    </tbody>
+  </table>`;
+}

@@ -1,0 +1,31 @@
+// What the strips are coloured by, and the legend of it.
+import { html } from "./dom.js";
+import { MEASURES } from "./measures.js";
+import { set, state } from "./state.js";
+
+export function Colours() {
+  const { explains, ends } = MEASURES[state.colour];
+  return html`<div class="colours">
+    <fieldset class="choice">
+      <legend class="hidden">Colour the tokens by</legend>
+      ${Object.entries(MEASURES).map(
+        ([name, { label }]) => html`<label>
+          <input
+            type="radio"
+            name="colour"
+            value=${name}
+            checked=${state.colour === name}
+            onChange=${() => set({ colour: name })}
+          />
+          <span>${label}</span>
+        </label>`,
+      )}
+    </fieldset>
+    <div class="legend">
+      <span>${ends[0]}</span>
+      <span class="ramp" aria-hidden="true"></span>
+      <span>${ends[1]}</span>
+    </div>
+    <p class="quiet">${explains}</p>
+  </div>`;
+}

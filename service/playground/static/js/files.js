@@ -1,0 +1,97 @@
+// A trace as a file: saved to share, and loaded again with or without the same server.
+import { set, state } from "./state.js";
+import { STAGES } from "./trace.js";
+
+const FORMAT = "sensefield-trace";
+const VERSION = 1;
+
+export function save() {
+  const content = {
+    format: FORMAT,
+    version: VERSION,
+    model: state.model,
+    setup: state.setup,
+    lanes: state.lanes,
+    texts: textsOf(Object.values(state.lanes).filter(Boolean)),
+  };
+  const url = URL.createObjectURL(new Blob([JSON.stringify(content)], { type: "application/json" }));
+  const link = document.createElement("a");
+  Object.assign(link, { href: url, download: "sensefield-trace.json" });
+  link.click();
+  URL.revokeObjectURL(url);
+}
+
+// The texts of the alternatives, by id: what a page without the server could not know.
+function textsOf(traces) {
+  const ids = new Set();
+  for (const { tokens } of traces) {
+    for (const token of tokens) STAGES.forEach((stage) => token[stage].ids.forEach((id) => ids.add(id)));
+  }
+  return Object.fromEntries([...ids].map((id) => [id, state.texts[id] ?? ""]));
+}
+
+export async function load(file) {
+  try {
+    const content = parsed(await file.text());
+    for (const [id, text] of Object.entries(content.texts)) state.texts[id] = text;
+    const lane = content.lanes.controlled ? "controlled" : "baseline";
+    const { setup, lanes } = content;
+    set({ setup, lanes, selected: { lane, at: 0 }, error: "", told: `${file.name} is loaded.` });
+  } catch (error) {
+    if (!(error instanceof TypeError || error instanceof SyntaxError)) throw error;
+    set({ error: `${file.name} is no trace that this page can read.` });
+  }
+}
+
+// Return the content with everything in it checked and nothing else; TypeError if it cannot be.
+function parsed(text) {
+  const content = JSON.parse(text);
+  if (content.format !== FORMAT || content.version !== VERSION) throw new TypeError("not a trace");
+  const setup = { ...state.setup, ...content.setup };
+  const lanes = {};
+  for (const name of ["baseline", "controlled"]) lanes[name] = content.lanes[name] && trace(content.lanes[name]);
+  const texts = Object.fromEntries(Object.entries(content.texts).map(([id, each]) => [id, String(each)]));
+  return { setup: checkedSetup(setup), lanes, texts };
+}
+
+function checkedSetup({ mode, prompt, temperature, seed, max_tokens, top_k, control }) {
+  const numbers = { temperature, seed, max_tokens, top_k };
+  for (const value of Object.values(numbers)) if (typeof value !== "number") throw new TypeError("no number");
+  if (mode !== "chat" && mode !== "text") throw new TypeError("no mode");
+  const { bias, suppress, steer } = control;
+  const entries = (list) => list.map((entry) => ({ ...entry }));
+  return {
+    mode,
+    prompt: String(prompt),
+    ...numbers,
+    control: { bias: entries(bias), suppress: entries(suppress), steer: entries(steer) },
+  };
+}
+
+function trace({ control, tokens, finish }) {
+  return {
+    control,
+    finish,
+    tokens: tokens.map((token) => ({
+      id: Number(token.id),
+      text: String(token.text),
+      kl: number(token.kl),
+      ...Object.fromEntries(STAGES.map((name) => [name, stage(token[name])])),
+    })),
+  };
+}
+
+function stage({ logprob, rank, entropy, ids, logprobs }) {
+  return {
+    logprob: number(logprob),
+    rank: Number(rank),
+    entropy: Number(entropy),
+    ids: ids.map(Number),
+    logprobs: logprobs.map(number),
+  };
+}
+
+// JSON has no infinity: the log-probability of a suppressed token is written as null.
+function number(value) {
+  return value === null ? -Infinity : Number(value);
+}

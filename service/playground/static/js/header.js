@@ -1,0 +1,66 @@
+// The head of the page: what is served, and what concerns the whole page.
+import { curl, python } from "./code.js";
+import { html } from "./dom.js";
+import { load, save } from "./files.js";
+import { connect } from "./connect.js";
+import { set, state } from "./state.js";
+
+const THEMES = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
+
+export function Header() {
+  return html`<header class="top">
+    <h1><img src="icon.svg" alt="" width="28" height="28" />Sensefield <span>playground</span></h1>
+    <p class="model">${state.model}</p>
+    <div class="buttons">
+      <input
+        type="password"
+        aria-label="API key"
+        placeholder="API key, if asked for"
+        autocomplete="off"
+        value=${state.key}
+        onChange=${(event) => keep(event.target.value)}
+      />
+      <button onClick=${() => copy(curl(), "curl")}>Copy as curl</button>
+      <button onClick=${() => copy(python(), "Python")}>Copy as Python</button>
+      <button disabled=${!state.lanes.baseline} onClick=${save}>Save</button>
+      <label class="button">
+        Load
+        <input type="file" class="hidden" accept="application/json,.json" onChange=${open} />
+      </label>
+      <button onClick=${turn}>${THEMES[state.theme]}</button>
+    </div>
+  </header>`;
+}
+
+function keep(key) {
+  sessionStorage.setItem("sensefield-key", key);
+  set({ key });
+  connect();
+}
+
+async function copy(text, name) {
+  try {
+    await navigator.clipboard.writeText(text);
+    set({ told: `The request is on the clipboard, as ${name}.` });
+  } catch {
+    set({ error: "The browser lets only pages over https or on localhost use the clipboard." });
+  }
+}
+
+function open(event) {
+  const [file] = event.target.files;
+  event.target.value = ""; // so that the same file can be opened again
+  if (file) load(file);
+}
+
+function turn() {
+  const names = Object.keys(THEMES);
+  const theme = names[(names.indexOf(state.theme) + 1) % names.length];
+  localStorage.setItem("sensefield-theme", theme);
+  applyTheme(theme);
+  set({ theme });
+}
+
+export function applyTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+}

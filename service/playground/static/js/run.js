@@ -1,0 +1,97 @@
+// Running the prompt: a lane without control, a lane with it, the same seed in both.
+import { ApiError, events } from "./api.js";
+import { bodyOf, controlOf, pathOf } from "./request.js";
+import { changed, set, state } from "./state.js";
+import { divergence, newTrace, tokensOf } from "./trace.js";
+
+const SETTLE_MS = 200; // a slider that is dragged asks once it rests so long
+const running = { baseline: null, controlled: null };
+
+export function isRunning(lane) {
+  return lane ? running[lane] !== null : running.baseline !== null || running.controlled !== null;
+}
+
+export function stop() {
+  Object.values(running).forEach((abort) => abort?.abort());
+}
+
+// Run the prompt from its beginning, in both lanes if there is control.
+export async function run() {
+  stop();
+  const control = controlOf(state.setup.control);
+  const lane = control ? "controlled" : "baseline";
+  set({ lanes: { baseline: null, controlled: null }, selected: { lane, at: 0 } });
+  const lanes = [stream("baseline", null)];
+  if (control) lanes.push(stream("controlled", control));
+  await Promise.all(lanes);
+  choosePlace();
+}
+
+let settling = 0;
+
+// Run the controlled lane again, soon, if the prompt has been run.
+export function controlChanged() {
+  changed();
+  clearTimeout(settling);
+  if (state.lanes.baseline) settling = setTimeout(rerun, SETTLE_MS);
+}
+
+async function rerun() {
+  const control = controlOf(state.setup.control);
+  if (control) {
+    await stream("controlled", control);
+  } else {
+    running.controlled?.abort();
+    state.lanes.controlled = null;
+    set({ selected: { lane: "baseline", at: state.selected.at } });
+  }
+}
+
+async function stream(lane, control) {
+  running[lane]?.abort();
+  const abort = new AbortController();
+  running[lane] = abort;
+  const trace = newTrace(control);
+  const body = bodyOf(state.model, state.setup, control);
+  set({ error: "", told: "Generating." });
+  try {
+    for await (const event of events(pathOf(state.setup), body, abort.signal)) {
+      take(trace, event);
+      // Shown from its first token on, so that what it replaces does not flicker away.
+      if (trace.tokens.length > 0) state.lanes[lane] = trace;
+      changed();
+    }
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    if (!(error instanceof ApiError)) throw error;
+    state.error = error.message;
+  } finally {
+    if (running[lane] === abort) running[lane] = null;
+    if (!isRunning()) state.told = summary();
+    changed();
+  }
+}
+
+function take(trace, event) {
+  const choice = event.choices[0];
+  if (!choice) return;
+  if (choice.distribution) trace.tokens.push(...tokensOf(choice.distribution, state.texts));
+  trace.finish = choice.finish_reason ?? trace.finish;
+}
+
+// If nobody has chosen a token, choose the one that says most: where the lanes part.
+function choosePlace() {
+  const { baseline, controlled } = state.lanes;
+  const parts = divergence(baseline, controlled);
+  if (state.selected.at === 0 && parts !== null) set({ selected: { lane: "controlled", at: parts } });
+}
+
+function summary() {
+  const { baseline, controlled } = state.lanes;
+  if (!baseline) return "";
+  if (!controlled) return `${baseline.tokens.length} tokens.`;
+  const parts = divergence(baseline, controlled);
+  return parts === null
+    ? "The two texts are the same."
+    : `The two texts part at token ${parts + 1}.`;
+}

@@ -1,0 +1,69 @@
+// A trace: the tokens of one answer, each with its distribution before and after control.
+//
+// A token: { id, text, kl, base: stage, controlled: stage }, where a stage is what the model
+// said there: { logprob, rank, entropy, ids, logprobs }, the last two of the likeliest tokens.
+import { matrix, vector } from "./tensors.js";
+
+export const STAGES = ["base", "controlled"];
+
+export function newTrace(control) {
+  return { control, tokens: [], finish: null };
+}
+
+// Return the tokens of one `distribution` object; both stages must be in it.
+export function tokensOf(distribution, texts) {
+  const { sampled, kl } = distribution;
+  const ids = vector(sampled.token_id);
+  const divergences = vector(kl);
+  const stages = STAGES.map((name) => stagesOf(distribution, name));
+  return ids.map((id, at) => ({
+    id,
+    text: texts[id] ?? "",
+    kl: Math.max(0, divergences[at]),
+    base: stages[0][at],
+    controlled: stages[1][at],
+  }));
+}
+
+function stagesOf(distribution, name) {
+  const logprob = vector(distribution.sampled[`${name}_logprob`]);
+  const rank = vector(distribution.sampled[`${name}_rank`]);
+  const entropy = vector(distribution[name].entropy);
+  const ids = matrix(distribution[name].token_ids);
+  const logprobs = matrix(distribution[name].logprobs);
+  return ids.map((row, at) => ({
+    logprob: logprob[at],
+    rank: rank[at],
+    entropy: entropy[at],
+    ids: row,
+    logprobs: logprobs[at],
+  }));
+}
+
+// Return the first place where two traces differ, null while they agree as far as both go.
+export function divergence(one, other) {
+  if (!one || !other) return null;
+  const shared = Math.min(one.tokens.length, other.tokens.length);
+  for (let at = 0; at < shared; at += 1) {
+    if (one.tokens[at].id !== other.tokens[at].id) return at;
+  }
+  return null;
+}
+
+// Return [{ id, text, base, controlled }] of a token's likeliest alternatives: probabilities,
+// null where the token is not among the top_k of that stage.
+export function alternatives(token, texts) {
+  const found = new Map();
+  for (const stage of STAGES) {
+    token[stage].ids.forEach((id, at) => {
+      const entry = found.get(id) ?? { id, text: texts[id] ?? "", base: null, controlled: null };
+      entry[stage] = Math.exp(token[stage].logprobs[at]);
+      found.set(id, entry);
+    });
+  }
+  if (!found.has(token.id)) found.set(token.id, { id: token.id, text: token.text });
+  const drawn = found.get(token.id);
+  for (const stage of STAGES) drawn[stage] = Math.exp(token[stage].logprob);
+  const height = (entry) => Math.max(entry.base ?? 0, entry.controlled ?? 0);
+  return [...found.values()].sort((a, b) => height(b) - height(a));
+}

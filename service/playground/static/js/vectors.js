@@ -1,0 +1,130 @@
+// Vectors: what the server has, what tokens they move, and making new ones.
+import { ApiError, events, get } from "./api.js";
+import { html } from "./dom.js";
+import { changed, set, state } from "./state.js";
+import { shown } from "./whitespace.js";
+
+const FEW = 6; // tokens told of a vector, either way
+const draft = {
+  kind: "text",
+  name: "",
+  text: "",
+  positive: "I feel happy about this, it is\nShe loved the movie because it was",
+  negative: "I feel sad about this, it is\nShe hated the movie because it was",
+  layers: "",
+  progress: "",
+};
+
+export async function loadVectors() {
+  const found = [];
+  let page = { has_more: true, last_id: null };
+  while (page.has_more) {
+    const after = page.last_id ? `&after=${encodeURIComponent(page.last_id)}` : "";
+    page = await get(`v1/vectors?limit=1000${after}`);
+    found.push(...page.data);
+  }
+  set({ vectors: found.filter((vector) => vector.usable) });
+}
+
+// What a vector raises and lowers; asked for when it is first shown.
+export function Nearest({ name }) {
+  if (!(name in state.nearest)) {
+    state.nearest[name] = null;
+    get(`v1/vectors/${name}/nearest?k=${FEW}`).then(
+      (answer) => {
+        state.nearest[name] = answer;
+        changed();
+      },
+      (error) => set({ error: error.message }),
+    );
+  }
+  const answer = state.nearest[name];
+  return html`<dl class="nearest">
+    ${["raised", "lowered"].map(
+      (side) => html`<dt>${side === "raised" ? "raises" : "lowers"}</dt>
+        <dd>
+          ${answer?.[side].map((entry) => html`<span class="token">${shown(entry.token)}</span> `) ?? "…"}
+        </dd>`,
+    )}
+  </dl>`;
+}
+
+export function MakeVector({ onMade }) {
+  const edit = (name) => (event) => {
+    draft[name] = event.target.value;
+    changed();
+  };
+  const make = async (event) => {
+    event.preventDefault();
+    const made = await send();
+    if (made) onMade(made);
+  };
+  return html`<details class="make">
+    <summary>Make a vector</summary>
+    <form onSubmit=${make}>
+      <fieldset class="choice">
+        <legend class="hidden">What to make it from</legend>
+        ${["text", "contrast"].map(
+          (kind) => html`<label>
+            <input type="radio" name="kind" value=${kind} checked=${draft.kind === kind} onChange=${edit("kind")} />
+            <span>From a ${kind}</span>
+          </label>`,
+        )}
+      </fieldset>
+      <label>Name
+        <input
+          type="text" required pattern="[a-z0-9][a-z0-9._\\-]{0,63}" placeholder="calm"
+          title="a-z, 0-9, '.', '_' and '-', at most 64" value=${draft.name} onInput=${edit("name")}
+        />
+      </label>
+      ${draft.kind === "text"
+        ? html`<label>Text, whose tokens it points to
+            <input type="text" required placeholder=" ocean" value=${draft.text} onInput=${edit("text")} />
+          </label>`
+        : html`<label>Positive prompts, one a line
+              <textarea rows="3" required value=${draft.positive} onInput=${edit("positive")}></textarea>
+            </label>
+            <label>Negative prompts, one a line
+              <textarea rows="3" required value=${draft.negative} onInput=${edit("negative")}></textarea>
+            </label>
+            <label>Layers, empty for all
+              <input type="text" inputmode="numeric" placeholder="12, 14" value=${draft.layers} onInput=${edit("layers")} />
+            </label>`}
+      <div class="buttons">
+        <button disabled=${draft.progress !== ""}>Make it</button>
+        <span class="quiet" role="status">${draft.progress}</span>
+      </div>
+    </form>
+  </details>`;
+}
+
+async function send() {
+  const body = { name: draft.name, from: source(), replace: true };
+  draft.progress = "Making it …";
+  set({ error: "" });
+  try {
+    let made = null;
+    for await (const event of events("v1/vectors", body)) {
+      if (event.object === "vector.progress") draft.progress = `${event.done} of ${event.total} prompts`;
+      else made = event;
+      changed();
+    }
+    delete state.nearest[draft.name];
+    await loadVectors();
+    return made;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    set({ error: error.message });
+    return null;
+  } finally {
+    draft.progress = "";
+    changed();
+  }
+}
+
+function source() {
+  if (draft.kind === "text") return { text: draft.text };
+  const lines = (text) => text.split("\n").filter((line) => line.trim() !== "");
+  const layers = draft.layers.match(/\d+/g)?.map(Number) ?? null;
+  return { contrast: { positive: lines(draft.positive), negative: lines(draft.negative), layers } };
+}

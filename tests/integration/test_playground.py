@@ -1,0 +1,280 @@
+"""The page in a real browser, against the real engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import axe_playwright_python
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from tests.integration.client import Client, array
+from tests.integration.servers import MODEL
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+WAIT_MS = 60_000
+TOKENS = 12
+OCEAN = {"bias": [{"text": " ocean", "add": 4}]}
+
+expect.set_options(timeout=WAIT_MS)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser for all tests of this file."""
+    assert CHROMIUM, "no chromium is installed: run `apt-get install chromium`"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, v1: Client) -> Iterator[Page]:
+    """The page as a person finds it; it must not fail, and talk to no one but its server."""
+    context = browser.new_context(
+        viewport={"width": 1360, "height": 900},
+        permissions=["clipboard-read", "clipboard-write"],
+    )
+    page = context.new_page()
+    page.set_default_timeout(WAIT_MS)
+    failures: list[str] = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.on("console", lambda told: failures.append(told.text) if violates(told.text) else None)
+    elsewhere: list[str] = []
+    page.on("request", lambda asked: elsewhere.append(asked.url))
+    page.goto(f"{v1.http.base_url}/playground")
+    expect(page.locator(".model")).to_have_text(MODEL)
+    yield page
+    context.close()
+    assert failures == []
+    assert [url for url in elsewhere if not url.startswith((str(v1.http.base_url), "blob:"))] == []
+
+
+def violates(told: str) -> bool:
+    """Tell whether a line of the console is of the content security policy."""
+    return "Content Security Policy" in told
+
+
+def run(page: Page) -> None:
+    """Press Run and wait until both texts are there."""
+    page.get_by_label("Most tokens").fill(str(TOKENS))
+    page.get_by_role("button", name="Run", exact=True).click()
+    settled(page)
+
+
+def settled(page: Page) -> None:
+    """Wait until nothing is being generated any more."""
+    expect(told(page)).to_contain_text("text")
+    expect(page.get_by_role("button", name="Stop", exact=True)).to_have_count(0)
+
+
+def told(page: Page) -> Locator:
+    """Return the line that says what happened."""
+    return page.locator(".texts [role=status]")
+
+
+def tokens(page: Page, lane: str) -> Locator:
+    """Return the tokens of a lane."""
+    return page.get_by_role("region", name=lane, exact=True).get_by_role("option")
+
+
+def shares(page: Page, lane: str) -> list[float]:
+    """Return how strongly each token of a lane is coloured."""
+    read = "found => found.map(each => Number(each.style.getPropertyValue('--share')))"
+    found: list[float] = tokens(page, lane).evaluate_all(read)
+    return found
+
+
+def asked(v1: Client, control: dict[str, Any] | None = OCEAN) -> dict[str, Any]:
+    """Return what the server says to the page's own request, without streaming."""
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Describe the sea in one sentence."}],
+        "temperature": 0,
+        "max_tokens": TOKENS,
+        "logit_control": control,
+        "distribution": {"top_k": 20, "stages": ["base", "controlled"]},
+    }
+    answer = v1.http.post("/v1/chat/completions", json=body)
+    assert answer.is_success, answer.text
+    distribution: dict[str, Any] = answer.json()["choices"][0]["distribution"]
+    return distribution
+
+
+def test_one_click_streams_two_texts_and_marks_where_they_part(page: Page, v1: Client) -> None:
+    with page.expect_request("**/v1/chat/completions") as sent:
+        run(page)
+    body = sent.value.post_data_json or {}
+    assert body["stream"] is True
+    assert body["distribution"]["stages"] == ["base", "controlled"]
+    ids = [array(asked(v1, each)["sampled"]["token_id"]) for each in (None, OCEAN)]
+    assert [tokens(page, lane).count() for lane in ("Without control", "With control")] == [
+        len(each) for each in ids
+    ]
+    shared = min(map(len, ids))
+    parts = int(np.flatnonzero(ids[0][:shared] != ids[1][:shared])[0])
+    expect(told(page)).to_have_text(f"The two texts part at token {parts + 1}.")
+    for lane in ("Without control", "With control"):
+        expect(tokens(page, lane).nth(parts)).to_have_class("token parts")
+    assert set(shares(page, "Without control")) == {0}
+    assert shares(page, "With control")[parts] > 0
+
+
+def test_colours_say_what_they_stand_for(page: Page, v1: Client) -> None:
+    run(page)
+    answer = asked(v1)
+    logprobs = array(answer["sampled"]["controlled_logprob"])
+    wanted = {
+        "Probability": np.exp(logprobs),
+        "Surprisal": -logprobs / 6,
+        "Entropy": array(answer["controlled"]["entropy"]) / 5,
+        "KL": np.sqrt(np.maximum(array(answer["kl"]), 0) / 4),
+    }
+    for name, values in wanted.items():
+        page.locator(".colours label", has_text=name).click()
+        expect(page.get_by_role("radio", name=name)).to_be_checked()
+        page.wait_for_timeout(50)  # a frame
+        np.testing.assert_allclose(
+            shares(page, "With control"), np.clip(values, 0, 1), atol=0.02, err_msg=name
+        )
+
+
+def test_a_clicked_token_shows_its_distribution_before_and_after(page: Page, v1: Client) -> None:
+    run(page)
+    answer = asked(v1)
+    place = int(np.argmax(array(answer["kl"])))
+    tokens(page, "With control").nth(place).click()
+    expect(page.get_by_role("heading", name=f"Token {place + 1}:")).to_be_visible()
+    sampled = {name: array(tensor)[place] for name, tensor in answer["sampled"].items()}
+    figures = page.locator(".figures tr")
+    expect(figures.nth(2)).to_have_text(f"rank{sampled['base_rank']}{sampled['controlled_rank']}")
+    expect(figures.nth(5)).to_contain_text(f"{array(answer['kl'])[place]:.1f}")
+    drawn = page.locator(".bars .drawn .number").last
+    assert (
+        abs(float(drawn.inner_text().split()[0]) / 100 - np.exp(sampled["controlled_logprob"]))
+        < 0.01
+    )
+    page.get_by_role("button", name="Find the neighbours").click()
+    expect(page.get_by_role("heading", name="Coming out")).to_be_visible()
+    expect(page.locator(".near").first.locator("li")).to_have_count(12)
+
+
+def test_a_slider_goes_through_zero(page: Page) -> None:
+    run(page)
+    slider = page.get_by_label("Bias of “ ocean” in nats")
+    slider.fill("0")
+    expect(told(page)).to_have_text("The two texts are the same.")
+    slider.fill("-8")
+    settled(page)
+    slider.fill("8")
+    expect(told(page)).to_contain_text("part at token")
+    expect(tokens(page, "With control").filter(has_text="ocean").first).to_be_visible()
+
+
+def test_a_vector_is_made_and_steers(page: Page) -> None:
+    run(page)
+    page.get_by_text("Make a vector").click()
+    page.get_by_label("Name", exact=True).fill("shore")
+    page.get_by_label("Text, whose tokens it points to").fill(" beach")
+    page.get_by_role("button", name="Make it").click()
+    expect(page.locator(".nearest dd").first).to_contain_text("beach")
+    page.get_by_role("button", name="Remove bias 1").click()
+    page.get_by_label("Strength of shore").fill("1")
+    expect(tokens(page, "With control").filter(has_text="beach").first).to_be_visible()
+    page.get_by_text("From a contrast").click()
+    page.get_by_label("Name", exact=True).fill("mood")
+    page.get_by_label("Layers, empty for all").fill("14")
+    page.get_by_role("button", name="Make it").click()
+    expect(page.get_by_label("Strength of mood")).to_be_visible()
+    expect(page.get_by_label("Where it acts").last).to_have_value("residual")
+
+
+def test_a_trace_is_saved_and_loaded(page: Page, tmp_path: Path) -> None:
+    run(page)
+    before = [tokens(page, lane).all_inner_texts() for lane in ("Without control", "With control")]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save").click()
+    file = tmp_path / "trace.json"
+    download.value.save_as(file)
+    page.reload()
+    page.get_by_label("Load").set_input_files(file)
+    expect(told(page)).to_have_text("trace.json is loaded.")
+    after = [tokens(page, lane).all_inner_texts() for lane in ("Without control", "With control")]
+    assert after == before
+
+    content = json.loads(file.read_text())
+    content["lanes"]["controlled"]["tokens"][0]["text"] = "<img src=x onerror=alert(1)>"
+    file.write_text(json.dumps(content))
+    page.get_by_label("Load").set_input_files(file)
+    expect(tokens(page, "With control").first).to_contain_text("<img")
+    assert page.locator(".strip img").count() == 0
+
+    file.write_text('{"format": "another"}')
+    page.get_by_label("Load").set_input_files(file)
+    expect(page.get_by_role("alert")).to_contain_text("is no trace that this page can read.")
+
+
+def test_a_refusal_is_a_sentence(page: Page) -> None:
+    page.get_by_label("Most tokens").fill("4096")
+    page.get_by_role("button", name="Run", exact=True).click()
+    alert = page.get_by_role("alert").locator("span")
+    expect(alert).to_contain_text("max_tokens")
+    assert alert.inner_text()[0].isupper()
+    assert alert.inner_text().endswith(".")
+    page.get_by_role("button", name="Dismiss").click()
+    expect(alert).to_have_count(0)
+
+
+def test_the_copied_python_runs(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
+    page.get_by_label("Most tokens").fill("4")
+    page.get_by_role("button", name="Copy as Python").click()
+    expect(told(page)).to_have_text("The request is on the clipboard, as Python.")
+    names: dict[str, Any] = {}
+    exec(page.evaluate("() => navigator.clipboard.readText()"), names)
+    assert "controlled_logprob" in capsys.readouterr().out
+    names["client"].close()
+
+
+def test_the_keyboard_is_enough(page: Page) -> None:
+    page.get_by_role("textbox", name="Prompt").focus()
+    page.keyboard.press("Control+Enter")
+    settled(page)
+    strip = page.get_by_role("listbox", name="Tokens with control")
+    strip.locator("[tabindex='0']").focus()
+    page.keyboard.press("Home")
+    for key, lane, place in (
+        ("ArrowRight", "With control", 1),
+        ("ArrowRight", "With control", 2),
+        ("ArrowLeft", "With control", 1),
+        ("ArrowUp", "Without control", 1),
+    ):
+        page.keyboard.press(key)
+        expect(tokens(page, lane).nth(place)).to_have_attribute("aria-selected", "true")
+        expect(tokens(page, lane).nth(place)).to_be_focused()
+
+
+def test_nothing_serious_stands_in_anyones_way(page: Page) -> None:
+    run(page)
+    for scheme, width in (("light", 1360), ("dark", 360)):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.set_viewport_size({"width": width, "height": 760})
+        page.evaluate(AXE)
+        found = page.evaluate("() => axe.run()")
+        serious = [
+            (each["id"], [node["target"] for node in each["nodes"]])
+            for each in found["violations"]
+            if each["impact"] in ("serious", "critical")
+        ]
+        assert serious == []
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
