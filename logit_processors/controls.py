@@ -20,6 +20,8 @@ MAX_PATTERNS = 64
 """Text patterns in one program."""
 MAX_PATTERN_BYTES = 256
 """UTF-8 length of one text pattern."""
+MAX_FORCED = 16_384
+"""Tokens that one program may force."""
 
 _SHOWN = 100
 _POSITIONS = 2**31
@@ -211,19 +213,26 @@ KINDS: dict[str, type[Entry]] = {
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Everything one request asks of its logits, applied as bias, steer, suppress."""
+    """Everything one request asks of its logits, applied as bias, steer, suppress.
+
+    ``force`` are the tokens that the text begins with. Forcing says which token is drawn and
+    leaves the distribution that it is drawn from as it is told; it revives no token.
+    """
 
     token_bias: tuple[TokenBias, ...] = ()
     text_bias: tuple[TextBias, ...] = ()
     steer: tuple[Steer, ...] = ()
     token_suppress: tuple[TokenSuppress, ...] = ()
     text_suppress: tuple[TextSuppress, ...] = ()
+    force: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_force()
+        entries = sum(len(getattr(self, group)) for group in KINDS)
         require(
-            len(self) <= MAX_ENTRIES,
+            entries <= MAX_ENTRIES,
             "",
-            f"{len(self)} entries are too many; allowed: {MAX_ENTRIES} in one request",
+            f"{entries} entries are too many; allowed: {MAX_ENTRIES} in one request",
         )
         patterns = len(self.text_bias) + len(self.text_suppress)
         require(
@@ -232,21 +241,41 @@ class Program:
             f"{patterns} text patterns are too many; allowed: {MAX_PATTERNS} in one request",
         )
 
-    def __len__(self) -> int:
-        return sum(len(getattr(self, group)) for group in KINDS)
+    def _check_force(self) -> None:
+        require(
+            len(self.force) <= MAX_FORCED,
+            "force",
+            f"{len(self.force)} tokens are too many; allowed: {MAX_FORCED}",
+        )
+        for at, token_id in enumerate(self.force):
+            try:
+                _check_token_id(token_id)
+            except ControlError as error:
+                raise ControlError(f"force[{at}]", error.message) from None
+        suppressed: dict[int, list[Window]] = {}
+        for entry in self.token_suppress:
+            suppressed.setdefault(entry.token_id, []).append(entry.when)
+        for at, token_id in enumerate(self.force):
+            require(
+                not any(when.covers(at) for when in suppressed.get(token_id, ())),
+                "force",
+                f"token {token_id} is suppressed at position {at}, where it is forced",
+            )
 
     @property
     def can_fail(self) -> bool:
         """Whether a row can run out of tokens, or of a vector or pattern, under this program."""
-        return bool(self.token_suppress or self.text_suppress or self.text_bias or self.steer)
+        masks = self.token_suppress or self.text_suppress or self.force
+        return bool(masks or self.text_bias or self.steer)
 
     def to_wire(self) -> dict[str, Any]:
         """Return the program as lists and dicts that msgpack carries."""
-        return {
+        wire: dict[str, Any] = {
             group: [_entry_to_wire(entry) for entry in getattr(self, group)]
             for group in KINDS
             if getattr(self, group)
         }
+        return wire | {"force": list(self.force)} if self.force else wire
 
     @classmethod
     def from_wire(cls, wire: object) -> Self:
@@ -258,9 +287,14 @@ class Program:
         """
         if not isinstance(wire, Mapping):
             raise ControlError("", f"a control program is an object, not {type(wire).__name__}")
-        for group in wire:
-            require(group in KINDS, str(group), f"unknown; allowed: {', '.join(KINDS)}")
-        return cls(**{group: _entries_from_wire(group, wire[group]) for group in wire})
+        entries = dict(wire)
+        force = entries.pop("force", ())
+        for group in entries:
+            require(group in KINDS, str(group), f"unknown; allowed: {', '.join(KINDS)}, force")
+        if not isinstance(force, list | tuple):
+            raise ControlError("force", f"a list of tokens is expected, not {type(force).__name__}")
+        groups = {group: _entries_from_wire(group, entries[group]) for group in entries}
+        return cls(**groups, force=tuple(force))
 
 
 def _entry_to_wire(entry: Entry) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from vllm.triton_utils import tl, triton
 
 from logit_processors.entries import EntryTable
+from logit_processors.force import ForceTable
 
 _BLOCK = 1024
 _LANES = 64
@@ -92,6 +93,29 @@ def _edit_kernel(  # type: ignore[no-untyped-def]
     tl.store(where, values, mask=active)
 
 
+@triton.jit(do_not_specialize=["width"])
+def _force_kernel(  # type: ignore[no-untyped-def]
+    logits,  # [rows, vocab] float32, changed in place
+    logits_stride,
+    vocab,
+    slots,  # [rows]
+    positions,  # [rows]
+    counts,  # [slots] int32
+    ids,  # [slots, width] int32: tokens
+    width,
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    row = tl.program_id(0).to(tl.int64)
+    slot = tl.load(slots + row).to(tl.int64)
+    position = tl.load(positions + row)
+    if (position < 0) | (position >= tl.load(counts + slot)):
+        return
+    forced = tl.load(ids + slot * width + position)
+    token = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    others = (token < vocab) & (token != forced)
+    tl.store(logits + row * logits_stride + token, float("-inf"), mask=others)
+
+
 def add_directions(
     logits: torch.Tensor,
     out: torch.Tensor,
@@ -159,4 +183,30 @@ def edit_tokens(
         edits.windows,
         width,
         LANES=_LANES,
+    )
+
+
+def force_tokens(
+    logits: torch.Tensor, force: ForceTable, slots: torch.Tensor, positions: torch.Tensor
+) -> None:
+    """Set all logits but the forced token's to -inf where a slot forces one, in place.
+
+    Args:
+        logits: ``[rows, vocab]`` float32.
+        force: tokens by slot.
+        slots: ``[rows]`` int.
+        positions: ``[rows]`` int, tokens generated before the one being chosen.
+
+    """
+    rows, vocab = logits.shape
+    _force_kernel[(rows, triton.cdiv(vocab, _BLOCK))](
+        logits,
+        logits.stride(0),
+        vocab,
+        slots,
+        positions,
+        force.counts,
+        force.ids,
+        force.ids.shape[1],
+        BLOCK=_BLOCK,
     )

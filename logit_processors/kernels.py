@@ -9,9 +9,10 @@ from vllm.platforms import current_platform
 from vllm.triton_utils import HAS_TRITON
 
 from logit_processors.controls import ALWAYS
-from logit_processors.device_apply import add_directions, edit_tokens
+from logit_processors.device_apply import add_directions, edit_tokens, force_tokens
 from logit_processors.device_measure import measure_one, measure_two
 from logit_processors.entries import EntryTable
+from logit_processors.force import ForceTable
 from logit_processors.row_spec import STATISTICS
 
 
@@ -36,6 +37,7 @@ def run_every_kernel(vocab: int, dtype: torch.dtype, device: torch.device) -> No
     statistics = torch.zeros(2, len(STATISTICS), device=device)
     add_directions(controlled, controlled, entries, controlled, zeros, zeros)
     edit_tokens(controlled, entries, zeros, zeros)
+    force_tokens(controlled, ForceTable(1, device), zeros, zeros)
     for raw in {dtype, torch.float32}:
         logits = torch.zeros(2, vocab, dtype=raw, device=device)
         add_directions(logits, controlled, entries, controlled, zeros, zeros)

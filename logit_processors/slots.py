@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from logit_processors.bias import apply_bias
 from logit_processors.controls import Program
-from logit_processors.device_apply import add_directions, edit_tokens
+from logit_processors.device_apply import add_directions, edit_tokens, force_tokens
 from logit_processors.directions import Directions
 from logit_processors.entries import EntryTable
+from logit_processors.force import ForceTable, apply_force
 from logit_processors.kernels import has_kernels
 from logit_processors.steer import apply_steer
 from logit_processors.suppress import apply_suppress
@@ -60,6 +61,7 @@ class Slots:
         self._bias = EntryTable(count + 1, device)
         self._steer = EntryTable(count + 1, device)
         self._suppress = EntryTable(count + 1, device)
+        self._force = ForceTable(count + 1, device)
         self._held: list[list[int]] = [[] for _ in range(count + 1)]
 
     def set(self, slot: int, program: Program | None) -> None:
@@ -81,6 +83,25 @@ class Slots:
         self._suppress.write(
             slot, [(entry.token_id, _SUPPRESSED, entry.when) for entry in program.token_suppress]
         )
+        self._force.write(slot, program.force)
+
+    def force(
+        self,
+        logits: torch.Tensor,
+        host_slots: NDArray[np.int64],
+        slots: torch.Tensor,
+        positions: torch.Tensor,
+    ) -> None:
+        """Leave rows whose slots force a token at their position that one alone, in place.
+
+        For what the sampler sees: after :meth:`apply`, whose arguments these are.
+        """
+        if not self._force.used[host_slots].any():
+            return
+        if self._kernels:
+            force_tokens(logits, self._force, slots, positions)
+        else:
+            apply_force(logits, *self._force.at(slots, positions))
 
     def apply(
         self,

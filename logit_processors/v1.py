@@ -72,16 +72,18 @@ class V1ControlProcessor(ControlProcessor):
         self._alive = None
         rows = range(len(logits))
         if any(self.has_program(row) for row in rows):
-            self._run(logits, rows, logits)
+            self._run(logits, rows, logits, forced=True)
             self._alive = ~exhausted(logits)
         return logits
 
     def run_programs(self, logits: torch.Tensor, places: Places) -> torch.Tensor:
         """Return what the programs of some rows of the batch make of their logits."""
         out = torch.empty_like(logits, dtype=torch.float32)
-        return self._run(logits, places.requests.tolist(), out)
+        return self._run(logits, places.requests.tolist(), out, forced=False)
 
-    def _run(self, logits: torch.Tensor, rows: Sequence[int], out: torch.Tensor) -> torch.Tensor:
+    def _run(
+        self, logits: torch.Tensor, rows: Sequence[int], out: torch.Tensor, *, forced: bool
+    ) -> torch.Tensor:
         host_slots = np.full(len(rows), self._slots.count, np.int64)
         positions = np.zeros(len(rows), np.int64)
         states: list[tuple[int, TextStates]] = []
@@ -95,14 +97,12 @@ class V1ControlProcessor(ControlProcessor):
                 assert self._vocabulary is not None
                 running.text.advance(self._vocabulary)
                 states.append((at, running.text))
-        return self._slots.apply(
-            logits,
-            host_slots,
-            upload(host_slots, self._slots.device),
-            upload(positions, self._slots.device),
-            HostText(states, self._sets),
-            out,
-        )
+        device = self._slots.device
+        at_slots = host_slots, upload(host_slots, device), upload(positions, device)
+        self._slots.apply(logits, *at_slots, HostText(states, self._sets), out)
+        if forced:
+            self._slots.force(out, *at_slots)
+        return out
 
     def has_program(self, request: int) -> bool:
         """Say whether a request, by its batch row, has a control program."""

@@ -92,7 +92,7 @@ class V2ControlProcessor(ControlProcessor):
             self._take(ctx, ctx.pos, ctx.input_ids)
             first = 0
         part = slice(first, first + len(logits))
-        self._run(logits, ctx.idx_mapping_np.astype(np.int64), part, logits)
+        self._run(logits, ctx.idx_mapping_np.astype(np.int64), part, logits, forced=True)
         self._note_alive(part, ~exhausted(logits))
         return logits
 
@@ -119,7 +119,8 @@ class V2ControlProcessor(ControlProcessor):
         """Return what the programs of some rows of the step make of their logits."""
         assert self._step is not None
         out = torch.empty_like(logits, dtype=torch.float32)
-        return self._run(logits, self._step.host_slots[places.requests], places.rows, out)
+        host_slots = self._step.host_slots[places.requests]
+        return self._run(logits, host_slots, places.rows, out, forced=False)
 
     def has_program(self, request: int) -> bool:
         """Say whether a request of the step has a control program."""
@@ -150,6 +151,8 @@ class V2ControlProcessor(ControlProcessor):
         host_slots: NDArray[np.int64],
         rows: torch.Tensor | slice,
         out: torch.Tensor,
+        *,
+        forced: bool,
     ) -> torch.Tensor:
         """Run the programs of rows of the step: of any, by their places, or of a part of it.
 
@@ -168,7 +171,10 @@ class V2ControlProcessor(ControlProcessor):
             TextRows(rows, slots, last, positions),
             History(step.fed, step.offset, self._states.all_token_ids.gpu),
         )
-        return self._slots.apply(logits, host_slots, slots, positions, text, out)
+        self._slots.apply(logits, host_slots, slots, positions, text, out)
+        if forced:
+            self._slots.force(out, host_slots, slots, positions)
+        return out
 
     def _set_text(self, slot: int, program: Program) -> None:
         for key in self._held[slot]:

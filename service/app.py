@@ -74,18 +74,21 @@ class SensefieldEndpoints:
         await registry.load()
         budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
         salting = await SaltingEngine.of(engine_client, registry.layers_of)
+        prompts = PromptEncoder(
+            tokenizer, load_chat_template(args.chat_template), model_config.max_model_len - 1
+        )
         readiness = Readiness(engine_client, own.stall_timeout_seconds)
         state.sensefield = Context(
-            planner=Planner(own, registry, len(vocabulary), vocabulary.width, budget),
+            planner=Planner(
+                own, registry, len(vocabulary), vocabulary.width, budget, prompts.continuation
+            ),
             vectors=registry,
             engine=engine_client,
             model=model,
             vocabulary=vocabulary,
             texts=texts,
             tokenizer=tokenizer,
-            prompts=PromptEncoder(
-                tokenizer, load_chat_template(args.chat_template), model_config.max_model_len - 1
-            ),
+            prompts=prompts,
             states=PromptStates(engine_client),
             chat=_adopt(ChatServing, state.openai_serving_chat, texts, salting),
             completions=_adopt(TextServing, state.openai_serving_completion, texts, salting),

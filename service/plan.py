@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -59,6 +60,8 @@ class Planner:
     width: int
     """Logits."""
     budget: Budget
+    encode: Callable[[str], list[int]]
+    """The tokens of a text that goes on."""
 
     def plan(self, asked: Asked) -> Plan:
         """Return the plan of a request.
@@ -70,7 +73,11 @@ class Planner:
         """
         try:
             program = build_program(
-                asked.control, asked.logit_bias, self.vocab_size, self.vectors.scored_content_of
+                asked.control,
+                asked.logit_bias,
+                self.vocab_size,
+                self.vectors.scored_content_of,
+                self.encode,
             )
             residual = build_residual(
                 asked.control,
@@ -263,6 +270,7 @@ class Plan:
             "steer_residual": self.residual,
             "token_suppress": program.token_suppress,
             "text_suppress": program.text_suppress,
+            "force": program.force,
         }
         return {kind: len(entries) for kind, entries in used.items() if entries}
 

@@ -43,6 +43,11 @@ class PromptEncoder:
             )
         return token_ids
 
+    def continuation(self, text: str) -> list[int]:
+        """Return the tokens of a text that goes on, without special tokens around it."""
+        token_ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return token_ids
+
     def _encode_chat(self, messages: list[Mapping[str, str]], param: str) -> list[int]:
         speaks = messages[-1]["role"] == "assistant"
         try:

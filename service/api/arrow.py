@@ -118,7 +118,7 @@ class ArrowAnswer:
         rows: Any = output.logprobs
         if not rows:
             return
-        check_rows(rows)
+        check_rows(rows, self._plan.program)
         token_ids = list(output.token_ids)
         if self._plan.asked.logprobs is None:
             output.logprobs = None

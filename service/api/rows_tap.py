@@ -10,6 +10,7 @@ import orjson
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.outputs import CompletionOutput, RequestOutput
 
+from logit_processors.controls import Program
 from logit_processors.row_spec import BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
 from service.distributions.encode import DistributionEncoder
 from service.distributions.openai_logprobs import chat_logprobs, completion_logprobs
@@ -23,11 +24,12 @@ _KL = STATISTICS.index("kl")
 _EVENT = b"data: "
 
 
-def check_rows(rows: Sequence[TokenRow]) -> None:
-    """Make sure that the tokens of these rows were chosen as their request asked.
+def check_rows(rows: Sequence[TokenRow], program: Program | None) -> None:
+    """Make sure that the tokens of these rows were chosen as their request's program asked.
 
     Raises:
-        VLLMValidationError: suppression left one of them no probability.
+        VLLMValidationError: suppression, or what forbade a forced token, left one of them no
+            probability.
         RetryableRequestError: the engine had no longer what the program needs.
 
     """
@@ -36,6 +38,12 @@ def check_rows(rows: Sequence[TokenRow]) -> None:
         raise RetryableRequestError(
             "the engine does not hold a vector or text pattern of this request at the "
             "moment; send it again"
+        )
+    if worst == EXHAUSTED and program is not None and program.force:
+        raise VLLMValidationError(
+            "a forced token is forbidden by suppression, the grammar, allowed_token_ids, "
+            "bad_words or min_tokens, or they left no token to choose",
+            parameter="logit_control.force",
         )
     if worst == EXHAUSTED:
         raise VLLMValidationError(
@@ -108,7 +116,7 @@ class RowsTap:
         rows: Any = output.logprobs
         if self._plan.spec is None or not rows:
             return
-        check_rows(rows)
+        check_rows(rows, self._plan.program)
         if self._plan.shows_rows:
             token_ids, kept = self._waiting.setdefault(choice, ([], []))
             token_ids += output.token_ids

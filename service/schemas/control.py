@@ -11,6 +11,7 @@ from logit_processors.controls import (
     ALWAYS,
     MAX_ADD,
     MAX_ENTRIES,
+    MAX_FORCED,
     ControlError,
     Program,
     Steer,
@@ -107,12 +108,37 @@ class SteerEntry(StrictModel):
         return self
 
 
+class Force(StrictModel):
+    """What the generated text begins with: tokens, or a text that is made tokens."""
+
+    token_ids: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, min_length=1, max_length=MAX_FORCED, description="Tokens of the vocabulary."
+    )
+    text: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4 * MAX_FORCED,
+        description="A text, in the model's tokenization, without special tokens around it.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.token_ids is None) == (self.text is None):
+            raise ValueError("exactly one of token_ids and text is required")
+        return self
+
+
 class LogitControl(StrictModel):
-    """What to do to this request's logits: bias, then steer, then suppress."""
+    """What to do to this request's logits: bias, then steer, then suppress, then force."""
 
     bias: list[BiasEntry] = Field(default_factory=list, max_length=MAX_ENTRIES)
     suppress: list[SuppressEntry] = Field(default_factory=list, max_length=MAX_ENTRIES)
     steer: list[SteerEntry] = Field(default_factory=list, max_length=MAX_ENTRIES)
+    force: Force | None = Field(
+        None,
+        description="What is generated first, whatever the distributions say: they are told "
+        "as they are. A forced token that something else forbids ends the request with an error.",
+    )
 
 
 def build_program(
@@ -120,6 +146,7 @@ def build_program(
     logit_bias: Mapping[str, float] | None,
     vocab_size: int,
     content_of: Callable[[str], str],
+    encode: Callable[[str], list[int]],
 ) -> Program | None:
     """Translate a request's control into a program.
 
@@ -128,6 +155,7 @@ def build_program(
         logit_bias: OpenAI's own field; becomes part of the program.
         vocab_size: tokens that exist.
         content_of: SHA-256 of a vector by name; raises what the caller wants for unknown names.
+        encode: the tokens of a text that goes on.
 
     Returns:
         The program, or None if nothing was asked for.
@@ -154,17 +182,33 @@ def build_program(
             raise
         _check_vocabulary(entry, vocab_size, path)
     groups["token_bias"] += _from_logit_bias(logit_bias or {}, vocab_size)
-    if not any(groups.values()):
+    force = () if control.force is None else _forced(control.force, vocab_size, encode)
+    if not any(groups.values()) and not force:
         return None
     try:
-        program = Program(**{key: tuple(entries) for key, entries in groups.items()})
+        program = Program(**{key: tuple(entries) for key, entries in groups.items()}, force=force)
     except ControlError as error:
-        own = control.bias or control.suppress or control.steer
-        raise ControlError("logit_control" if own else "logit_bias", error.message) from None
+        own = control.bias or control.suppress or control.steer or control.force
+        raise error.under("logit_control" if own else "logit_bias") from None
     always = {entry.token_id for entry in program.token_suppress if entry.when == ALWAYS}
     if len(always) >= vocab_size:
         raise ControlError("logit_control.suppress", "the whole vocabulary is suppressed")
     return program
+
+
+def _forced(force: Force, vocab_size: int, encode: Callable[[str], list[int]]) -> tuple[int, ...]:
+    if force.text is not None:
+        token_ids = encode(force.text)
+        if not token_ids:
+            raise ControlError("logit_control.force.text", f"{echo(force.text)} has no tokens")
+        return tuple(token_ids)
+    for at, token_id in enumerate(force.token_ids or ()):
+        if token_id >= vocab_size:
+            raise ControlError(
+                f"logit_control.force.token_ids[{at}]",
+                f"{echo(token_id)} is no token; allowed: 0 to {vocab_size - 1}",
+            )
+    return tuple(force.token_ids or ())
 
 
 def _entries(control: LogitControl) -> list[tuple[str, Any, str]]:

@@ -17,6 +17,8 @@ STRONG: dict[str, Any] = {
     "suppress": [{"text": "the", "ignore_case": True}],
 }
 
+FORCING: dict[str, Any] = {"force": {"token_ids": list(range(1000, 1040))}}
+
 
 def _plain_controls() -> list[dict[str, Any]]:
     return [control for control in CONTROLS if "steer" not in control and control]
@@ -80,7 +82,7 @@ def test_preemption_and_chunked_prefill_change_nothing(crowded: Client, v1: Clie
         {
             "prompt": f"{at}. {long_prompt}",
             "max_tokens": 48,
-            "logit_control": STRONG if at % 2 else {},
+            "logit_control": ({}, STRONG, FORCING)[at % 3],
             "distribution": SEEN,
         }
         for at in range(6)

@@ -35,6 +35,8 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
      "logit_control.steer[0].vector"),
     (_control(steer=[{"vector": "absent", "strength": 1e38}]), 400,
      "logit_control.steer[0].strength"),
+    (_control(force={"token_ids": [1, VOCABULARY]}), 400, "logit_control.force.token_ids[1]"),
+    (_control(force={"token_ids": [7]}, suppress=[{"token_id": 7}]), 400, "logit_control.force"),
     (_control(unknown=[]), 400, "logit_control.unknown"),
     ({"logit_bias": {"abc": 1}}, 400, "logit_bias['abc']"),
     ({"logit_bias": {"1": 1, "01": 1}}, 400, "logit_bias['01']"),

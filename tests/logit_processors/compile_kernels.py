@@ -52,6 +52,7 @@ def variants() -> Iterator[tuple[Any, dict[str, str], dict[str, Any]]]:
         constants = {**measured, **COLUMNS, "TWO": two, "LANES": 128}
         yield device_measure._row_kernel, {}, constants
     yield device_apply._edit_kernel, {"logits": "*fp32"}, {"LANES": 64}
+    yield device_apply._force_kernel, {"logits": "*fp32", "ids": "*i32"}, {"BLOCK": 1024}
     yield device_text._apply_kernel, {"logits": "*fp32"}, {"BLOCK": 1024}
     yield device_text._walk_kernel, {"out": "*i32"}, {}
 

@@ -14,6 +14,7 @@ from logit_processors.controls import (
     ALWAYS,
     KINDS,
     MAX_ENTRIES,
+    MAX_FORCED,
     MAX_PATTERNS,
     ControlError,
     Program,
@@ -45,6 +46,7 @@ programs = st.builds(
     text_suppress=st.lists(st.builds(TextSuppress, texts, st.booleans(), windows), max_size=3).map(
         tuple
     ),
+    force=st.just(()) | st.lists(st.just(2**31 - 1), max_size=3).map(tuple),
 )
 
 
@@ -97,6 +99,14 @@ BAD: list[tuple[str, Callable[[], object], str, list[str]]] = [
         "",
         ["65 text patterns", "allowed: 64"],
     ),
+    ("forced below 0", lambda: Program(force=(3, -1)), "force[1]", ["-1", "integers from 0"]),
+    ("forced too many", lambda: Program(force=(1,) * (MAX_FORCED + 1)), "force", ["16385"]),
+    (
+        "forced and suppressed",
+        lambda: Program(token_suppress=(TokenSuppress(4, Window(1, 3)),), force=(4, 5, 4)),
+        "force",
+        ["token 4", "position 2"],
+    ),
 ]
 
 
@@ -121,7 +131,12 @@ def test_an_integer_that_no_float_holds_is_refused(add: int) -> None:
         TokenBias(1, add)
 
 
+def test_a_token_may_be_forced_where_it_is_not_suppressed() -> None:
+    Program(token_suppress=(TokenSuppress(4, Window(1, 3)),), force=(4, 5, 6, 4))
+
+
 def test_limits_themselves_are_allowed() -> None:
+    Program(force=(2**31 - 1,) * MAX_FORCED)
     Program(
         token_bias=(TokenBias(0, 100), TokenBias(2**31 - 1, -100.0)),
         text_bias=(TextBias("x" * 256, 0.0),) * MAX_PATTERNS,
@@ -144,6 +159,8 @@ def test_limits_themselves_are_allowed() -> None:
          "token_bias[1].add"),
         ({"text_suppress": [{"text": "a", "when": [1, 2, 3]}]}, "text_suppress[0]"),
         ({"text_suppress": [{"text": "a", "when": [3, 3]}]}, "text_suppress[0].when.until"),
+        ({"force": 3}, "force"),
+        ({"force": [1, "2"]}, "force[1]"),
     ],
 )  # fmt: skip
 def test_a_wire_that_is_no_program_is_refused(wire: object, param: str) -> None:
@@ -158,7 +175,8 @@ def test_a_wire_that_is_no_program_is_refused(wire: object, param: str) -> None:
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from([*KINDS, "token_id", "add", "when", "text", "vector"]), inner
+                st.sampled_from([*KINDS, "force", "token_id", "add", "when", "text", "vector"]),
+                inner,
             )
         ),
         max_leaves=8,
@@ -187,6 +205,7 @@ def test_only_a_bias_on_tokens_can_never_fail() -> None:
     assert Program(text_suppress=(TextSuppress("a"),)).can_fail
     assert Program(text_bias=(TextBias("a", 1.0),)).can_fail
     assert Program(steer=(Steer("ab", 1),)).can_fail
+    assert Program(force=(1,)).can_fail
 
 
 @pytest.mark.parametrize(

@@ -184,3 +184,30 @@ def test_a_suppressed_token_is_gone_whatever_its_logit() -> None:
     )
     row = applied([program], torch.tensor([[INF, -INF, 3e38, 1.0]]), [0])
     assert row.tolist() == [[-INF, -INF, -INF, 1.0]]
+
+
+@settings(max_examples=40)
+@given(st.data(), SIZES, st.lists(st.integers(-2, 6), min_size=1, max_size=4))
+def test_force_is_the_same_as_with_operations(
+    data: st.DataObject, vocab: int, positions: list[int]
+) -> None:
+    assert KERNEL_DEVICE is not None
+    tokens = st.lists(TOKENS.map(lambda token: token % vocab), max_size=6)
+    forces = data.draw(st.lists(tokens, min_size=len(positions), max_size=len(positions)))
+    host_slots = np.arange(len(forces))
+    rows = torch.randn(len(forces), vocab)
+    got = []
+    for kernels in (True, False):
+        slots = Slots(len(forces), KERNEL_DEVICE, directions_of(vocab), kernels=kernels)
+        for slot, force in enumerate(forces):
+            slots.set(slot, Program(force=tuple(force)))
+        logits = rows.to(KERNEL_DEVICE, copy=True)
+        on_device = torch.from_numpy(host_slots).to(KERNEL_DEVICE)
+        at = torch.tensor(positions, device=KERNEL_DEVICE)
+        slots.force(logits, host_slots, on_device, at)
+        got.append(logits.cpu())
+    assert torch.equal(*got)
+    for row, (force, position) in enumerate(zip(forces, positions, strict=True)):
+        left = force[position : position + 1] if position >= 0 else []
+        kept = [token for token in range(vocab) if got[0][row, token] > -INF]
+        assert kept == (left or list(range(vocab)))

@@ -46,6 +46,7 @@ PROGRAMS = st.builds(
         tuple
     ),
 )
+FORCING = st.builds(Program, force=st.lists(st.integers(0, 7), min_size=1, max_size=3).map(tuple))
 
 
 def make_processor() -> Any:
@@ -78,6 +79,14 @@ def naive_row(program: Program | None, output: list[int], logits: np.ndarray[Any
     return row
 
 
+def forced_row(program: Program | None, output: list[int], row: Any) -> Any:
+    """Return what the sampler sees of a controlled row."""
+    if program is None or len(output) >= len(program.force):
+        return row
+    others = np.arange(len(row)) != program.force[len(output)]
+    return np.where(others, -np.inf, row)
+
+
 class Batch(RuleBasedStateMachine):
     """V1's persistent batch, and beside it what each row should be."""
 
@@ -97,7 +106,7 @@ class Batch(RuleBasedStateMachine):
         return (len(self.rows), params, [], output)
 
     @precondition(lambda self: len(self.rows) < ROWS)
-    @rule(program=st.none() | PROGRAMS)
+    @rule(program=st.none() | PROGRAMS | FORCING)
     def add(self, program: Program | None) -> None:
         output: list[int] = []
         added = self._added(program, output)
@@ -127,7 +136,7 @@ class Batch(RuleBasedStateMachine):
         self._update(added=[added])
 
     @precondition(lambda self: self.rows)
-    @rule(data=st.data(), program=st.none() | PROGRAMS)
+    @rule(data=st.data(), program=st.none() | PROGRAMS | FORCING)
     def replace(self, data: st.DataObject, program: Program | None) -> None:
         """A new request takes the row of one that ended in the same step."""
         row = data.draw(st.integers(0, len(self.rows) - 1))
@@ -158,19 +167,22 @@ class Batch(RuleBasedStateMachine):
         if not self.rows:
             return
         logits = torch.arange(len(self.rows) * 8, dtype=torch.float32).reshape(-1, 8) / 7
-        wanted = np.stack(
-            [
-                naive_row(program, output, row)
-                for (program, output), row in zip(self.rows, logits.numpy(), strict=True)
-            ]
-        )
+        controlled = [
+            naive_row(program, output, row)
+            for (program, output), row in zip(self.rows, logits.numpy(), strict=True)
+        ]
+        wanted = [
+            forced_row(program, output, row)
+            for (program, output), row in zip(self.rows, controlled, strict=True)
+        ]
         alone = logits[-1:].clone()
         got = self.processor.apply(logits)
-        np.testing.assert_allclose(got.numpy(), wanted, atol=1e-5)
+        np.testing.assert_allclose(got.numpy(), np.stack(wanted), atol=1e-5)
         last = len(self.rows) - 1
         untouched = alone.clone()
+        # What is told of a row knows nothing of force.
         again = self.processor.run_programs(alone, Layout(CPU).places([last]))
-        np.testing.assert_array_equal(again[0].numpy(), got[last].numpy())
+        np.testing.assert_allclose(again[0].numpy(), controlled[last], atol=1e-5)
         assert (alone == untouched).all()
 
 

@@ -104,6 +104,38 @@ def test_a_slot_that_is_given_again_has_nothing_of_the_last(
     assert processor.alive(ALONE.places([0])).tolist() == [ALIVE]
 
 
+def test_a_forced_token_is_all_that_the_sampler_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = make_processor(monkeypatch)
+    force = Program(token_bias=(TokenBias(2, 1.5),), force=(2, 5))
+    processor.add_request(1, params(force.to_wire()))
+    processor.add_request(3, params(None))
+    # The fourth row is of a prompt that is not through: nothing is chosen there.
+    logits = processor.apply(torch.zeros(5, VOCAB), step([1, 1, 1, 1, 3], [0, 1, 2, -2, 0]))
+    biased = [0, 0, 1.5, 0, 0, 0]
+    assert logits.tolist() == [
+        [-INF, -INF, 1.5, -INF, -INF, -INF],
+        [-INF, -INF, -INF, -INF, -INF, 0.0],
+        biased,
+        [0.0] * VOCAB,
+        [0.0] * VOCAB,
+    ]
+    places = ALONE.places([0, 1])
+    assert processor.run_programs(torch.zeros(2, VOCAB), places).tolist() == [biased, biased]
+    assert processor.alive(places).tolist() == [ALIVE, ALIVE]
+
+
+def test_a_forced_token_that_a_grammar_masks_is_not_revived(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    processor = make_processor(monkeypatch)
+    processor.add_request(0, params(Program(force=(2,)).to_wire()))
+    logits = torch.zeros(1, VOCAB)
+    logits[0, 2] = -INF
+    processor.apply(logits, step([0], [0]))
+    assert (logits == -INF).all()
+    assert processor.alive(ALONE.places([0])).tolist() == [EXHAUSTED]
+
+
 def test_rows_tell_how_their_programs_left_them(monkeypatch: pytest.MonkeyPatch) -> None:
     processor = make_processor(monkeypatch)
     processor.add_request(0, params(NOTHING_LEFT.to_wire()))

@@ -54,7 +54,8 @@ def planner(tmp_path: Path, engine: FakeEngine) -> Planner:
     settings = Settings(vectors_dir=tmp_path, max_top_logprobs=None)
     support = ResidualSupport(None, engine.residual_capacity)
     vectors = VectorRegistry(VectorStore(tmp_path), engine, model_facts(), support)
-    return Planner(settings, vectors, VOCAB, WIDTH, Budget(10_000, 15_000))
+    budget = Budget(10_000, 15_000)
+    return Planner(settings, vectors, VOCAB, WIDTH, budget, lambda text: [len(text)])
 
 
 @pytest.fixture
@@ -227,12 +228,14 @@ def test_kinds_of_control(planner: Planner) -> None:
     control = {
         "bias": [{"token_id": 1, "add": 1.0}, {"text": "a", "add": 1.0}],
         "suppress": [{"token_id": 2}, {"text": "b"}],
+        "force": {"text": "a"},
     }
     assert list(planner.plan(asked(control)).controls) == [
         "token_bias",
         "text_bias",
         "token_suppress",
         "text_suppress",
+        "force",
     ]
     assert list(planner.plan(asked(logit_bias={"1": 1.0})).controls) == ["token_bias"]
 

@@ -79,6 +79,7 @@ def answer_of(engine: Any, choices: int = 1) -> ArrowAnswer:
         tokens=0,
         asked=asked,
         spec=RowSpec(1, controlled=True),
+        program=None,
         prompt_spec=None,
         width=4,
         leave_queue=lambda: None,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
 
+from logit_processors.controls import Program
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
 from service.api.rows_tap import RowsTap
 
@@ -25,10 +26,16 @@ def output(*alive: float) -> Any:
     return SimpleNamespace(token_ids=list(range(len(alive))), logprobs=rows)
 
 
-def tap(spec: RowSpec | None = RowSpec(), *, shows_rows: bool = False) -> RowsTap:  # noqa: B008 - frozen
+def tap(
+    spec: RowSpec | None = RowSpec(),  # noqa: B008 - frozen
+    program: Program | None = None,
+    *,
+    shows_rows: bool = False,
+) -> RowsTap:
     asked = SimpleNamespace(logprobs=None, distribution=None, arrow=False)
     plan: Any = SimpleNamespace(
         spec=spec,
+        program=program,
         prompt_spec=None,
         asked=asked,
         leave_queue=lambda: None,
@@ -70,6 +77,12 @@ def test_a_row_without_tokens_ends_its_request_as_the_clients_fault() -> None:
     with pytest.raises(VLLMValidationError, match="left no token") as refused:
         tap().take(0, output(ALIVE, EXHAUSTED))
     assert refused.value.parameter == "logit_control.suppress"
+
+
+def test_a_row_that_lost_its_forced_token_blames_the_force() -> None:
+    with pytest.raises(VLLMValidationError, match="forced token") as refused:
+        tap(program=Program(force=(3,))).take(0, output(EXHAUSTED))
+    assert refused.value.parameter == "logit_control.force"
 
 
 @pytest.mark.parametrize("alive", [(BROKEN,), (ALIVE, BROKEN), (EXHAUSTED, BROKEN)])

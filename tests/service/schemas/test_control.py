@@ -34,7 +34,13 @@ class Body(BaseModel):
 def program_of(text: str, vocab_size: int = VOCAB) -> Program | None:
     """Parse a request's JSON text, as FastAPI does."""
     body = Body.model_validate(json.loads(text))
-    return build_program(body.logit_control, body.logit_bias, vocab_size, lambda name: f"#{name}")
+    return build_program(
+        body.logit_control,
+        body.logit_bias,
+        vocab_size,
+        lambda name: f"#{name}",
+        lambda text: [ord(letter) - ord("a") for letter in text.strip()],
+    )
 
 
 def refused(text: str) -> tuple[str | None, str]:
@@ -53,6 +59,10 @@ def refused(text: str) -> tuple[str | None, str]:
 
 def entries(kind: str, *items: str) -> str:
     return f'{{"logit_control": {{"{kind}": [{", ".join(items)}]}}}}'
+
+
+def force(value: str) -> str:
+    return f'{{"logit_control": {{"force": {value}}}}}'
 
 
 def many(item: str, count: int) -> list[str]:
@@ -138,6 +148,17 @@ BODIES = [
     (entries("bias", *many(BIAS, 1025)), "logit_control.bias"),
     (entries("suppress", *many('{"token_id": 1}', 1025)), "logit_control.suppress"),
     (entries("bias", *many('{"text": "a", "add": 1}', 65)), "logit_control"),
+    (force("{}"), "logit_control.force"),
+    (force('{"token_ids": [1], "text": "a"}'), "logit_control.force"),
+    (force('{"token_ids": []}'), "logit_control.force.token_ids"),
+    (force('{"token_ids": [1, -1]}'), "logit_control.force.token_ids[1]"),
+    (force('{"token_ids": [1, 100]}'), "logit_control.force.token_ids[1]"),
+    (force('{"token_ids": [true]}'), "logit_control.force.token_ids[0]"),
+    (force(f'{{"token_ids": {[1] * 16_385}}}'), "logit_control.force.token_ids"),
+    (force('{"text": ""}'), "logit_control.force.text"),
+    (force('{"text": " "}'), "logit_control.force.text"),
+    (force(f'{{"text": "{"a" * 16_385}"}}'), "logit_control.force"),
+    (force('{"text": "b"}, "suppress": [{"token_id": 1}]'), "logit_control.force"),
     ('{"logit_control": []}', "logit_control"),
     ('{"logit_control": "bias"}', "logit_control"),
     ('{"logit_control": {"bias": {}}}', "logit_control.bias"),
@@ -238,6 +259,12 @@ def test_what_is_asked_becomes_the_program() -> None:
         token_suppress=(TokenSuppress(99),),
         text_suppress=(TextSuppress("As an AI", when=Window(0, 64)),),
     )
+
+
+def test_force_becomes_the_tokens_that_come_first() -> None:
+    assert program_of(force('{"token_ids": [7, 99]}')) == Program(force=(7, 99))
+    assert program_of(force('{"text": "abc"}')) == Program(force=(0, 1, 2))
+    assert program_of(force("null")) is None
 
 
 @pytest.mark.parametrize(
