@@ -11,6 +11,7 @@ from logit_processors.vocabulary import Vocabulary
 from service.access.visit import Visit
 from service.api.serving import ChatServing, TextServing
 from service.distributions.token_texts import TokenTexts
+from service.engine.cache_salt import SaltingEngine
 from service.engine.prompt_states import PromptStates
 from service.plan import Planner
 from service.prompts import PromptEncoder
@@ -27,6 +28,8 @@ class Context:
     planner: Planner
     vectors: VectorRegistry
     engine: Engine
+    generating: SaltingEngine
+    """The same, for requests: it keeps what is steered apart in the prefix cache."""
     model: ModelFacts
     vocabulary: Vocabulary
     texts: TokenTexts

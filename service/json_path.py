@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-UNION_TAGS = ("<text>", "<chat>")
+UNION_TAGS = ("<text>", "<chat>", "<tokens>")
 """What pydantic puts into a path where a value may be of two kinds; no part of the JSON's."""
 MAX_NAME = 40
 """Characters of one unknown field's name."""

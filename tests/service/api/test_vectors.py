@@ -46,6 +46,7 @@ async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         planner=cast(Any, None),
         vectors=VectorRegistry(store, engine, MODEL),
         engine=engine,
+        generating=cast(Any, None),
         model=MODEL,
         vocabulary=FOUR,
         texts=TokenTexts(FOUR),

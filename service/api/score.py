@@ -1,0 +1,139 @@
+"""``POST /v1/score``: how probable wanted continuations are, before and after control."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from math import exp
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from numpy.typing import NDArray
+from vllm.entrypoints.serve.utils.api_utils import with_cancellation
+
+from logit_processors.row_spec import STATISTICS, TokenRow
+from service.api.route import SensefieldRoute
+from service.api.rows_tap import check_rows
+from service.api.sight import ERRORS, check_model, check_tokens, planned, prompt_tokens
+from service.context import Context, context_of
+from service.engine.scoring import base_rows, controlled_rows
+from service.errors import BadRequestError
+from service.schemas.control import Force, LogitControl
+from service.schemas.distribution import DistributionRequest
+from service.schemas.sight import ScoreRequest
+
+MAX_SCORED_TOKENS = 1 << 17
+"""Tokens that one request may pass through the model: the prompt counts once a continuation."""
+_AT_ONCE = 32
+"""Continuations of one request in the engine at a time."""
+
+router = APIRouter(route_class=SensefieldRoute, tags=["sight"], responses=ERRORS)
+
+
+@router.post("/v1/score")
+@with_cancellation
+async def score(body: ScoreRequest, raw_request: Request) -> dict[str, Any]:
+    """Return each token's log-probability, rank and entropy, and each continuation's loss.
+
+    ``base`` is the model without any control; ``controlled``, if there is ``logit_control``,
+    the model under all of it.
+    """
+    context = context_of(raw_request)
+    check_model(body.model, raw_request)
+    prompt = await prompt_tokens(context, body)
+    wanted = await asyncio.to_thread(_wanted, context, body, len(prompt))
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(at: int) -> dict[str, Any]:
+        async with room:
+            return await _score(context, prompt, wanted[at], body.logit_control, at)
+
+    scores = [asyncio.create_task(one(at)) for at in range(len(wanted))]
+    try:
+        continuations = await asyncio.gather(*scores)
+    finally:
+        for each in scores:
+            each.cancel()
+    return {
+        "object": "score",
+        "model": context.model.name,
+        "prompt_tokens": len(prompt),
+        "continuations": continuations,
+    }
+
+
+def _wanted(context: Context, body: ScoreRequest, prompt_len: int) -> list[list[int]]:
+    """Return the tokens of the continuations, all checked."""
+    wanted = []
+    room = context.prompts.max_tokens - prompt_len
+    for at, text in enumerate(body.continuations):
+        param = f"continuations[{at}]"
+        if isinstance(text, str):
+            token_ids = context.prompts.continuation(text)
+        else:
+            token_ids = text
+            check_tokens(context, token_ids, param)
+        if not 0 < len(token_ids) <= room:
+            raise BadRequestError(
+                f"{param} has {len(token_ids)} tokens; allowed: 1 to {room} after this prompt",
+                param,
+            )
+        wanted.append(token_ids)
+    total = sum(prompt_len + len(token_ids) for token_ids in wanted)
+    if total > MAX_SCORED_TOKENS:
+        raise BadRequestError(
+            f"{total} tokens, the prompt counted for each continuation, are too many; allowed: "
+            f"{MAX_SCORED_TOKENS}",
+            "continuations",
+        )
+    return wanted
+
+
+async def _score(
+    context: Context, prompt: list[int], wanted: list[int], control: LogitControl | None, at: int
+) -> dict[str, Any]:
+    rows = await base_rows(context.generating, prompt, wanted)
+    told = {
+        "index": at,
+        "token_ids": wanted,
+        "tokens": [context.texts.text(token) for token in wanted],
+        "base": _told(context, rows, "base"),
+    }
+    if control is not None:
+        forcing = control.model_copy(update={"force": Force(token_ids=wanted)})
+        try:
+            async with planned(context, forcing, DistributionRequest(top_k=1)) as plan:
+                rows = await controlled_rows(context.generating, prompt, wanted, plan)
+                check_rows(rows, plan.program)
+        except BadRequestError as error:
+            if error.param == "logit_control.force":
+                error.param = f"continuations[{at}]"
+            raise
+        told["controlled"] = _told(context, rows, "controlled")
+    return told
+
+
+def _told(context: Context, rows: Sequence[TokenRow], stage: str) -> dict[str, Any]:
+    logprobs = _column(rows, f"{stage}_logprob")
+    loss = -float(logprobs.mean(dtype=np.float64))
+    ranks = _column(rows, f"{stage}_rank").astype(int).tolist()
+    best = [(int(row.token_ids[0, 0]), float(row.logprobs[0, 0])) for row in rows]
+    return {
+        "logprobs": logprobs.tolist(),
+        "ranks": ranks,
+        "entropies": _column(rows, f"{stage}_entropy").tolist(),
+        "best": [
+            {"token_id": token, "token": context.texts.text(token), "logprob": logprob}
+            for token, logprob in best
+        ],
+        "loss": loss,
+        # Of a loss beyond 700 nats a float holds no perplexity.
+        "perplexity": exp(loss) if loss < 700 else None,
+        "parts_at": next((at for at, rank in enumerate(ranks) if rank > 1), None),
+    }
+
+
+def _column(rows: Sequence[TokenRow], name: str) -> NDArray[np.float32]:
+    at = STATISTICS.index(name)
+    return np.array([row.statistics[at] for row in rows], np.float32)

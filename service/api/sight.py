@@ -1,0 +1,89 @@
+"""What the routes that look into the model share: their prompt, and the plan of their control."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import Request
+from vllm.exceptions import RetryableRequestError, VLLMValidationError
+
+from service.context import Context
+from service.errors import BadRequestError, NotFoundError, SaturatedError, echo
+from service.metrics import CONTROLLED
+from service.plan import Asked, Plan
+from service.schemas.control import LogitControl
+from service.schemas.distribution import DistributionRequest
+from service.schemas.sight import Prompted
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "A value that cannot be; `param` names the field."},
+    404: {"description": "Unknown model or vector."},
+    503: {"description": "No room now; see Retry-After."},
+}
+
+
+def check_model(name: str | None, request: Request) -> None:
+    """Refuse a model that is not the served one."""
+    if name is not None and not request.app.state.openai_serving_models.is_base_model(name):
+        raise NotFoundError(f"the model {echo(name)} does not exist", "model", "model_not_found")
+
+
+async def prompt_tokens(context: Context, asked: Prompted) -> list[int]:
+    """Return a prompt's token ids; BadRequestError for one that cannot be."""
+    if isinstance(asked.prompt, list):
+        check_tokens(context, asked.prompt, "prompt")
+        if len(asked.prompt) > context.prompts.max_tokens:
+            raise BadRequestError(
+                f"a prompt of {len(asked.prompt)} tokens; allowed: 1 to "
+                f"{context.prompts.max_tokens}",
+                "prompt",
+            )
+        return asked.prompt
+    if asked.prompt is not None:
+        return await asyncio.to_thread(context.prompts.encode, asked.prompt, "prompt")
+    messages = [message.model_dump() for message in asked.messages or ()]
+    return await asyncio.to_thread(context.prompts.encode, messages, "messages")
+
+
+def check_tokens(context: Context, token_ids: list[int], param: str) -> None:
+    """Refuse what is no token of the vocabulary."""
+    for at, token_id in enumerate(token_ids):
+        if token_id >= len(context.vocabulary):
+            raise BadRequestError(
+                f"{echo(token_id)} is no token; allowed: 0 to {len(context.vocabulary) - 1}",
+                f"{param}[{at}]",
+            )
+
+
+@asynccontextmanager
+async def planned(
+    context: Context, control: LogitControl, distribution: DistributionRequest | None = None
+) -> AsyncIterator[Plan]:
+    """Hold what a request under control needs until it has ended."""
+    await context.vectors.refresh([entry.vector for entry in control.steer])
+    asked = Asked(
+        control=control,
+        distribution=distribution,
+        logit_bias=None,
+        logprobs=None,
+        logprobs_field="logprobs",
+        stream=False,
+        choices=1,
+        beam_search=False,
+        scored_token_ids=False,
+    )
+    plan = context.planner.plan(asked)
+    try:
+        for kind in plan.kinds:
+            CONTROLLED.labels(kind).inc()
+        await context.vectors.bring_residual({entry.vector for entry in plan.residual})
+        yield plan
+    except VLLMValidationError as error:
+        raise BadRequestError(str(error), error.parameter) from None
+    except RetryableRequestError as error:
+        raise SaturatedError(str(error)) from None
+    finally:
+        plan.close()

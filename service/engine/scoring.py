@@ -1,0 +1,61 @@
+"""The probabilities of given tokens after a prompt, taken by the serving engine."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from vllm import SamplingParams
+from vllm.inputs.engine import tokens_input
+from vllm.outputs import RequestOutput
+from vllm.sampling_params import RequestOutputKind
+
+from logit_processors.controls import WIRE_KEY
+from logit_processors.row_spec import PROMPT_KEY, RowSpec, TokenRow
+from service.plan import Plan
+
+_BASE = RowSpec(top_k=1, base=True)
+
+
+async def base_rows(engine: Any, prompt: Sequence[int], wanted: Sequence[int]) -> list[TokenRow]:
+    """Return the row of each wanted token without control: one pass over prompt and tokens."""
+    params = _params(1)
+    params.prompt_logprobs = 1
+    # What comes out of the prefix cache has no rows.
+    params.skip_reading_prefix_cache = True
+    params.extra_args = {WIRE_KEY: {PROMPT_KEY: _BASE.to_wire()}}
+    result = await run(engine, [*prompt, *wanted], params)
+    rows: Any = result.prompt_logprobs
+    return list(rows[-len(wanted) :])
+
+
+async def controlled_rows(
+    engine: Any, prompt: Sequence[int], wanted: Sequence[int], plan: Plan
+) -> list[TokenRow]:
+    """Return the row of each wanted token under a plan that forces them, one a step."""
+    params = _params(len(wanted))
+    params.ignore_eos = True
+    plan.apply_to(params, len(wanted))
+    result = await run(engine, prompt, params)
+    rows: Any = result.outputs[0].logprobs
+    return list(rows)
+
+
+async def run(engine: Any, prompt: Sequence[int], params: SamplingParams) -> RequestOutput:
+    """Run one request to its end; one that nobody waits for any more is aborted."""
+    last: RequestOutput | None = None
+    name = f"sight-{uuid.uuid4().hex}"
+    async for result in engine.generate(tokens_input(list(prompt)), params, name):
+        last = result
+    assert last is not None
+    return last
+
+
+def _params(max_tokens: int) -> SamplingParams:
+    return SamplingParams(
+        temperature=0,
+        max_tokens=max_tokens,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )

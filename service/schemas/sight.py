@@ -1,0 +1,54 @@
+"""What ``/v1/score`` takes: a prompt, and what is wanted after it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from service.schemas.control import LogitControl, StrictModel
+from service.schemas.vectors import Message
+
+MAX_CONTINUATIONS = 256
+
+Text = Annotated[
+    Annotated[str, Field(min_length=1), Tag("<text>")]
+    | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), Tag("<tokens>")],
+    Discriminator(lambda value: "<text>" if isinstance(value, str) else "<tokens>"),
+]
+
+
+class Prompted(StrictModel):
+    """A prompt, as text, tokens or chat, and the control that what is asked runs under."""
+
+    model: str | None = Field(None, description="Name of the served model.")
+    prompt: Text | None = Field(None, description="A text, taken as it is, or token ids.")
+    messages: list[Message] | None = Field(
+        None,
+        min_length=1,
+        description="A chat; an assistant's last message is left open, after any other one the "
+        "assistant begins.",
+    )
+    logit_control: LogitControl | None = None
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("exactly one of prompt and messages is required")
+        return self
+
+
+class ScoreRequest(Prompted):
+    """Continuations whose probability is asked."""
+
+    continuations: list[Text] = Field(
+        min_length=1,
+        max_length=MAX_CONTINUATIONS,
+        description="Texts, in the model's tokenization without special tokens, or token ids.",
+    )
+
+    @model_validator(mode="after")
+    def _forces_nothing_else(self) -> Self:
+        if self.logit_control is not None and self.logit_control.force is not None:
+            raise ValueError("logit_control.force: the continuations are what is forced here")
+        return self
