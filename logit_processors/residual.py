@@ -56,6 +56,11 @@ class Span:
                 f"{self.stop} leaves no position; allowed: null or above when.from ({self.start})",
             )
 
+    def moved(self, by: int) -> Span:
+        """Return the span that covers the same tokens counted from ``by`` tokens earlier."""
+        start = None if self.start is None else self.start + by
+        return Span(start, None if self.stop is None else self.stop + by)
+
     @property
     def bounds(self) -> tuple[int, int]:
         """The span with int32 numbers for what has no bound."""
@@ -113,15 +118,17 @@ class ResidualSteer:
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """Keep the residual stream of a prompt, the mean over its ``last`` tokens, under ``tag``.
+    """Keep the residual stream of a prompt's ``last`` tokens under ``tag``.
 
-    ``layers`` None is every layer. Tokens that come out of the prefix cache never pass the
-    layers, so the request needs a ``cache_salt`` that no other request has.
+    Their mean, or that of ``each``. ``layers`` None is every layer. Tokens that come out of
+    the prefix cache never pass the layers, so the request needs a ``cache_salt`` that no other
+    request has, or under which those tokens are not cached yet.
     """
 
     tag: str
     last: int = 1
     layers: tuple[int, ...] | None = None
+    each: bool = False
 
     def __post_init__(self) -> None:
         require(
@@ -136,11 +143,16 @@ class Capture:
             f"{shown(self.last)} is out of range; allowed: 1 to {MAX_CAPTURED} prompt tokens",
         )
         _check_layers(self.layers)
+        require(
+            isinstance(self.each, bool),
+            "each",
+            f"{shown(self.each)} is neither true nor false",
+        )
 
     def to_wire(self) -> dict[str, Any]:
         """Return the capture as a dict that msgpack carries."""
         layers = None if self.layers is None else list(self.layers)
-        return {"tag": self.tag, "last": self.last, "layers": layers}
+        return {"tag": self.tag, "last": self.last, "layers": layers, "each": self.each}
 
     @classmethod
     def from_wire(cls, wire: object) -> Self:

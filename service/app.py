@@ -11,7 +11,7 @@ from vllm.renderers.chat_utils import load_chat_template
 
 from logit_processors.vocabulary import Vocabulary
 from service.access import metrics_port
-from service.api import generate, health, score, tokens, vector_making, vectors
+from service.api import generate, health, lens, score, tokens, vector_making, vectors
 from service.api.route import check_bodies
 from service.api.serving import ChatServing, TextServing
 from service.context import Context
@@ -46,6 +46,7 @@ class SensefieldEndpoints:
         app.include_router(vector_making.router)
         app.include_router(tokens.router)
         app.include_router(score.router)
+        app.include_router(lens.router)
         app.include_router(health.router)
         page.mount(app)
         check_bodies(app)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from vllm import SamplingParams
+from vllm.exceptions import RetryableRequestError
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind
 
 from logit_processors.controls import WIRE_KEY
-from logit_processors.residual import MAX_CAPTURED, Capture
+from logit_processors.residual import MAX_CAPTURED, Capture, ResidualSteer
+from logit_processors.row_spec import BROKEN, STATISTICS, RowSpec
+
+_ALIVE = STATISTICS.index("alive")
 
 
 class PromptStates:
@@ -54,27 +59,80 @@ class PromptStates:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def take_each(
+        self,
+        text: Sequence[int],
+        layers: Sequence[int],
+        positions: Sequence[int],
+        steer: Sequence[ResidualSteer],
+        prompt_len: int,
+    ) -> AsyncIterator[tuple[list[int], NDArray[np.float32]]]:
+        """Yield positions of a text and the stream there, ``[layers, positions, hidden]``.
+
+        A part of the text at a time, each with what is before it: that comes out of the
+        prefix cache, under a salt that no other request has.
+
+        Args:
+            text: token ids, of a prompt and what was generated after it.
+            layers: after which decoder layers, by number, ascending.
+            positions: places in the text, ascending.
+            steer: what steers the stream.
+            prompt_len: tokens of the prompt, from whose end the windows of steering count.
+
+        """
+        salt = f"lens-{uuid.uuid4().hex}"
+        for part in _parts(positions):
+            end = part[-1] + 1
+            moved = [replace(each, when=each.when.moved(prompt_len - end)) for each in steer]
+            wire = {"residual": [each.to_wire() for each in moved], "rows": RowSpec().to_wire()}
+            async with self._turn:
+                states = await self._take_one(
+                    text[:end], layers, end - part[0], salt, wire if steer else None
+                )
+            yield part, states[:, [at - part[0] for at in part]]
+
     async def _take_one(
-        self, prompt: Sequence[int], layers: Sequence[int], last: int
+        self,
+        prompt: Sequence[int],
+        layers: Sequence[int],
+        last: int,
+        salt: str | None = None,
+        wire: dict[str, Any] | None = None,
     ) -> NDArray[np.float32]:
+        """Return the stream ``[layers, hidden]``, or that of each token if a salt is given."""
         tag = f"capture-{uuid.uuid4().hex}"
-        capture = Capture(tag, last, tuple(layers))
+        capture = Capture(tag, last, tuple(layers), each=salt is not None)
         params = SamplingParams(
             max_tokens=1,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args={WIRE_KEY: {"capture": capture.to_wire()}},
+            logprobs=None if wire is None else 0,
+            extra_args={WIRE_KEY: {"capture": capture.to_wire(), **(wire or {})}},
         )
         # Tokens out of the prefix cache would pass no layer.
-        tokens = tokens_input(list(prompt), cache_salt=tag)
-        async for _ in self._engine.generate(tokens, params, tag):
-            pass
+        tokens = tokens_input(list(prompt), cache_salt=salt or tag)
+        async for result in self._engine.generate(tokens, params, tag):
+            alive = [row.statistics[_ALIVE] for row in result.outputs[0].logprobs or ()]
+            if wire is not None and BROKEN in alive:
+                raise RetryableRequestError("a vector is not in the engine; send it again")
         answers = await self._engine.collective_rpc("sensefield_fetch_capture", None, (tag,))
         streams: dict[int, NDArray[np.float32]] = {}
         for answer in answers:
             # A rank of a pipeline has some of the layers; an idle replica has none.
             if answer is not None:
                 own: list[int] = answer["layers"]
-                rows = np.frombuffer(answer["data"], np.float32).reshape(len(own), -1)
+                rows = np.frombuffer(answer["data"], np.float32)
+                rows = rows.reshape(len(own), *((last, -1) if capture.each else (-1,)))
                 streams |= zip(own, rows, strict=True)
         return np.stack([streams[layer] for layer in layers])
+
+
+def _parts(positions: Sequence[int]) -> list[list[int]]:
+    """Cut ascending positions where more than a step's room of tokens would lie between."""
+    parts: list[list[int]] = []
+    for at in positions:
+        if parts and at - parts[-1][0] < MAX_CAPTURED:
+            parts[-1].append(at)
+        else:
+            parts.append([at])
+    return parts

@@ -51,12 +51,18 @@ def find_unembedding(model: torch.nn.Module) -> Any:
 
 def final_norm_gain(model: torch.nn.Module) -> torch.Tensor:
     """Return the gain g of the norm before the unembedding, ``[hidden]`` float32."""
+    norm = find_final_norm(model)
+    gain: torch.Tensor = norm.weight.detach().float()
+    # Gemma keeps its gain as the difference from 1.
+    return gain + 1 if "Gemma" in type(norm).__name__ else gain
+
+
+def find_final_norm(model: torch.nn.Module) -> Any:
+    """Return the norm before the unembedding."""
     for path in _FINAL_NORMS:
         norm = _at(model, path)
         if norm is not None:
-            gain = norm.weight.detach().float()
-            # Gemma keeps its gain as the difference from 1.
-            return gain + 1 if "Gemma" in type(norm).__name__ else gain
+            return norm
     raise UnembeddingError(
         f"{type(model).__name__} has no final norm among {', '.join(_FINAL_NORMS)}: vectors of "
         "its residual stream cannot be read in logit space"

@@ -15,6 +15,7 @@ from vllm.distributed import get_pp_group
 
 from logit_processors.directions import DIRECTIONS
 from logit_processors.steer import standardise
+from service.engine.lens import read_stream
 from service.engine.neighbours import (
     embedding_cosines,
     embedding_direction,
@@ -190,6 +191,38 @@ class SensefieldWorker:
 
         """
         return self._stream().fetch(tag)
+
+    def sensefield_read_stream(
+        self, data: bytes, following: list[int], k: int
+    ) -> dict[str, bytes] | None:
+        """Return what :func:`service.engine.lens.read_stream` reads, as bytes.
+
+        None on a rank that computes no logits.
+
+        Args:
+            data: ``[layers, len(following), hidden]`` float32; the last layer's come last.
+            following: the token after each position, below 0 for none.
+            k: most likely tokens to tell.
+
+        Raises:
+            UnembeddingError: the model's final norm is not to be found.
+
+        """
+        if not get_pp_group().is_last_rank:
+            return None
+        hidden_size = self._stream().bank.table.shape[2]
+        states = torch.from_numpy(np.frombuffer(data, np.float32).copy())
+        device, model = self.model_runner.device, self.model_runner.get_model()
+        read = read_stream(
+            model,
+            states.reshape(-1, len(following), hidden_size).to(device),
+            torch.tensor(following, device=device),
+            k,
+            self.model_runner.model_config.dtype,
+        )
+        if read is None:
+            return None
+        return {name: values.cpu().numpy().tobytes() for name, values in read.items()}
 
     def _stream(self) -> ResidualStream:
         stream = current_stream()

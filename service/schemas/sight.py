@@ -1,8 +1,8 @@
-"""What ``/v1/score`` takes: a prompt, and what is wanted after it."""
+"""What ``/v1/score`` and ``/v1/lens`` take: a prompt, and what is to be told of it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -52,3 +52,25 @@ class ScoreRequest(Prompted):
         if self.logit_control is not None and self.logit_control.force is not None:
             raise ValueError("logit_control.force: the continuations are what is forced here")
         return self
+
+
+class LensRequest(Prompted):
+    """Layers and positions at which the residual stream is read."""
+
+    max_tokens: int = Field(
+        0, ge=0, description="Tokens to generate first, greedily and under control, and read too."
+    )
+    layers: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None,
+        min_length=1,
+        description="Decoder layers, counted from 0, after which it is read; null means all.",
+    )
+    positions: list[int] | None = Field(
+        None,
+        min_length=1,
+        description="Places in the text from 0, negative ones from its end; null means all.",
+    )
+    k: int = Field(5, ge=1, description="Most likely tokens to tell, up to the vocabulary.")
+    encoding: Literal["json", "base64"] = Field(
+        "json", description="Nested lists, or little-endian arrays in base64."
+    )

@@ -31,11 +31,12 @@ def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) 
         exec(compile(source, f"README block {at}", "exec"), names)
         printed.append(capsys.readouterr().out)
     assert all(printed), "every example shows something"
-    plain, biased, suppressed, steered, residual, *others = printed
-    vectors, late, distribution, streamed, arrow, polars, duckdb, metrics = others
+    plain, biased, suppressed, forced, steered, residual, *others = printed
+    vectors, late, distribution, streamed, arrow, polars, duckdb, score, lens, metrics = others
     assert plain.startswith("The sea")
     assert "ocean" in biased[:12]
     assert "the" not in suppressed.lower()
+    assert forced.startswith("Nobody has")
     assert "' ocean'" in steered
     off, cheerful, gloomy = residual.splitlines()
     assert len({off[1:], cheerful[1:], gloomy[2:]}) == 3
@@ -48,6 +49,8 @@ def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) 
     assert "completion_tokens" in arrow
     assert "shape: (3, 3)" in polars
     assert len(duckdb.splitlines()) == 3
+    assert score.count("loss") == 4
+    assert len(lens.splitlines()) == 5
     assert 'kind="text_bias"' in metrics
     client = names["client"]
     assert hasattr(client, "close")

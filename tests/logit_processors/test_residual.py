@@ -33,7 +33,9 @@ STEERS = st.builds(
     LAYERS,
     SPANS,
 )
-CAPTURES = st.builds(Capture, st.text(min_size=1, max_size=9), st.integers(1, 64), LAYERS)
+CAPTURES = st.builds(
+    Capture, st.text(min_size=1, max_size=9), st.integers(1, 64), LAYERS, st.booleans()
+)
 
 
 def asked(**wire: Any) -> StreamRequest:
@@ -104,6 +106,7 @@ def test_an_entry_that_cannot_be_names_its_field(entry: Any, param: str) -> None
         ({"tag": "x", "last": 0}, "capture.last"),
         ({"tag": "x", "last": 65}, "capture.last"),
         ({"tag": "x", "layers": ["one"]}, "capture.layers"),
+        ({"tag": "x", "each": 1}, "capture.each"),
     ],
 )
 def test_a_capture_that_cannot_be_names_its_field(capture: Any, param: str) -> None:
@@ -120,3 +123,11 @@ def test_entries_have_a_number() -> None:
         asked(residual=ENTRY)
     with pytest.raises(ControlError, match="an object is expected"):
         StreamRequest.of(SimpleNamespace(extra_args={"sensefield": [1]}))
+
+
+@given(st.none() | st.integers(-9, 9), st.integers(1, 9), st.integers(-20, 20))
+def test_a_moved_span_covers_the_same_tokens(start: int | None, length: int, by: int) -> None:
+    span = Span(start, None if start is None else start + length)
+    low, high = span.bounds
+    moved_low, moved_high = span.moved(by).bounds
+    assert (moved_low, moved_high) == ((low, high) if start is None else (low + by, high + by))

@@ -15,10 +15,14 @@ _KEPT = 256
 
 @dataclass
 class _Copy:
-    """What has been seen of one prompt: ``sums`` ``[own layers, hidden]`` float32."""
+    """What has been seen of one prompt, float32.
+
+    ``states`` are ``[own layers, tokens, hidden]`` if each token is wanted, or else the sum of
+    those so far and in the end their mean, ``[own layers, hidden]``.
+    """
 
     capture: Capture
-    sums: torch.Tensor
+    states: torch.Tensor
     failure: str | None = None
 
 
@@ -62,13 +66,16 @@ class Captures:
         for request, places in self._step:
             capture = request.wanted.capture
             assert capture is not None
-            sums = captured[:, places].sum(dim=1)
+            states = captured[:, places].clone() if capture.each else captured[:, places].sum(1)
             if request in self._growing:
-                sums += self._growing.pop(request).sums
-            if len(request.captured) == _count(request, capture):
-                self._keep(_Copy(capture, sums / len(request.captured)))
+                before = self._growing.pop(request).states
+                # A prompt's tokens come in their order, preempted or not.
+                states = torch.cat((before, states), 1) if capture.each else before + states
+            if len(request.captured) < _count(request, capture):
+                self._growing[request] = _Copy(capture, states)
             else:
-                self._growing[request] = _Copy(capture, sums)
+                done = states if capture.each else states / len(request.captured)
+                self._keep(_Copy(capture, done))
         self._step = []
 
     def forget(self, request: Followed) -> None:
@@ -82,7 +89,7 @@ class Captures:
         """Hand out and forget what was captured under a tag; None if there is nothing.
 
         Returns:
-            The capture that was asked, and ``[own layers, hidden]`` float32.
+            The capture that was asked, and what :class:`_Copy` says of its states.
 
         Raises:
             ValueError: the capture failed; the message says why.
@@ -93,7 +100,7 @@ class Captures:
             return None
         if copy.failure is not None:
             raise ValueError(f"capture {tag}: {copy.failure}")
-        return copy.capture, copy.sums
+        return copy.capture, copy.states
 
     def _keep(self, copy: _Copy) -> None:
         self._kept.pop(copy.capture.tag, None)

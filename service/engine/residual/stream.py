@@ -129,7 +129,8 @@ class ResidualStream:
 
         Returns:
             ``{"layers": numbers, "data": [len(layers), hidden] float32 bytes}`` of this
-            rank's layers, or None if nothing was captured under the tag.
+            rank's layers, ``[len(layers), tokens, hidden]`` if each token was wanted, or None
+            if nothing was captured under the tag.
 
         Raises:
             ValueError: the capture failed; the message says why.

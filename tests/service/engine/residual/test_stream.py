@@ -195,6 +195,28 @@ def test_a_preempted_prompt_is_captured_once(simulation: Simulation) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("preempted", [False, True])
+def test_each_token_of_a_capture_comes_in_its_place(
+    simulation: Simulation, preempted: bool
+) -> None:
+    name = simulation.start([ResidualSteer("a", 2.0)], 9, Capture("tag", 4, each=True))
+    simulation.step([(name, 7)])
+    early = [simulation.running[name].seen[token].copy() for token in (5, 6)]
+    if preempted:
+        simulation.preempt(name)
+        simulation.step([(name, 4)])
+        assert simulation.stream.fetch("tag") is None
+        simulation.step([(name, 5)])
+    else:
+        simulation.step([(name, 2)])
+    late = simulation.running[name].seen
+    fetched = simulation.stream.fetch("tag")
+    assert fetched is not None
+    found = np.frombuffer(fetched["data"], np.float32).reshape(len(OWN), 4, SIZE)
+    expected = np.stack([*early, late[7], late[8]], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_capture_that_finds_no_room_in_a_step_fails_alone(simulation: Simulation) -> None:
     names = [simulation.start([], 30, Capture(f"tag {number}", 30)) for number in range(3)]
     small = simulation.start([], 4, Capture("small", 4))

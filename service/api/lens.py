@@ -1,0 +1,212 @@
+"""``POST /v1/lens``: what each layer already knows of the token that comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
+from vllm import SamplingParams
+from vllm.entrypoints.serve.utils.api_utils import with_cancellation
+from vllm.sampling_params import RequestOutputKind
+
+from logit_processors.residual import ResidualSteer
+from service.api.route import SensefieldRoute
+from service.api.rows_tap import check_rows
+from service.api.sight import ERRORS, check_model, planned, prompt_tokens
+from service.context import Context, context_of
+from service.distributions.tensors import WRITERS
+from service.engine.scoring import run
+from service.errors import BadRequestError, echo
+from service.plan import Plan
+from service.schemas.sight import LensRequest
+
+MAX_CELLS = 16_384
+"""Layers times positions of one request."""
+_BYTES_PER_ENTRY = 256
+"""Of a told token in memory: its id, log-probability and text, as Python's and as JSON."""
+_ROWS_AT_ONCE = 32
+"""Rows that the unembedding reads between two steps of the engine."""
+
+Read = dict[str, NDArray[Any]]
+
+router = APIRouter(route_class=SensefieldRoute, tags=["sight"], responses=ERRORS)
+
+
+@router.post("/v1/lens")
+@with_cancellation
+async def lens(body: LensRequest, raw_request: Request) -> Response:
+    """Read the residual stream after each layer through the final norm and the unembedding.
+
+    ``kl`` is the divergence of the final layer's distribution from each layer's, in nats. Each
+    array is ``[layers, positions]``, those of ``top`` with ``k`` more.
+    """
+    context = context_of(raw_request)
+    check_model(body.model, raw_request)
+    layers = _layers(context, body)
+    prompt = await prompt_tokens(context, body)
+    if len(prompt) + body.max_tokens > context.prompts.max_tokens:
+        raise BadRequestError(
+            f"{body.max_tokens} tokens after {len(prompt)} of the prompt; allowed: "
+            f"{context.prompts.max_tokens} in all",
+            "max_tokens",
+        )
+    if body.k > len(context.vocabulary):
+        raise BadRequestError(
+            f"{echo(body.k)} is more than the vocabulary; allowed: 1 to {len(context.vocabulary)}",
+            "k",
+        )
+    async with AsyncExitStack() as ending:
+        plan: Plan | None = None
+        if body.logit_control is not None:
+            plan = await ending.enter_async_context(planned(context, body.logit_control))
+        text = prompt + await _generated(context, prompt, plan, body.max_tokens)
+        positions = _positions(body, len(text))
+        cells = len(layers) * len(positions)
+        if cells > MAX_CELLS:
+            raise BadRequestError(
+                f"{len(layers)} layers at {len(positions)} positions are too many; allowed: "
+                f"{MAX_CELLS} in all",
+                "positions",
+            )
+        claim = context.planner.budget.claim(cells * (body.k + 4) * _BYTES_PER_ENTRY, "k")
+        ending.callback(claim.release)
+        steer = plan.residual if plan is not None else ()
+        read = await _read(context, text, layers, positions, body.k, steer, len(prompt))
+        answer = _answer(context, body, text, len(prompt), layers, positions, read)
+        data = orjson.dumps(answer)
+    return Response(data, media_type="application/json")
+
+
+def _layers(context: Context, body: LensRequest) -> list[int]:
+    unsupported = context.vectors.residual.support.unsupported
+    if unsupported is not None:
+        raise BadRequestError(f"the model's residual stream cannot be read: {unsupported}")
+    count = context.model.layers
+    for at, layer in enumerate(body.layers or ()):
+        if layer >= count:
+            raise BadRequestError(
+                f"{echo(layer)} is no layer; allowed: 0 to {count - 1}", f"layers[{at}]"
+            )
+    return list(range(count)) if body.layers is None else sorted(set(body.layers))
+
+
+def _positions(body: LensRequest, size: int) -> list[int]:
+    for at, position in enumerate(body.positions or ()):
+        if not -size <= position < size:
+            raise BadRequestError(
+                f"{echo(position)} is beyond the text of {size} tokens; allowed: {-size} to "
+                f"{size - 1}",
+                f"positions[{at}]",
+            )
+    chosen = range(size) if body.positions is None else {at % size for at in body.positions}
+    return sorted(chosen)
+
+
+async def _generated(
+    context: Context, prompt: Sequence[int], plan: Plan | None, max_tokens: int
+) -> list[int]:
+    """Return what the model says after the prompt; an end of text ends it earlier."""
+    if not max_tokens:
+        return []
+    params = SamplingParams(
+        temperature=0,
+        max_tokens=max_tokens,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+    if plan is not None:
+        plan.apply_to(params, max_tokens)
+    output = (await run(context.generating, prompt, params)).outputs[0]
+    if plan is not None and plan.spec is not None:
+        rows: Any = output.logprobs
+        check_rows(rows, plan.program)
+    return list(output.token_ids)
+
+
+async def _read(
+    context: Context,
+    text: Sequence[int],
+    layers: Sequence[int],
+    positions: Sequence[int],
+    k: int,
+    steer: Sequence[ResidualSteer],
+    prompt_len: int,
+) -> Read:
+    """Return what the layers say, few rows at a time: others' steps run in between."""
+    final = context.model.layers - 1
+    captured = list(layers) if final in layers else [*layers, final]
+    step = max(1, _ROWS_AT_ONCE // len(captured))
+    found: list[Read] = []
+    parts = context.states.take_each(text, captured, positions, steer, prompt_len)
+    async for part, states in parts:
+        for at in range(0, len(part), step):
+            following = [text[p + 1] if p + 1 < len(text) else -1 for p in part[at : at + step]]
+            data = np.ascontiguousarray(states[:, at : at + step]).tobytes()
+            answers = await context.engine.collective_rpc(
+                "sensefield_read_stream", None, (data, following, k)
+            )
+            told = next(answer for answer in answers if answer is not None)
+            found.append(_arrays(told, len(captured), len(following)))
+    joined = {name: np.concatenate([each[name] for each in found], axis=1) for name in found[0]}
+    return {name: values[: len(layers)] for name, values in joined.items()}
+
+
+def _arrays(told: Mapping[str, bytes], layers: int, positions: int) -> Read:
+    arrays = {}
+    for name, data in told.items():
+        flat = np.frombuffer(data, np.int32 if name == "token_ids" else np.float32)
+        shape = (layers, positions, -1) if name in ("token_ids", "logprobs") else (layers, -1)
+        arrays[name] = flat.reshape(shape)
+    return arrays
+
+
+def _answer(
+    context: Context,
+    body: LensRequest,
+    text: list[int],
+    prompt_len: int,
+    layers: list[int],
+    positions: list[int],
+    read: Read,
+) -> dict[str, Any]:
+    def tensor(array: NDArray[Any]) -> orjson.Fragment:
+        return orjson.Fragment(WRITERS[body.encoding](array))
+
+    following = [text[at + 1] if at + 1 < len(text) else None for at in positions]
+    nothing = np.array([token is None for token in following])
+    next_logprobs = np.where(nothing, np.nan, read["next_logprobs"]).astype(np.float32)
+    next_ranks = np.where(nothing, 0, read["next_ranks"]).astype(np.int32)
+    top: dict[str, Any] = {
+        "token_ids": tensor(read["token_ids"]),
+        "logprobs": tensor(read["logprobs"]),
+    }
+    if body.encoding == "json":
+        named = np.unique(read["token_ids"]).tolist()
+        texts = {token: context.texts.text(token) for token in named}
+        top["tokens"] = [
+            [[texts[token] for token in row] for row in layer]
+            for layer in read["token_ids"].tolist()
+        ]
+    return {
+        "object": "lens",
+        "model": context.model.name,
+        "vocab_size": context.planner.width,
+        "prompt_tokens": prompt_len,
+        "token_ids": text,
+        "tokens": [context.texts.text(token) for token in text],
+        "layers": layers,
+        "positions": positions,
+        "top": top,
+        "entropy": tensor(read["entropy"]),
+        "kl": tensor(read["kl"]),
+        "next": {
+            "token_ids": following,
+            "logprobs": tensor(next_logprobs),
+            "ranks": tensor(next_ranks),
+        },
+    }

@@ -1,0 +1,49 @@
+"""The logit lens: what the unembedding reads in the residual stream after each layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from logit_processors import measure
+from service.engine.unembedding import find_final_norm
+
+
+@torch.inference_mode()
+def read_stream(
+    model: Any, states: torch.Tensor, following: torch.Tensor, k: int, dtype: torch.dtype
+) -> dict[str, torch.Tensor] | None:
+    """Read states through the final norm and the unembedding.
+
+    Args:
+        model: vLLM's.
+        states: ``[layers, positions, hidden]`` float32; the last layer's are the last.
+        following: ``[positions]`` int64, the token after each position; below 0 for none.
+        k: how many of the most likely tokens to tell.
+        dtype: the model's.
+
+    Returns:
+        ``[layers, positions, k]`` int32 ``token_ids`` and float32 ``logprobs``, and
+        ``[layers, positions]`` float32 ``entropy``, ``kl`` (of the last layer from each),
+        ``next_logprobs`` and ``next_ranks``, in nats. None on a rank that has no logits.
+
+    """
+    layers, positions, hidden = states.shape
+    rows = find_final_norm(model)(states.reshape(-1, hidden).to(dtype))
+    logits = model.compute_logits(rows)
+    if logits is None:
+        return None
+    logprobs = measure.log_softmax(logits)
+    last = logprobs[-positions:].repeat(layers, 1)
+    chosen = following.clamp(min=0).repeat(layers)
+    values, token_ids = measure.top_k(logprobs, k)
+    flat = {
+        "token_ids": token_ids,
+        "logprobs": values,
+        "entropy": measure.entropy(logprobs),
+        "kl": measure.kl_divergence(last, logprobs),
+        "next_logprobs": measure.gather(logprobs, chosen),
+        "next_ranks": measure.ranks(logprobs, chosen).float(),
+    }
+    return {name: each.reshape(layers, positions, *each.shape[1:]) for name, each in flat.items()}
