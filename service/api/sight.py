@@ -77,7 +77,7 @@ async def planned(
     )
     plan = context.planner.plan(asked)
     try:
-        for kind in plan.kinds:
+        for kind in plan.controls:
             CONTROLLED.labels(kind).inc()
         await context.vectors.bring_residual({entry.vector for entry in plan.residual})
         yield plan

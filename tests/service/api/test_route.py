@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from service.api.route import SensefieldRoute, error_response, from_validation, json_path
+from service.api.route import SensefieldRoute, error_response, from_validation
 from service.errors import (
     BadRequestError,
     NotFoundError,
@@ -21,6 +21,7 @@ from service.errors import (
     TooLargeError,
     UnsupportedMediaError,
 )
+from service.json_path import json_path
 
 
 class Inner(BaseModel):
