@@ -86,7 +86,9 @@ async def test_a_stream_is_counted_to_its_end() -> None:
     assert [line["bytes"] for line in lines.kept] == [5]
 
 
-@pytest.mark.parametrize("path", ["/metrics", '/nowhere/\u2028\n"' + "x" * 900, "/v1/models/a"])
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/nowhere/%0a%22%e2%80%a8" + "x" * 900, "/v1/models/a"]
+)
 async def test_a_refused_request_has_its_line_too(path: str) -> None:
     lines = Lines()
     refused = await ask(make_app(lines), path, authorization="Bearer sf-wrong")

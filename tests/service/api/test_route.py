@@ -21,7 +21,6 @@ from service.errors import (
     TooLargeError,
     UnsupportedMediaError,
 )
-from service.json_path import json_path
 
 
 class Inner(BaseModel):
@@ -54,21 +53,6 @@ def app_raising(error: Exception | None = None) -> httpx.AsyncClient:
 
 
 GOOD = {"inner": {"numbers": [1, 2]}}
-
-
-@pytest.mark.parametrize(
-    ("location", "path"),
-    [
-        (("body", "logit_control", "bias", 3, "add"), "logit_control.bias[3].add"),
-        (("body", 0, 1), "[0][1]"),
-        (("body",), "body"),
-        ((), "body"),
-        (("query", "k"), "query.k"),
-        (("inner", "body"), "inner.body"),
-    ],
-)
-def test_paths_are_written_as_json_paths(location: tuple[str | int, ...], path: str) -> None:
-    assert json_path(location) == path
 
 
 async def test_a_good_request_passes() -> None:
