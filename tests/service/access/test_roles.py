@@ -42,4 +42,5 @@ def test_roles_of_a_path(method: str, path: str, roles: set[str]) -> None:
 
 @given(st.text(), st.text())
 def test_what_nobody_named_is_for_administrators(method: str, path: str) -> None:
-    assert allowed_roles(method, path) == {"admin"}
+    # Hypothesis tries the texts of the source too, the named paths among them.
+    assert allowed_roles(method, f"/unnamed{path}") == {"admin"}
