@@ -8,6 +8,7 @@ SHARED_SERVERS = frozenset({"v1", "v2", "crowded"})
 """Fixtures of tests/integration that serve many files, and take a minute to start."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the files that ask for a shared server together, and each other file by itself."""
     sharing = {item.path for item in items if SHARED_SERVERS.intersection(fixtures_of(item))}

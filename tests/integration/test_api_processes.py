@@ -18,7 +18,7 @@ from loadtests.processes import living
 from tests.faults.supervisor import process_of
 from tests.integration.client import TIMEOUT_SECONDS
 from tests.integration.offline import vector
-from tests.integration.servers import MODEL, Server, serving
+from tests.integration.servers import MODEL, Server, serving, wait_for
 
 CONNECTIONS = 16
 
@@ -140,4 +140,4 @@ def test_a_killed_engine_is_told_by_both(server: Server) -> None:
         for event in last:
             assert event.startswith('data: {"error":')
     assert server.process.wait(TIMEOUT_SECONDS) != 0
-    assert living(server.process.pid) == []
+    wait_for(lambda: living(server.process.pid) == [])

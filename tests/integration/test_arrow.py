@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import socket
-import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 from tests.integration.arrow_client import ACCEPT, body, post, read, stream
-from tests.integration.client import TIMEOUT_SECONDS, Client, array
+from tests.integration.client import Client, array
+from tests.integration.servers import wait_for
 
 PROMPT = "The history of the city begins with a small group of people who"
 BOTH = ["base", "controlled"]
@@ -240,14 +239,6 @@ def metric(client: Client, name: str) -> float:
         for line in lines
         if line.startswith((f"{name} ", f"{name}{{"))
     )
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Return once a condition holds."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)  # between two looks
 
 
 def connected(client: Client, request: dict[str, Any]) -> socket.socket:
