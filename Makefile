@@ -25,7 +25,7 @@ serve: $(VENV)/sensefield ## start the server; ARGS='MODEL --port 8001', no mode
 	$(VENV)/bin/sensefield serve $(ARGS)
 
 test: check browser $(TRITON)/installed $(REPENG)/installed ## all that CI runs: check, then the tests; ARGS='-k vectors'
-	$(VENV)/bin/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	$(VENV)/bin/python -m pytest --numprocesses 2 $(ARGS)
 
 check: $(VENV)/sensefield $(VENV)/dev ## lint, formatting and types
 	$(VENV)/bin/ruff check

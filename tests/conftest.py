@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
+from typing import Any
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-SHARED_SERVERS = frozenset({"v1", "v2", "crowded"})
-"""Fixtures of tests/integration that serve many files, and take a minute to start."""
+from tests.integration.servers import REPOSITORY
 
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the files that ask for a shared server together, and each other file by itself."""
-    sharing = {item.path for item in items if SHARED_SERVERS.intersection(fixtures_of(item))}
-    for item in items:
-        group = "shared servers" if item.path in sharing else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+_ASKS = re.compile(r"\b(?:v1|v2|crowded): ")
+"""A parameter that is one of the fixtures which serve many files, and take a minute to start."""
 
 
-def fixtures_of(item: pytest.Item) -> list[str]:
-    """Return the names of the fixtures that a test stands on."""
-    names: list[str] = getattr(item, "fixturenames", [])
-    return names
+class Together(LoadScopeScheduling):
+    """Keeps the files that ask for a shared server together, and each other file by itself."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _scope_of(nodeid.partition("::")[0])
+
+
+@cache
+def _scope_of(file: str) -> str:
+    return "shared servers" if _ASKS.search((REPOSITORY / file).read_text()) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """Schedule as above."""
+    return Together(config, log)
