@@ -1,13 +1,14 @@
 // The chosen token: its figures, and its likeliest alternatives before and after control.
 import { html } from "./dom.js";
 import { nats, percent } from "./measures.js";
+import { branch } from "./run.js";
 import { state } from "./state.js";
 import { alternatives } from "./trace.js";
-import { shown } from "./whitespace.js";
+import { shown, spoken } from "./whitespace.js";
 
 const SHOWN = 12;
 
-export function Distribution({ token, at }) {
+export function Distribution({ token, lane, at }) {
   const rows = alternatives(token, state.texts);
   const likeliest = rows.slice(0, SHOWN);
   if (!likeliest.some((row) => row.id === token.id)) likeliest.push(rows.find((row) => row.id === token.id));
@@ -18,7 +19,10 @@ export function Distribution({ token, at }) {
       </h2>
     </header>
     <${Figures} token=${token} />
-    <p class="quiet">What the model could have said here.</p>
+    <p class="quiet">
+      What the model could have said here. Press a token to take it instead and see where the text
+      goes from there.
+    </p>
     <table class="bars">
       <thead>
         <tr>
@@ -31,7 +35,14 @@ export function Distribution({ token, at }) {
         ${likeliest.map(
           (row) => html`<tr key=${row.id} class=${row.id === token.id ? "drawn" : ""}>
             <th scope="row">
-              <span class="token">${shown(row.text)}</span>
+              <button
+                class="token"
+                disabled=${row.id === token.id}
+                aria-label=${`Take “${spoken(row.text)}” instead`}
+                onClick=${() => branch(lane, at, row.id)}
+              >
+                ${shown(row.text)}
+              </button>
             </th>
             <${Bar} kind="before" share=${row.base} />
             <${Bar} kind="after" share=${row.controlled} />

@@ -6,12 +6,13 @@ const FORMAT = "sensefield-trace";
 const VERSION = 1;
 
 export function save() {
+  const lanes = Object.entries(state.lanes).map(([name, trace]) => [name, trace && written(trace)]);
   const content = {
     format: FORMAT,
     version: VERSION,
     model: state.model,
     setup: state.setup,
-    lanes: state.lanes,
+    lanes: Object.fromEntries(lanes),
     texts: textsOf(Object.values(state.lanes).filter(Boolean)),
   };
   const url = URL.createObjectURL(new Blob([JSON.stringify(content)], { type: "application/json" }));
@@ -19,6 +20,11 @@ export function save() {
   Object.assign(link, { href: url, download: "sensefield-trace.json" });
   link.click();
   URL.revokeObjectURL(url);
+}
+
+// Where a branch came from is not part of what is shown, so it is left out.
+function written({ control, prompt_ids, tokens, finish, branch }) {
+  return { control, prompt_ids, tokens, finish, ...(branch && { forced: branch.at }) };
 }
 
 // The texts of the alternatives, by id: what a page without the server could not know.
@@ -36,7 +42,7 @@ export async function load(file) {
     for (const [id, text] of Object.entries(content.texts)) state.texts[id] = text;
     const lane = content.lanes.controlled ? "controlled" : "baseline";
     const { setup, lanes } = content;
-    set({ setup, lanes, selected: { lane, at: 0 }, error: "", told: `${file.name} is loaded.` });
+    set({ setup, lanes, selected: { lane, at: 0 }, lens: null, error: "", told: `${file.name} is loaded.` });
   } catch (error) {
     if (!(error instanceof TypeError || error instanceof SyntaxError)) throw error;
     set({ error: `${file.name} is no trace that this page can read.` });
@@ -68,9 +74,10 @@ function checkedSetup({ mode, prompt, temperature, seed, max_tokens, top_k, cont
   };
 }
 
-function trace({ control, tokens, finish }) {
-  return {
+function trace({ control, prompt_ids, tokens, finish, forced }) {
+  const read = {
     control,
+    prompt_ids: prompt_ids.map(Number),
     finish,
     tokens: tokens.map((token) => ({
       id: Number(token.id),
@@ -79,6 +86,7 @@ function trace({ control, tokens, finish }) {
       ...Object.fromEntries(STAGES.map((name) => [name, stage(token[name])])),
     })),
   };
+  return forced === undefined ? read : { ...read, branch: { at: forced, parent: null } };
 }
 
 function stage({ logprob, rank, entropy, ids, logprobs }) {

@@ -5,6 +5,7 @@ import { Control } from "./control.js";
 import { Distribution } from "./bars.js";
 import { html, render } from "./dom.js";
 import { applyTheme, Header } from "./header.js";
+import { Lens } from "./lens.js";
 import { Neighbours } from "./neighbours.js";
 import { Prompt } from "./prompt.js";
 import { isRunning } from "./run.js";
@@ -75,9 +76,10 @@ function Chosen() {
   return html`<${Scrubber} lane=${lane} tokens=${trace?.tokens ?? []} at=${at} theme=${state.theme} />
     ${token &&
     html`<div class="pair">
-        <${Distribution} token=${token} at=${at} />
+        <${Distribution} token=${token} lane=${lane} at=${at} />
         <${Neighbours} token=${token} />
-      </div>`}`;
+      </div>
+      <${Lens} lane=${lane} trace=${trace} at=${at} />`}`;
 }
 
 applyTheme(state.theme);

@@ -20,7 +20,7 @@ export async function run() {
   stop();
   const control = controlOf(state.setup.control);
   const lane = control ? "controlled" : "baseline";
-  set({ lanes: { baseline: null, controlled: null }, selected: { lane, at: 0 } });
+  set({ lanes: { baseline: null, controlled: null }, selected: { lane, at: 0 }, lens: null });
   const lanes = [stream("baseline", null)];
   if (control) lanes.push(stream("controlled", control));
   await Promise.all(lanes);
@@ -47,12 +47,29 @@ async function rerun() {
   }
 }
 
-async function stream(lane, control) {
+// Go on from the tokens before `at` and the token `id` in their lane.
+export async function branch(lane, at, id) {
+  const parent = state.lanes[lane];
+  const token_ids = [...parent.tokens.slice(0, at).map((token) => token.id), id];
+  set({ selected: { lane, at } });
+  await stream(lane, parent.control, { token_ids, parent });
+}
+
+export function leaveBranch(lane) {
+  running[lane]?.abort();
+  state.lanes[lane] = state.lanes[lane].branch.parent;
+  changed();
+}
+
+async function stream(lane, control, taken = null) {
   running[lane]?.abort();
   const abort = new AbortController();
   running[lane] = abort;
   const trace = newTrace(control);
-  const body = bodyOf(state.model, state.setup, control);
+  if (taken) trace.branch = { at: taken.token_ids.length - 1, parent: taken.parent };
+  const force = taken && { force: { token_ids: taken.token_ids } };
+  const sent = control || force ? { ...control, ...force } : null;
+  const body = { ...bodyOf(state.model, state.setup, sent), return_token_ids: true };
   set({ error: "", told: "Generating." });
   try {
     for await (const event of events(pathOf(state.setup), body, abort.signal)) {
@@ -75,6 +92,7 @@ async function stream(lane, control) {
 function take(trace, event) {
   const choice = event.choices[0];
   if (!choice) return;
+  trace.prompt_ids = choice.prompt_token_ids ?? event.prompt_token_ids ?? trace.prompt_ids;
   if (choice.distribution) trace.tokens.push(...tokensOf(choice.distribution, state.texts));
   trace.finish = choice.finish_reason ?? trace.finish;
 }

@@ -19,6 +19,7 @@ export const state = {
   lanes: { baseline: null, controlled: null }, // traces, see trace.js
   selected: { lane: "controlled", at: 0 },
   colour: "kl",
+  lens: null, // { trace, count, answer }, without an answer while it is read
   neighbours: null, // { id, answer } of a token, without an answer while it is read
 
   key: sessionStorage.getItem("sensefield-key") ?? "",

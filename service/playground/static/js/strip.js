@@ -1,7 +1,7 @@
 // One lane: its tokens as a strip of coloured text, along which arrow keys walk.
 import { Component, html } from "./dom.js";
 import { MEASURES } from "./measures.js";
-import { isRunning } from "./run.js";
+import { isRunning, leaveBranch } from "./run.js";
 import { choose } from "./selection.js";
 import { state } from "./state.js";
 import { shown, spoken } from "./whitespace.js";
@@ -21,15 +21,16 @@ class Token extends Component {
     }
   }
 
-  render({ token, at, measure, chosen, parts }) {
+  render({ token, at, measure, chosen, parts, forced }) {
     const { label, value, share, show } = MEASURES[measure];
     const told = `${label} ${show(value(token))}`;
+    const marks = [parts && "the texts part here", forced && "forced"].filter(Boolean);
     return html`<span
       ref=${(element) => (this.element = element)}
       role="option"
-      class=${parts ? "token parts" : "token"}
+      class=${["token", parts && "parts", forced && "forced"].filter(Boolean).join(" ")}
       aria-selected=${chosen}
-      aria-label=${`${spoken(token.text)}, ${told}${parts ? ", the texts part here" : ""}`}
+      aria-label=${[spoken(token.text), told, ...marks].join(", ")}
       tabindex=${chosen ? 0 : -1}
       title=${told}
       data-at=${at}
@@ -47,6 +48,8 @@ export function Strip({ lane, parts }) {
     <header>
       <h3>${TITLES[lane]}</h3>
       <span class="quiet">${status(lane, trace)}</span>
+      ${trace?.branch?.parent &&
+      html`<button class="small" onClick=${() => leaveBranch(lane)}>Undo the branch</button>`}
     </header>
     <${Scroll} running=${isRunning(lane)} count=${tokens.length}>
       ${tokens.length > 0 &&
@@ -68,6 +71,7 @@ export function Strip({ lane, parts }) {
               measure=${state.colour}
               chosen=${at === chosenAt}
               parts=${at === parts}
+              forced=${at === trace.branch?.at}
             />`,
         )}
       </div>`}

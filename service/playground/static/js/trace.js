@@ -7,7 +7,8 @@ import { matrix, vector } from "./tensors.js";
 export const STAGES = ["base", "controlled"];
 
 export function newTrace(control) {
-  return { control, tokens: [], finish: null };
+  // prompt_ids come with the first event, finish with the last one.
+  return { control, prompt_ids: [], tokens: [], finish: null };
 }
 
 // Return the tokens of one `distribution` object; both stages must be in it.

@@ -1,0 +1,111 @@
+// The lens: what each layer would already say at each token of the answer.
+import { ApiError, post } from "./api.js";
+import { html } from "./dom.js";
+import { percent } from "./measures.js";
+import { choose } from "./selection.js";
+import { set, state } from "./state.js";
+import { shown } from "./whitespace.js";
+
+const MOST_TOKENS = 96; // a wider map is no longer read, and layers × tokens are limited
+
+export function Lens({ lane, trace, at }) {
+  const { lens } = state;
+  const fresh = lens?.trace === trace && lens.count === trace.tokens.length;
+  return html`<section class="card lens" aria-labelledby="lens">
+    <header>
+      <h2 id="lens">Lens</h2>
+      ${!(fresh && lens.answer) &&
+      html`<button disabled=${fresh} onClick=${() => read(trace)}>
+        ${fresh ? "Reading …" : "Read every layer"}
+      </button>`}
+    </header>
+    <p class="quiet">
+      Each row is a layer, the last one on top; each cell is what the model would say if it stopped
+      there. Strong colour: it already gives its later answer a high probability.
+    </p>
+    ${fresh && lens.answer && html`<${Map} lane=${lane} answer=${lens.answer} at=${at} />`}
+  </section>`;
+}
+
+async function read(trace) {
+  const asked = { trace, count: trace.tokens.length };
+  set({ lens: asked });
+  const ids = trace.tokens.slice(0, MOST_TOKENS).map((token) => token.id);
+  const first = trace.prompt_ids.length - 1;
+  const body = {
+    model: state.model,
+    prompt: [...trace.prompt_ids, ...ids],
+    positions: ids.map((_, at) => first + at),
+    k: 1,
+    ...(trace.control && { logit_control: trace.control }),
+  };
+  try {
+    set({ lens: { ...asked, answer: await post("v1/lens", body) } });
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    set({ lens: null, error: error.message });
+  }
+}
+
+function Map({ lane, answer, at }) {
+  const { layers, top, next, tokens, positions } = answer;
+  const said = positions.map((place) => tokens[place + 1]);
+  return html`<div class="scroll" tabindex="0" role="region" aria-label="Layers by tokens">
+    <table class="map">
+      <thead>
+        <tr>
+          <th scope="col">answer</th>
+          ${said.map(
+            (text, column) => html`<th scope="col" class=${column === at ? "chosen" : ""}>
+              <button class="token" onClick=${() => choose(lane, column)}>${shown(text)}</button>
+            </th>`,
+          )}
+        </tr>
+        <tr>
+          <th scope="row">first at layer</th>
+          ${said.map(
+            (_, column) => html`<td class=${`appears ${column === at ? "chosen" : ""}`}>
+              ${appears(next.ranks, layers, column) ?? "–"}
+            </td>`,
+          )}
+        </tr>
+      </thead>
+      <tbody>
+        ${layers
+          .map((layer, row) => ({ layer, row }))
+          .reverse()
+          .map(
+            ({ layer, row }) => html`<tr key=${layer}>
+              <th scope="row">${layer}</th>
+              ${said.map(
+                (_, column) =>
+                  html`<${Cell}
+                    text=${top.tokens[row][column][0]}
+                    likely=${Math.exp(next.logprobs[row][column])}
+                    first=${next.ranks[row][column] === 1}
+                    chosen=${column === at}
+                  />`,
+              )}
+            </tr>`,
+          )}
+      </tbody>
+    </table>
+  </div>`;
+}
+
+function Cell({ text, likely, first, chosen }) {
+  return html`<td
+    class=${[first && "first", chosen && "chosen"].filter(Boolean).join(" ")}
+    title=${`the answer has ${percent(likely)} here`}
+    style=${{ "--share": likely.toFixed(3) }}
+  >
+    ${shown(text)}
+  </td>`;
+}
+
+// Return the layer from which on the answer is the likeliest token, null if it never is.
+export function appears(ranks, layers, column) {
+  let found = null;
+  for (let row = layers.length - 1; row >= 0 && ranks[row][column] === 1; row -= 1) found = layers[row];
+  return found;
+}
