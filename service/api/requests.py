@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, PrivateAttr
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.exceptions import VLLMValidationError
 
 from logit_processors.controls import ALWAYS, Program
 from service.errors import BadRequestError
@@ -59,9 +60,22 @@ class _Planned(BaseModel):
         return self._plan
 
     def to_sampling_params(self, max_tokens: int, default_sampling_params: dict[str, Any]) -> Any:
-        """Return vLLM's sampling parameters, carrying the plan."""
+        """Return vLLM's sampling parameters, carrying the plan.
+
+        Raises:
+            VLLMValidationError: values that cannot be; ``parameter`` names the field.
+            RequestError: what :meth:`Plan.apply_to` raises.
+
+        """
         super_params: Any = super()
-        params = super_params.to_sampling_params(max_tokens, default_sampling_params)
+        try:
+            params = super_params.to_sampling_params(max_tokens, default_sampling_params)
+        except VLLMValidationError as error:
+            # Of many fields vLLM tells the name only as the message's first word.
+            named = str(error).partition(" ")[0]
+            if error.parameter is None and named in type(self).model_fields:
+                error.parameter = named
+            raise
         self.plan.apply_to(params, max_tokens)
         return params
 
