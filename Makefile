@@ -41,8 +41,8 @@ bench-gpu: $(VENV)/sensefield ## run the benchmarks of a GPU within 8 minutes; A
 loadtest: $(VENV)/sensefield $(VENV)/dev ## run the load tests for 2 minutes; SENSEFIELD=URL of a server, ARGS='--help'
 	$(VENV)/bin/python -m loadtests.load.run $(if $(SENSEFIELD),--url $(SENSEFIELD)) $(ARGS)
 
-faults: $(VENV)/sensefield $(VENV)/dev ## kill, stop and starve servers; writes docs/faults/faults.md
-	$(VENV)/bin/python -m pytest --full $(ARGS) tests/faults/test_faults.py
+faults: $(VENV)/sensefield $(VENV)/dev ## kill, stop and starve servers; writes docs/faults
+	$(VENV)/bin/python -m pytest --full $(ARGS) tests/faults
 
 soak: faults ## the faults, then half an hour of mixed load; writes docs/faults/soak.md
 	$(VENV)/bin/python -m loadtests.soak

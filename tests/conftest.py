@@ -1,15 +1,17 @@
-"""Which tests run in one process when two run them: all that share a server."""
+"""Servers that many files share, and which tests run in one process when two run them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.integration.servers import REPOSITORY
+from tests.integration.client import Client
+from tests.integration.servers import REPOSITORY, TRITON, V2_ENVIRONMENT, serving
 
 _ASKS = re.compile(r"\b(?:v1|v2|crowded): ")
 """A parameter that is one of the fixtures which serve many files, and take a minute to start."""
@@ -30,3 +32,42 @@ def _scope_of(file: str) -> str:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
     """Schedule as above."""
     return Together(config, log)
+
+
+@pytest.fixture(scope="session")
+def v1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A server on vLLM's V1 runner, as it runs on a CPU."""
+    flags = (
+        # Small blocks, so that short prompts come out of the prefix cache too.
+        *("--max-model-len", "1024", "--max-num-seqs", "16", "--block-size", "32"),
+        *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+    )
+    with serving(tmp_path_factory.mktemp("v1"), flags) as server:
+        client = Client(server)
+        yield client
+        client.http.close()
+
+
+@pytest.fixture(scope="session")
+def v2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A server on vLLM's V2 runner, as it runs on a GPU, through Triton's interpreter."""
+    assert TRITON.is_dir(), f"{TRITON} is missing: run the tests with `make test`"
+    flags = ("--max-model-len", "256", "--max-num-seqs", "8")
+    with serving(tmp_path_factory.mktemp("v2"), flags, V2_ENVIRONMENT) as server:
+        client = Client(server)
+        yield client
+        client.http.close()
+
+
+@pytest.fixture(scope="session")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A V1 server with so little KV cache and such small steps that it must preempt."""
+    flags = (
+        *("--max-model-len", "512", "--max-num-seqs", "8", "--block-size", "32"),
+        *("--num-gpu-blocks-override", "20", "--max-num-batched-tokens", "64"),
+        *("--no-enable-prefix-caching", "--send-timeout-seconds", "2"),
+    )
+    with serving(tmp_path_factory.mktemp("crowded"), flags) as server:
+        client = Client(server)
+        yield client
+        client.http.close()

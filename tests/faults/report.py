@@ -1,4 +1,4 @@
-"""The table of faults: what was done, what was expected, what was seen."""
+"""A table: what was done, what was expected, what was seen."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.integration.servers import MODEL
 
 @dataclass
 class Row:
-    """One fault."""
+    """One thing done."""
 
-    fault: str
+    done: str
     expected: str
     observed: str = ""
 
@@ -26,13 +26,15 @@ class Row:
 class Report:
     """The rows in the order in which they were seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, title: str, told: str, kind: str) -> None:
+        self._head = (f"# {title}", "", told)
+        self._kind = kind
         self._rows: list[Row] = []
 
     @contextmanager
-    def row(self, fault: str, expected: str) -> Iterator[Row]:
+    def row(self, done: str, expected: str) -> Iterator[Row]:
         """Add a row; what fails or is skipped says so in it."""
-        row = Row(fault, expected)
+        row = Row(done, expected)
         self._rows.append(row)
         try:
             yield row
@@ -45,14 +47,12 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write the table as Markdown."""
-        lines = [f"| {row.fault} | {row.expected} | {row.observed} |" for row in self._rows]
+        lines = [f"| {row.done} | {row.expected} | {row.observed} |" for row in self._rows]
         head = [
-            "# Faults, and what the server does",
-            "",
-            "`make faults` does all this to real servers, and wrote this table.",
+            *self._head,
             f"{machine_line(describe_machine(), MODEL)}.",
             "",
-            "| fault | expected | observed |",
+            f"| {self._kind} | expected | observed |",
             "|---|---|---|",
         ]
         path.parent.mkdir(parents=True, exist_ok=True)

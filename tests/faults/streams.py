@@ -16,6 +16,12 @@ from tests.integration.servers import MODEL, Server
 
 PATIENCE_SECONDS = 120
 """Longest wait for anything: on a busy machine seconds say nothing."""
+OF_REQUESTS = (
+    *("vllm:kv_cache_usage_perc", "vllm:num_requests_running", "vllm:num_requests_waiting"),
+    *("sensefield_in_flight_requests", "sensefield_queued_requests"),
+    "sensefield_distribution_promised_bytes",
+)
+"""Metrics that are 0 without requests."""
 
 
 @dataclass
@@ -99,3 +105,18 @@ async def metric(client: httpx.AsyncClient, name: str) -> float:
     found = [line for line in lines if line.startswith((f"{name}{{", f"{name} "))]
     assert found, f"there is no metric {name}"
     return sum(float(line.rpartition(" ")[2]) for line in found)
+
+
+async def settle(client: httpx.AsyncClient) -> None:
+    """Wait until nothing is left of requests that ended in whatever way.
+
+    The engine tells its metrics after a step, so something has to be asked.
+    """
+
+    async def left() -> bool:
+        await ask(client, tokens=1)
+        return any([await metric(client, name) for name in OF_REQUESTS])
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await left():
+            pass

@@ -36,6 +36,7 @@ from tests.faults.streams import (
     client_of,
     completion,
     metric,
+    settle,
     until,
     watch,
 )
@@ -49,12 +50,6 @@ ANSWER_SECONDS = 5
 LAYERS = (10, 20)
 END = [{"token_id": 2}]
 """The model's end of turn."""
-OF_REQUESTS = (
-    *("vllm:kv_cache_usage_perc", "vllm:num_requests_running", "vllm:num_requests_waiting"),
-    *("sensefield_in_flight_requests", "sensefield_queued_requests"),
-    "sensefield_distribution_promised_bytes",
-)
-"""Metrics that are 0 without requests."""
 STEERED = {
     "bias": [{"text": " river", "add": 4.0}, {"token_id": 28, "add": 1.0}],
     "steer": [
@@ -87,21 +82,6 @@ def only_full(full: bool) -> None:
     """Skip what is too long for every day."""
     if not full:
         pytest.skip("only with --full: run `make faults`")
-
-
-async def settle(client: httpx.AsyncClient) -> None:
-    """Wait until nothing is left of requests that ended in whatever way.
-
-    The engine tells its metrics after a step, so something has to be asked.
-    """
-
-    async def left() -> bool:
-        await ask(client, tokens=1)
-        return any([await metric(client, name) for name in OF_REQUESTS])
-
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while await left():
-            pass
 
 
 def seconds(since: float, until_: float | None = None) -> str:
