@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isnan, log, nan
+from math import exp, isnan, log, nan
 
 import numpy as np
 import torch
@@ -140,7 +140,7 @@ class _RowPasses:
         if isnan(weighted):  # 0 times -inf, or times -inf less -inf
             gain.nan_to_num_(nan=0.0, neginf=0.0, posinf=torch.inf)
             weighted = torch.dot(self._mass, gain).item()
-        mean = weighted / self._mass.sum().item()
+        mean = weighted / exp(log_mass)
         return max(0.0, mean - (peak - base_peak) - (log_mass - base_log_mass))
 
 
