@@ -20,6 +20,7 @@ from loadtests.client import RequestError
 from loadtests.latency import gaps
 from loadtests.load.kinds import KINDS, Kind, make_vectors
 from loadtests.load.objectives import Objectives, Sample
+from loadtests.load.options import add_load_options
 from loadtests.load.shapes import SHAPES
 from loadtests.load.streams import Batches, Events, Stream
 
@@ -30,15 +31,8 @@ _numbers = count()
 @events.init_command_line_parser.add_listener
 def add_options(parser: ArgumentParser) -> None:
     """Add what a run is told beside Locust's own options."""
-    add = parser.add_argument
-    add("--shape", choices=sorted(SHAPES), default="ramp", help="how users come and go")
-    add("--peak", type=int, default=16, help="users at most")
-    add("--seconds", type=float, default=120, help="of the run")
-    add("--tokens", type=int, default=32, help="of an answer")
-    add("--ttft-ms", type=float, default=1000, help="objective: p99 of times to first token")
-    add("--itl-ms", type=float, default=250, help="objective: p99 of times between tokens")
-    add("--errors", type=float, default=0.01, help="objective: share of failed requests")
-    add("--samples", default="", help="file for all samples, as JSON")
+    add_load_options(parser)
+    parser.add_argument("--samples", default="", help="file for all samples, as JSON")
 
 
 class Shape(LoadTestShape):

@@ -22,7 +22,7 @@ from loadtests import report
 from loadtests.load.capacity import capacity_markdown, draw_capacity, steps
 from loadtests.load.kinds import GROUPS
 from loadtests.load.objectives import Objectives, Sample
-from loadtests.load.shapes import SHAPES
+from loadtests.load.options import add_load_options
 from loadtests.machine import describe_command, describe_machine
 from loadtests.servers import ROOT, SCRATCH, SENSEFIELD, ServerError, running
 from service.embedded_model import embedded_model_dir
@@ -48,13 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--url", help="of a running Sensefield; without it one is started")
     add("--groups", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP", help=f"of {GROUPS}")
-    add("--shape", choices=sorted(SHAPES), default="ramp", help="of the load; %(default)s")
-    add("--peak", type=int, default=16, help="users at most; %(default)s")
-    add("--seconds", type=float, default=120, help="of load, all groups together; %(default)s")
-    add("--tokens", type=int, default=32, help="of an answer; %(default)s")
-    add("--ttft-ms", type=float, default=1000, help="objective: p99; %(default)s")
-    add("--itl-ms", type=float, default=250, help="objective: p99; %(default)s")
-    add("--errors", type=float, default=0.01, help="objective: share; %(default)s")
+    add_load_options(parser)
     add("--out", type=Path, default=Path("docs/loadtest"), help="folder; %(default)s")
     return parser
 
