@@ -139,7 +139,7 @@ def draw_capacity(
         axis.set_title(title, loc="left", fontsize=11)
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(loc="upper left", frameon=False, fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     axes[1].set_xlabel("tokens a second (a point's number: users)")
     figure.supxlabel(caption, fontsize=7, color="#555", wrap=True)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.client import Client
 from tests.integration.guarded import OF_VLLM, Guarded
-from tests.integration.servers import MODEL
+from tests.integration.servers import MODEL, wait_for
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 
@@ -150,12 +150,17 @@ def test_a_request_is_known_by_its_id_in_the_log(guarded: Guarded, alice: Client
         answer = alice.http.post("/v1/chat/completions", json=body, headers=headers)
         assert answer.headers["x-request-id"] == f"door-{number}"
     told = alice.http.post("/v1/chat/completions", content=b"{").headers["x-request-id"]
+
+    def lines() -> dict[str, dict[str, Any]]:
+        """Return what the log says of each request; a line follows its answer's last byte."""
+        log = guarded.server.log.read_text().rpartition("\n")[0]
+        found = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+        return {line["request_id"]: line for line in found}
+
+    wanted = ("door-0", "door-1", told)
+    wait_for(lambda: lines().keys() >= set(wanted))
+    whole, streamed, refused = (lines()[request_id] for request_id in wanted)
     log = guarded.server.log.read_text()
-    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    whole, streamed, refused = (
-        next(line for line in lines if line["request_id"] == wanted)
-        for wanted in ("door-0", "door-1", told)
-    )
     assert (whole["key"], whole["route"]) == ("alice", "/v1/chat/completions")
     for line in (whole, streamed):
         assert (line["outcome"], line["status"], line["tokens"]) == ("ok", 200, 2)
