@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ import orjson
 from numpy.typing import NDArray
 
 from logit_processors.row_spec import DENSE, RowSpec, TokenRow
+from service.distributions.event import EventWriter
 from service.distributions.stages import COLUMN, stage_arrays, stages_of, statistics_of
-from service.distributions.tensors import WRITERS
+from service.distributions.tensors import WRITERS, tensor_text
 from service.schemas.distribution import DistributionRequest
 
 _HOLE = "\0"
@@ -31,6 +32,7 @@ class DistributionEncoder:
         self._first, self._rest = first, rest
         self._logprobs = [COLUMN[f"{stage}_logprob"] for stage in self._stages]
         self._ranks = [COLUMN[f"{stage}_rank"] for stage in self._stages]
+        self._event = EventWriter(request, spec) if EventWriter.can_write(request, spec) else None
 
     def encode(self, token_ids: Sequence[int], rows: Sequence[TokenRow]) -> bytes:
         """Return the object as JSON.
@@ -40,9 +42,18 @@ class DistributionEncoder:
             rows: a row for each of them.
 
         """
-        parts = [self._first, b"%d" % len(rows)]
-        for text, array in zip(self._rest, self._arrays(token_ids, rows), strict=False):
-            parts += text, self._write(array)
+        if self._event is None or len(rows) != 1:
+            return self._filled(len(rows), map(self._write, self._arrays(token_ids, rows)))
+        if not self._event.text:
+            holes = (tensor_text(array, b"%b") for array in self._arrays(token_ids, rows))
+            self._event.text = self._filled(1, holes)
+        return self._event.write(token_ids[0], rows[0])
+
+    def _filled(self, count: int, tensors: Iterable[bytes]) -> bytes:
+        """Return the outline with the texts of all arrays in it."""
+        parts = [self._first, b"%d" % count]
+        for text, tensor in zip(self._rest, tensors, strict=False):
+            parts += text, tensor
         parts.append(self._rest[-1])
         return b"".join(parts)
 

@@ -24,7 +24,12 @@ def to_base64(array: NDArray[Any]) -> bytes:
     """Return ``{"dtype", "shape", "data"}`` as JSON, with the bytes in base64, C order."""
     if array.dtype not in _NAMES or not array.flags.c_contiguous:
         array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return b"".join((_head(array.dtype, array.shape), b64encode(array.data), b'"}'))
+    return tensor_text(array, b64encode(array.data))
+
+
+def tensor_text(array: NDArray[Any], data: bytes) -> bytes:
+    """Return ``{"dtype", "shape", "data"}`` of an array as JSON, with its data as given."""
+    return b"".join((_head(array.dtype, array.shape), data, b'"}'))
 
 
 @lru_cache(maxsize=1024)
