@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from typing import Any
 
 import orjson
@@ -55,21 +55,55 @@ class TimedStream(StreamingResponse):
         """Send the head and the pieces; give up on a reader that takes none."""
         async with aclosing(self._content):
             try:
-                await self._send_all(send)
+                async with asyncio.timeout(None) as limit:
+                    with closing(_TimedSend(send, self._seconds, limit)) as timed:
+                        await self._send_all(timed.send)
             except TimeoutError:
+                if not limit.expired():
+                    raise
                 SLOW_READERS.inc()
                 _log.warning("cut off a reader that took nothing for %g s", self._seconds)
 
     async def _send_all(self, send: Send) -> None:
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await self._send(send, start)
+        await send(start)
         async for chunk in self._content:
             data = memoryview(chunk.encode() if isinstance(chunk, str) else chunk)
             for at in range(0, len(data), _PIECE):
                 piece = {"type": "http.response.body", "body": data[at : at + _PIECE]}
-                await self._send(send, {**piece, "more_body": True})
-        await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
+                await send({**piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send(self, send: Send, message: Message) -> None:
-        async with asyncio.timeout(self._seconds):
-            await send(message)
+
+class _TimedSend:
+    """Has a limit expire once one message has taken ``seconds``.
+
+    A stream has thousands of messages, of which hardly one waits: they share a timer, which
+    looks how long the one under way has taken and comes back when it would have taken too long.
+    """
+
+    def __init__(self, send: Send, seconds: float, limit: asyncio.Timeout) -> None:
+        self._send = send
+        self._seconds = seconds
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._started: float | None = None
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    async def send(self, message: Message) -> None:
+        """Send a message."""
+        self._started = self._loop.time()
+        await self._send(message)
+        self._started = None
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        ends = (now if self._started is None else self._started) + self._seconds
+        if ends <= now:
+            self._limit.reschedule(now)
+        else:
+            self._timer = self._loop.call_at(ends, self._look)
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._timer.cancel()

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
+from starlette.requests import ClientDisconnect
 
 from service.api.streaming import TimedStream, error_in, sse_event
 
@@ -30,6 +32,13 @@ class Content:
 
 async def receive() -> Any:
     await asyncio.Event().wait()
+
+
+def slow_readers() -> float:
+    """Return how many were cut off."""
+    count = REGISTRY.get_sample_value("sensefield_slow_readers_total")
+    assert count is not None
+    return count
 
 
 async def test_large_chunks_go_out_in_pieces() -> None:
@@ -56,9 +65,52 @@ async def test_a_reader_that_takes_nothing_ends_the_stream() -> None:
         sent.append(message)
 
     content = Content(b"a", b"b", b"c")
+    cut_off = slow_readers()
     await TimedStream(content.generate(), 0.01, "text/event-stream")(SCOPE, receive, send)
     assert len(sent) == 2
     assert content.closed
+    assert slow_readers() == cut_off + 1
+
+
+async def test_a_reader_in_time_is_served_however_long_the_stream() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(0.02)  # a reader's pace: a fifth of what it may take
+        sent.append(message)
+
+    content = Content(*[b"a"] * 20)
+    await TimedStream(content.generate(), 0.1, "text/event-stream")(SCOPE, receive, send)
+    assert len(sent) == 22
+
+
+async def test_a_stream_may_be_silent_for_longer_than_a_reader() -> None:
+    async def silent() -> AsyncGenerator[bytes, None]:
+        yield b"a"
+        await asyncio.sleep(0.05)  # an engine's pace
+        yield b"b"
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await TimedStream(silent(), 0.01, "text/event-stream")(SCOPE, receive, send)
+    assert len(sent) == 4
+
+
+async def test_a_timeout_of_the_content_is_not_the_readers() -> None:
+    async def failing() -> AsyncGenerator[bytes, None]:
+        yield b"a"
+        raise TimeoutError("the engine's")
+
+    async def send(message: Any) -> None:
+        pass
+
+    cut_off = slow_readers()
+    with pytest.raises(ClientDisconnect):  # what Starlette makes of any OSError
+        await TimedStream(failing(), 60, "text/event-stream")(SCOPE, receive, send)
+    assert slow_readers() == cut_off
 
 
 async def test_an_error_in_the_content_goes_on() -> None:
