@@ -64,6 +64,8 @@ class Run:
     """Seconds between neighbouring tokens, of all requests."""
     resident_bytes: Mapping[str, int] = field(default_factory=dict)
     """Memory of the server's processes after it, by what they are."""
+    processor_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Processor time that they used for it."""
 
     @property
     def rate(self) -> float:
@@ -84,6 +86,7 @@ class Run:
             "itl_p50_seconds": percentile(self.itls, 50),
             "itl_p99_seconds": percentile(self.itls, 99),
             "resident_bytes": dict(self.resident_bytes),
+            "processor_seconds": dict(self.processor_seconds),
         }
 
 

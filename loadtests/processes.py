@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,30 +25,24 @@ def living(group: int) -> list[int]:
     return found
 
 
-def cpu_seconds(group: int) -> float:
-    """Return the processor time that a group's living processes have used."""
-    used = 0
-    for process in living(group):
-        try:
-            fields = (Path("/proc") / str(process) / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it ended while we looked
-            continue
-        used += int(fields[11]) + int(fields[12])  # user and system, in ticks
-    return used / _TICKS
+def processor_seconds(group: int) -> dict[str, float]:
+    """Return the processor time that a server's living processes have used, by what they are."""
+    used: dict[str, float] = {}
+    for name, folder in _named(group):
+        with suppress(OSError):  # it ended while we looked
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            ticks = int(fields[11]) + int(fields[12])  # user and system
+            used[name] = used.get(name, 0.0) + ticks / _TICKS
+    return used
 
 
 def resident_bytes(group: int) -> dict[str, int]:
     """Return the resident memory of a server's processes, by what they are."""
     sizes: dict[str, int] = {}
-    for process in living(group):
-        folder = Path("/proc") / str(process)
-        try:
-            title = (folder / "cmdline").read_bytes().partition(b"\0")[0].decode()
+    for name, folder in _named(group):
+        with suppress(OSError, IndexError):  # it ended while we looked
             pages = int((folder / "statm").read_text().split()[1])
-        except (OSError, IndexError):  # it ended while we looked
-            continue
-        name = "API server" if process == group else _name(title)
-        sizes[name] = sizes.get(name, 0) + pages * _PAGE
+            sizes[name] = sizes.get(name, 0) + pages * _PAGE
     return sizes
 
 
@@ -58,6 +53,15 @@ def open_files(group: int) -> int:
         with suppress(OSError):  # it ended while we looked
             count += len(os.listdir(f"/proc/{process}/fd"))
     return count
+
+
+def _named(group: int) -> Iterator[tuple[str, Path]]:
+    """Yield what each of a group's processes is, and its folder in /proc."""
+    for process in living(group):
+        folder = Path("/proc") / str(process)
+        with suppress(OSError):  # it ended while we looked
+            title = (folder / "cmdline").read_bytes().partition(b"\0")[0].decode()
+            yield "API server" if process == group else _name(title), folder
 
 
 def _name(title: str) -> str:

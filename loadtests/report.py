@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 from loadtests.results import Result
 
 _HEADER = ("case", "goal", "median", "min to max", "stock vLLM", "")
-_LATENCY: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
+_Columns = Mapping[str, Callable[[Mapping[str, Any]], float | None]]
+_LATENCY: _Columns = {
     "TTFT, ms": lambda run: _milli(run["ttft_p50_seconds"]),
     "ITL p50, ms": lambda run: _milli(run["itl_p50_seconds"]),
     "ITL p99, ms": lambda run: _milli(run["itl_p99_seconds"]),
@@ -20,6 +22,8 @@ _LATENCY: Mapping[str, Callable[[Mapping[str, Any]], float | None]] = {
     "RSS, MiB": lambda run: sum(run["resident_bytes"].values()) / 2**20,
 }
 """Columns of the second table, of a described run."""
+_PROCESSES = ("API server", "EngineCore", "Worker")
+"""Columns of the third."""
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -58,20 +62,38 @@ def _stock_cell(result: Result) -> str:
 
 def latency_table(results: Sequence[Result]) -> str:
     """Return a row for each case of rounds: feature / baseline, the medians of the rounds."""
+    return _table_of_runs(results, _LATENCY)
+
+
+def processor_table(results: Sequence[Result]) -> str:
+    """Return the same of the processor time of each process, milliseconds a token."""
+    columns = {name: partial(_processor_ms, process=name) for name in _PROCESSES}
+    return _table_of_runs(results, columns)
+
+
+def _table_of_runs(results: Sequence[Result], columns: _Columns) -> str:
     rows = []
     for result in results:
         if rounds := result.raw.get("sensefield"):
             sides = [[one[side] for one in rounds] for side in ("feature", "baseline")]
             cells = (
-                " / ".join(_middle(map(of, runs)) for runs in sides) for of in _LATENCY.values()
+                " / ".join(_middle(map(of, runs)) for runs in sides) for of in columns.values()
             )
             rows.append((result.title, *cells))
-    return markdown_table(("feature / baseline", *_LATENCY), rows) if rows else ""
+    return markdown_table(("feature / baseline", *columns), rows) if rows else ""
+
+
+def _processor_ms(run: Mapping[str, Any], process: str) -> float | None:
+    used = run["processor_seconds"].get(process)
+    return None if used is None else used * 1000 / run["tokens"]
 
 
 def _middle(values: Iterable[float | None]) -> str:
     known = [value for value in values if value is not None]
-    return f"{median(known):.{0 if median(known) >= 100 else 1}f}" if known else "-"
+    if not known:
+        return "-"
+    middle = median(known)
+    return f"{middle:.{0 if middle >= 100 else 1 if middle >= 1 else 3}f}"
 
 
 def _milli(seconds: float | None) -> float | None:
@@ -114,6 +136,8 @@ def _latency_page(results: Sequence[Result]) -> str:
         "Medians of the same runs, with the feature / without it: time to first token (all "
         "requests are sent at once), time between tokens, bytes received, and what the processes "
         f"of the server hold in memory afterwards.\n\n{table}\n"
+        "Processor time of the same runs, milliseconds a token. EngineCore polls for its worker "
+        f"and uses what is left of a core.\n\n{processor_table(results)}\n"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from loadtests.cases import Case, Load, Pair
 from loadtests.client import Client, Run
-from loadtests.processes import resident_bytes
+from loadtests.processes import processor_seconds, resident_bytes
 from loadtests.results import Result
 from loadtests.servers import Server
 from loadtests.stock import attempt
@@ -89,8 +89,14 @@ async def _run(client: Client, servers: Mapping[str, Server], load: Load) -> Run
     for server in servers.values():
         await server.settled()
     server = servers[load.server]
+    before = processor_seconds(server.group)
     run = await client.run(server.url, load.requests)
-    return replace(run, resident_bytes=resident_bytes(server.group))
+    after = processor_seconds(server.group)
+    return replace(
+        run,
+        resident_bytes=resident_bytes(server.group),
+        processor_seconds={name: used - before.get(name, 0.0) for name, used in after.items()},
+    )
 
 
 async def _warm_up(client: Client, servers: Mapping[str, Server], pair: Pair) -> Round:

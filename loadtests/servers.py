@@ -15,7 +15,7 @@ from pathlib import Path
 
 import aiohttp
 
-from loadtests.processes import cpu_seconds, living
+from loadtests.processes import living, processor_seconds
 
 ROOT = Path(__file__).parents[1]
 SCRATCH = ROOT / ".bench"
@@ -107,9 +107,10 @@ class Server:
             return
         deadline = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < deadline:
-            before = cpu_seconds(self.group)
+            before = sum(processor_seconds(self.group).values())
             await asyncio.sleep(_LOOK_SECONDS)
-            if cpu_seconds(self.group) - before <= _IDLE_SHARE * _LOOK_SECONDS:
+            used = sum(processor_seconds(self.group).values()) - before
+            if used <= _IDLE_SHARE * _LOOK_SECONDS:
                 return
         raise ServerError(f"the {self.name} server was not idle after {SETTLE_SECONDS} s")
 

@@ -14,6 +14,7 @@ from loadtests.report import (
     benchmark_markdown,
     latency_table,
     markdown_table,
+    processor_table,
     results_table,
 )
 from loadtests.results import MICROSECONDS, SECONDS, Result, at_least, at_most
@@ -56,7 +57,7 @@ def test_the_page_says_what_ran_where_and_how() -> None:
     assert page.endswith("`python -m loadtests.bench`\n")
 
 
-def test_the_second_table_holds_medians_of_feature_and_baseline() -> None:
+def test_the_other_tables_hold_medians_of_feature_and_baseline() -> None:
     def side(scale: float) -> dict[str, Any]:
         return {
             "ttft_p50_seconds": 0.04 * scale,
@@ -64,6 +65,8 @@ def test_the_second_table_holds_medians_of_feature_and_baseline() -> None:
             "itl_p99_seconds": None,
             "bytes_per_token": 250.0 * scale,
             "resident_bytes": {"API server": 2**20, "EngineCore": 3 * 2**20},
+            "tokens": 200,
+            "processor_seconds": {"API server": 0.05 * scale, "Worker": 2.0 * scale},
         }
 
     rounds = [{"feature": side(2 * drift), "baseline": side(drift)} for drift in (1, 1.5, 4)]
@@ -77,7 +80,11 @@ def test_the_second_table_holds_medians_of_feature_and_baseline() -> None:
         "bytes a token": "750 / 375",
         "RSS, MiB": "4.0 / 4.0",
     }
-    assert latency_table([timed]) in benchmark_markdown([timed], SETTINGS, MACHINE)
+    _, _, row = map(cells, processor_table([timed]).splitlines())
+    assert row == ["top-20", "0.750 / 0.375", "- / -", "30.0 / 15.0"]
+    page = benchmark_markdown([timed], SETTINGS, MACHINE)
+    assert latency_table([timed]) in page
+    assert processor_table([timed]) in page
     assert latency_table(RESULTS) == ""
 
 

@@ -22,6 +22,7 @@ def test_a_run_is_described_by_percentiles_and_rates() -> None:
         ttfts=[0.1, 0.3],
         itls=[0.01] * 99 + [0.05],
         resident_bytes={"API server": 7},
+        processor_seconds={"Worker": 1.5},
     )
     described = done.describe()
     assert described["tokens_per_second"] == 2
@@ -31,6 +32,7 @@ def test_a_run_is_described_by_percentiles_and_rates() -> None:
     # Rank 0.99 * 99 = 98.01 between the 99th and the 100th value: a hundredth of the way.
     assert described["itl_p99_seconds"] == pytest.approx(0.0104)
     assert described["resident_bytes"] == {"API server": 7}
+    assert described["processor_seconds"] == {"Worker": 1.5}
 
 
 def test_a_run_of_single_tokens_has_no_times_between_them() -> None:

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from loadtests import servers
-from loadtests.processes import living, resident_bytes
+from loadtests.processes import living, processor_seconds, resident_bytes
 from loadtests.servers import STOCK, Server, ServerError, running
 
 # Says it runs, starts a child in its group, and neither ends when asked to.
@@ -34,13 +34,16 @@ def wait_for_members(group: int, count: int) -> None:
         time.sleep(0.02)
 
 
-def test_a_group_has_its_children_and_their_memory() -> None:
+def test_a_group_has_its_children_their_memory_and_their_time() -> None:
     process = start(STUBBORN)
     try:
         wait_for_members(process.pid, 2)
         sizes = resident_bytes(process.pid)
         assert sizes.keys() == {"API server", "helpers"}
         assert min(sizes.values()) > 1 << 20
+        used = processor_seconds(process.pid)
+        assert used.keys() == sizes.keys()
+        assert 0 <= used["API server"] < 60
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
