@@ -111,14 +111,15 @@ class PromptStates:
         )
         # Tokens out of the prefix cache would pass no layer.
         tokens = tokens_input(list(prompt), cache_salt=salt or tag)
-        async for result in self._engine.generate(tokens, params, tag):
+        # Of several engines (data parallel) only the first one's answer to a call comes back.
+        async for result in self._engine.generate(tokens, params, tag, data_parallel_rank=0):
             alive = [row.statistics[_ALIVE] for row in result.outputs[0].logprobs or ()]
             if wire is not None and BROKEN in alive:
                 raise RetryableRequestError("a vector is not in the engine; send it again")
         answers = await self._engine.collective_rpc("sensefield_fetch_capture", None, (tag,))
         streams: dict[int, NDArray[np.float32]] = {}
         for answer in answers:
-            # A rank of a pipeline has some of the layers; an idle replica has none.
+            # A rank of a pipeline has some of the layers.
             if answer is not None:
                 own: list[int] = answer["layers"]
                 rows = np.frombuffer(answer["data"], np.float32)
