@@ -65,14 +65,21 @@ class TimedStream(StreamingResponse):
                 _log.warning("cut off a reader that took nothing for %g s", self._seconds)
 
     async def _send_all(self, send: Send) -> None:
+        # The head goes with what follows it: until then a router may ask another server.
+        first = await anext(self._content, b"")
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
+        await _send_pieces(send, first)
         async for chunk in self._content:
-            data = memoryview(chunk.encode() if isinstance(chunk, str) else chunk)
-            for at in range(0, len(data), _PIECE):
-                piece = {"type": "http.response.body", "body": data[at : at + _PIECE]}
-                await send({**piece, "more_body": True})
+            await _send_pieces(send, chunk)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send_pieces(send: Send, chunk: bytes | memoryview | str) -> None:
+    data = memoryview(chunk.encode() if isinstance(chunk, str) else chunk)
+    for at in range(0, len(data), _PIECE):
+        piece = {"type": "http.response.body", "body": data[at : at + _PIECE]}
+        await send({**piece, "more_body": True})
 
 
 class _TimedSend:

@@ -104,7 +104,7 @@ async def test_clients_that_leave_take_their_requests_with_them(
             return
         async with client.stream("POST", "/v1/completions", json=body) as answer:
             lines = answer.aiter_lines()
-            for _ in range(number % 4 - 1):  # none: before its prompt is through
+            for _ in range(number % 4 - 1):  # none: as its prompt is through
                 await anext(lines)
 
     with report.row(fault, expected) as row:

@@ -56,6 +56,37 @@ async def test_large_chunks_go_out_in_pieces() -> None:
     assert content.closed
 
 
+async def test_the_head_waits_for_the_first_chunk() -> None:
+    sent: list[Any] = []
+    begin = asyncio.Event()
+
+    async def waiting() -> AsyncGenerator[bytes, None]:
+        await begin.wait()
+        yield b"a"
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    answering = asyncio.ensure_future(
+        TimedStream(waiting(), 60, "text/event-stream")(SCOPE, receive, send)
+    )
+    await asyncio.sleep(0)
+    assert sent == []
+    begin.set()
+    await answering
+    assert sent == ["http.response.start", *["http.response.body"] * 2]
+
+
+async def test_a_stream_of_nothing_has_a_head() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    await TimedStream(Content().generate(), 60, "text/event-stream")(SCOPE, receive, send)
+    assert sent == ["http.response.start", "http.response.body"]
+
+
 async def test_a_reader_that_takes_nothing_ends_the_stream() -> None:
     sent: list[Any] = []
 
