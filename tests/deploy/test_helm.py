@@ -13,8 +13,9 @@ from helm_python.errors import HelmError
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "sensefield"
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
-CUSTOM = {"ServiceMonitor", "ScaledObject"}
-"""Kinds of the Prometheus Operator and of KEDA, which Kubernetes' schemas do not know."""
+CUSTOM = {"ServiceMonitor", "ScaledObject", "LeaderWorkerSet"}
+"""Kinds that Kubernetes' schemas do not know: the Prometheus Operator's, KEDA's, LWS's."""
+WORKLOADS = {"Deployment", "LeaderWorkerSet"}
 KUBERNETES = "1.34"
 
 
@@ -38,6 +39,15 @@ def container(manifests: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def pods(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the templates of the only workload's pods, that of the one that serves first."""
+    (workload,) = (each["spec"] for each in manifests if each["kind"] in WORKLOADS)
+    if "template" in workload:
+        return [workload["template"]]
+    group = workload["leaderWorkerTemplate"]
+    return [group["leaderTemplate"], group["workerTemplate"]]
+
+
 def example(name: str) -> list[dict[str, Any]]:
     return rendered(yaml.safe_load((CHART / "examples" / f"{name}.yaml").read_text()))
 
@@ -45,7 +55,11 @@ def example(name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_examples_are_valid_kubernetes(path: Path) -> None:
     manifests = example(path.stem)
-    assert {"Deployment", "Service", "PodDisruptionBudget"} <= {each["kind"] for each in manifests}
+    assert {"Service", "PodDisruptionBudget"} <= {each["kind"] for each in manifests}
+    for template in pods(manifests):
+        named = {**template["metadata"], "name": "pod"}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": named, "spec": template["spec"]}
+        kubernetes_validate.validate(pod, KUBERNETES, strict=True)
     for manifest in manifests:
         if manifest["kind"] not in CUSTOM:
             kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
@@ -54,16 +68,16 @@ def test_examples_are_valid_kubernetes(path: Path) -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_pods_run_without_root_and_write_to_volumes_only(path: Path) -> None:
-    manifests = example(path.stem)
-    pod = of_kind(manifests, "Deployment")["spec"]["template"]["spec"]
-    assert pod["securityContext"]["runAsNonRoot"]
-    server = container(manifests)
-    assert server["securityContext"]["readOnlyRootFilesystem"]
-    assert server["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-    mounted = {mount["name"] for mount in server["volumeMounts"]}
-    assert mounted == {volume["name"] for volume in pod["volumes"]}
-    drain = next(arg for arg in server["args"] if arg.startswith("--shutdown-timeout="))
-    assert pod["terminationGracePeriodSeconds"] > int(drain.partition("=")[2])
+    for template in pods(example(path.stem)):
+        pod = template["spec"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        (server,) = pod["containers"]
+        assert server["securityContext"]["readOnlyRootFilesystem"]
+        assert server["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        mounted = {mount["name"] for mount in server["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+        drain = next(arg for arg in server["args"] if arg.startswith("--shutdown-timeout="))
+        assert pod["terminationGracePeriodSeconds"] > int(drain.partition("=")[2])
 
 
 def test_the_service_and_the_budget_select_the_pods() -> None:
@@ -125,6 +139,39 @@ def test_tensor_parallel_ranks_get_their_gpus_and_shared_memory() -> None:
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "16Gi"}
     assert volumes["vectors"]["persistentVolumeClaim"] == {"claimName": "vectors"}
+
+
+def test_a_replica_of_two_hosts_is_a_group_whose_first_pod_serves() -> None:
+    manifests = example("multi-node")
+    group = of_kind(manifests, "LeaderWorkerSet")["spec"]["leaderWorkerTemplate"]
+    assert group["size"] == 2
+    server, helper = (template["spec"]["containers"][0] for template in pods(manifests))
+    across = ["--nnodes=2", "--node-rank=$(NODE_RANK)", "--master-addr=$(LWS_LEADER_ADDRESS)"]
+    assert server["args"][-3:] == across
+    assert helper["args"] == [*server["args"], "--headless"]
+    assert server["resources"] == helper["resources"]
+    assert server["resources"]["limits"]["nvidia.com/gpu"] == 8
+    assert "startupProbe" in server
+    assert not {"ports", "startupProbe", "livenessProbe", "readinessProbe"} & helper.keys()
+    selector = of_kind(manifests, "Service")["spec"]["selector"].items()
+    leader, worker = (template["metadata"]["labels"].items() for template in pods(manifests))
+    assert selector <= leader
+    assert not selector <= worker
+    budget = of_kind(manifests, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"].items()
+    assert budget <= leader
+    assert budget <= worker
+
+
+def test_keda_scales_groups_too() -> None:
+    model = {"name": "a", "nodes": 2, "autoscaling": {"maxReplicas": 3}}
+    manifests = rendered({"models": [model]})
+    group = of_kind(manifests, "LeaderWorkerSet")
+    assert "replicas" not in group["spec"]
+    assert of_kind(manifests, "ScaledObject")["spec"]["scaleTargetRef"] == {
+        "apiVersion": group["apiVersion"],
+        "kind": "LeaderWorkerSet",
+        "name": group["metadata"]["name"],
+    }
 
 
 @pytest.mark.parametrize(
