@@ -31,7 +31,7 @@ _AT_ONCE = 32
 router = APIRouter(route_class=SensefieldRoute, tags=["sight"], responses=ERRORS)
 
 
-@router.post("/v1/score")
+@router.post("/v1/score", response_model=None)  # a client that has left gets none
 @with_cancellation
 async def score(body: ScoreRequest, raw_request: Request) -> dict[str, Any]:
     """Return each token's log-probability, rank and entropy, and each continuation's loss.
