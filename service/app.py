@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from vllm.renderers.chat_utils import load_chat_template
 
 from logit_processors.vocabulary import Vocabulary
-from service.access import metrics_port
+from service.access import connection, metrics_port
 from service.api import generate, health, lens, score, tokens, vector_making, vectors
 from service.api.route import check_bodies
 from service.api.serving import ChatServing, TextServing
@@ -50,6 +50,7 @@ class SensefieldEndpoints:
         app.include_router(health.router)
         page.mount(app)
         check_bodies(app)
+        connection.install()
         app.add_middleware(health.Gate)
         if settings().metrics_port is not None:
             metrics_port.remove_from(app)

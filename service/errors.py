@@ -7,6 +7,7 @@ SensefieldError
     ├── AuthenticationError     401, with WWW-Authenticate
     ├── ForbiddenError          403
     ├── NotFoundError           404
+    ├── SlowClientError         408, and the connection closes
     ├── ConflictError           409
     ├── PreconditionFailedError 412
     ├── TooLargeError           413
@@ -16,6 +17,7 @@ SensefieldError
     ├── SaturatedError          503, with Retry-After
     ├── StoreUnavailableError   503, with Retry-After
     ├── NotReadyError           503, with Retry-After
+    ├── DeadlineError           504
     └── StoreFullError          507
 """
 
@@ -92,6 +94,18 @@ class NotFoundError(RequestError):
     type = "not_found_error"
 
 
+class SlowClientError(RequestError):
+    """A client that takes too long to say what it wants."""
+
+    status = 408
+    type = "request_timeout_error"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers of the answer."""
+        return {"Connection": "close"}
+
+
 class ConflictError(RequestError):
     """A name that already stands for something else, or for something this model cannot use."""
 
@@ -160,6 +174,13 @@ class NotReadyError(RequestError):
     status = 503
     type = "not_ready_error"
     retry_after = 5
+
+
+class DeadlineError(RequestError):
+    """A request that took longer than it may."""
+
+    status = 504
+    type = "timeout_error"
 
 
 class StoreFullError(RequestError):

@@ -14,7 +14,7 @@ REQUESTS = Counter(
 )
 REJECTED = Counter(
     "sensefield_rejected_requests",
-    "Requests refused before the engine saw them, by HTTP status and error type.",
+    "Requests that were refused, or cut off for being late, by HTTP status and error type.",
     ["status", "reason"],
 )
 CONTROLLED = Counter(

@@ -90,6 +90,12 @@ class Settings(BaseSettings):
     distribution_total_bytes: int = Field(
         4 * _GIB, ge=1, description="Most bytes of rows promised to all running requests."
     )
+    request_timeout_seconds: float | None = Field(
+        None, gt=0, description="Longest a request may take in all; none means no limit."
+    )
+    receive_timeout_seconds: float = Field(
+        60.0, gt=0, description="Longest wait for a request's head, and then for its body."
+    )
     send_timeout_seconds: float = Field(
         60.0, gt=0, description="Longest wait for the reader of a stream to take 64 KiB."
     )

@@ -72,7 +72,7 @@ class Audit:
             "method": scope.get("method"),
             # What no route took is the client's own text.
             "route": route or ascii(get_route_path(scope))[1:-1][:MAX_ECHO],
-            "outcome": visit.outcome or _outcome(visit.status),
+            "outcome": visit.cut_off or visit.outcome or _outcome(visit.status),
             "status": visit.status,
             "controls": visit.controls,
             "tokens": visit.tokens,

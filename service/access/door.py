@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.access.admission import Admission
 from service.access.audit import Audit, audit_logger
 from service.access.authorization import Authorization
+from service.access.deadline import Deadline
 from service.access.keys import KeyRing
 from service.settings import settings
 
@@ -22,7 +23,7 @@ class Door:
     def __init__(self, app: ASGIApp) -> None:
         own = settings()
         self._inside = app
-        admitted = Admission(app, own)
+        admitted = Deadline(Admission(app, own), own)
         known = Authorization(admitted, KeyRing.read(own.api_keys, own.api_keys_file))
         self._first: ASGIApp = Audit(known, audit_logger())
 

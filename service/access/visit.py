@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from starlette.types import Scope
 
 from service.access.keys import Key
+from service.errors import RequestError
 
 _PLACE = "sensefield"
 
@@ -24,6 +26,12 @@ class Visit:
     """Tokens generated, where Sensefield's own routes count them."""
     outcome: str | None = None
     """How the route says it ended."""
+    cut_off: str | None = None
+    """The outcome of a request that the door ended, whatever its route says."""
+    closing: Callable[[RequestError], bytes] | None = None
+    """How a stream that is none of server-sent events tells of an error at its end."""
+    is_between_parts: bool = True
+    """Whether a stream has come to the end of an event or message."""
     status: int | None = None
     bytes: int = 0
     """Of the answer's body."""
@@ -38,7 +46,7 @@ class Visit:
 
     def end(self, outcome: str, tokens: int) -> None:
         """Take down how the route says it ended."""
-        self.outcome, self.tokens = outcome, tokens
+        self.outcome, self.tokens = self.cut_off or outcome, tokens
 
     @property
     def tenant(self) -> str | None:

@@ -183,6 +183,13 @@ class ArrowAnswer:
         finally:
             await self._stop()
 
+    def failure(self, error: RequestError) -> bytes:
+        """Return how the stream ends with an error."""
+        return b"".join(self._failure(error.to_body()))
+
+    def _failure(self, error: dict[str, Any]) -> list[bytes]:
+        return [self._encoder.closing(ERROR, orjson.dumps(error)), BROKEN_OFF]
+
     def _closing(self) -> list[bytes]:
         self.outcome = "server_error"
         try:
@@ -204,7 +211,7 @@ class ArrowAnswer:
                 body = orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS)
                 return [self._encoder.closing(RESPONSE, body), END]
             error = self._from_vllm(answer)
-        return [self._encoder.closing(ERROR, orjson.dumps(error)), BROKEN_OFF]
+        return self._failure(error)
 
     async def _stop(self) -> None:
         self._task.cancel()

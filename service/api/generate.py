@@ -28,7 +28,7 @@ from service.api.arrow import ArrowAnswer, accepts_arrow
 from service.api.requests import ChatRequest, TextRequest
 from service.api.route import SensefieldRoute
 from service.api.serving import ChatServing, TextServing
-from service.api.streaming import TimedStream, error_in, sse_event
+from service.api.streaming import EVENTS, TimedStream, error_in, sse_event
 from service.context import context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.engine.prompt_claims import PromptClaims
@@ -43,7 +43,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         404: "Unknown model or vector.",
         415: "The body is not application/json.",
         503: "No room for the distributions now, or the server is not ready; see Retry-After.",
-        504: "The engine hangs.",
+        504: "The request took longer than it may, or the engine hangs.",
     }.items()
 }
 
@@ -108,7 +108,7 @@ async def _serve(
     for kind in plan.controls:
         CONTROLLED.labels(kind).inc()
     with ExitStack() as ending:
-        outcome = _Outcome(route)
+        outcome = _Outcome(route, visit)
         ending.callback(lambda: visit.end(outcome.name, plan.tokens))
         ending.callback(outcome.count)
         ending.callback(_update_promised, plan.budget)
@@ -138,6 +138,7 @@ async def _serve(
         seconds = context.planner.settings.send_timeout_seconds
         if stream is not None:
             body = _ended(stream.body(), outcome, ending.pop_all(), stream)
+            visit.closing = stream.failure
             return TimedStream(body, seconds, MEDIA_TYPE)
         if not isinstance(result, AsyncGenerator):
             outcome.name = "ok"
@@ -150,20 +151,21 @@ async def _serve(
             )
         interval = float(getattr(raw_request.app.state.args, "sse_keep_alive_interval", 0))
         events = _ended(with_sse_keep_alive(result, interval), outcome, ending.pop_all())
-        return TimedStream(events, seconds, "text/event-stream")
+        return TimedStream(events, seconds, EVENTS)
 
 
 class _Outcome:
     """How a request ended, counted once."""
 
-    def __init__(self, route: str) -> None:
+    def __init__(self, route: str, visit: Visit) -> None:
         self.name = "server_error"
         self._route = route
+        self._visit = visit
         IN_FLIGHT.inc()
 
     def count(self) -> None:
         IN_FLIGHT.dec()
-        REQUESTS.labels(self._route, self.name).inc()
+        REQUESTS.labels(self._route, self._visit.cut_off or self.name).inc()
 
     def refuse(self, refusal: ErrorResponse) -> Response:
         """Return the answer to a request that failed before its first byte."""

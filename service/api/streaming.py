@@ -10,11 +10,14 @@ from typing import Any
 
 import orjson
 from fastapi.responses import StreamingResponse
-from starlette.types import Message, Send
+from starlette.types import Message, Receive, Scope, Send
 from vllm.entrypoints.serve.engine.protocol import ErrorInfo
 
+from service.access.visit import Visit
 from service.metrics import SLOW_READERS
 
+EVENTS = "text/event-stream"
+"""The media type of server-sent events."""
 _EVENT = "data: "
 _ERROR = _EVENT + '{"error":'
 _PIECE = 64 << 10
@@ -51,6 +54,11 @@ class TimedStream(StreamingResponse):
         self._content = content
         self._seconds = seconds
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request of a scope."""
+        self._visit = Visit.of(scope)
+        await super().__call__(scope, receive, send)
+
     async def stream_response(self, send: Send) -> None:
         """Send the head and the pieces; give up on a reader that takes none."""
         async with aclosing(self._content):
@@ -69,17 +77,18 @@ class TimedStream(StreamingResponse):
         first = await anext(self._content, b"")
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
-        await _send_pieces(send, first)
+        await self._send_pieces(send, first)
         async for chunk in self._content:
-            await _send_pieces(send, chunk)
+            await self._send_pieces(send, chunk)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-
-async def _send_pieces(send: Send, chunk: bytes | memoryview | str) -> None:
-    data = memoryview(chunk.encode() if isinstance(chunk, str) else chunk)
-    for at in range(0, len(data), _PIECE):
-        piece = {"type": "http.response.body", "body": data[at : at + _PIECE]}
-        await send({**piece, "more_body": True})
+    async def _send_pieces(self, send: Send, chunk: bytes | memoryview | str) -> None:
+        data = memoryview(chunk.encode() if isinstance(chunk, str) else chunk)
+        self._visit.is_between_parts = False
+        for at in range(0, len(data), _PIECE):
+            piece = {"type": "http.response.body", "body": data[at : at + _PIECE]}
+            await send({**piece, "more_body": True})
+        self._visit.is_between_parts = True
 
 
 class _TimedSend:

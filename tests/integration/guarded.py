@@ -22,6 +22,7 @@ ROLES = {
     "root": ["admin"],
 }
 OF_VLLM = "a key of vLLM's"
+RECEIVE_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,11 @@ class Guarded:
         return client
 
     def raw(self, request: bytes) -> bytes:
-        """Return the head of the answer to bytes as they are; no client tidies them up."""
+        """Return the answer to bytes as they are, whose end is the connection's."""
         url = httpx.URL(self.server.url)
         with socket.create_connection((url.host, url.port), TIMEOUT_SECONDS) as connection:
             connection.sendall(request)
-            return connection.recv(65536)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 @contextmanager
@@ -57,6 +58,7 @@ def serving_guarded(folder: Path) -> Iterator[Guarded]:
     flags = (
         *("--max-model-len", "1024", "--max-num-seqs", "16", "--api-keys-file", str(keys)),
         *("--api-key", OF_VLLM, "--metrics-port", str(port)),
+        *("--receive-timeout-seconds", str(RECEIVE_SECONDS)),
     )
     with serving(folder, flags) as server:
         yield Guarded(server, f"http://127.0.0.1:{port}")

@@ -13,6 +13,7 @@ from service.errors import (
     AuthenticationError,
     BadRequestError,
     ConflictError,
+    DeadlineError,
     ForbiddenError,
     HeadersTooLargeError,
     NotFoundError,
@@ -22,6 +23,7 @@ from service.errors import (
     RequestError,
     SaturatedError,
     SensefieldError,
+    SlowClientError,
     StartupError,
     StoreFullError,
     StoreUnavailableError,
@@ -35,6 +37,7 @@ STATUSES = {
     AuthenticationError: 401,
     ForbiddenError: 403,
     NotFoundError: 404,
+    SlowClientError: 408,
     ConflictError: 409,
     PreconditionFailedError: 412,
     TooLargeError: 413,
@@ -43,6 +46,7 @@ STATUSES = {
     SaturatedError: 503,
     StoreUnavailableError: 503,
     NotReadyError: 503,
+    DeadlineError: 504,
     StoreFullError: 507,
 }
 

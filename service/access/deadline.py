@@ -1,0 +1,160 @@
+"""How long a request may take: to be sent, and in all.
+
+A request that is late is ended as if its client had left, which frees what it holds in the engine
+on every route; only then is the client told what happened. A route that does not look for its
+client is not interrupted, and its own answer stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from math import inf, isfinite
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.access.refusal import refuse
+from service.access.visit import Visit
+from service.api.route import error_answer
+from service.api.streaming import EVENTS, sse_event
+from service.errors import BadRequestError, DeadlineError, RequestError, SlowClientError, echo
+from service.metrics import REJECTED
+from service.settings import Settings
+
+HEADER = b"x-request-timeout"
+"""Seconds that a client gives its request, if they are fewer than the server's."""
+_LEFT = {"type": "http.disconnect"}
+_log = logging.getLogger("vllm.sensefield")
+
+
+class Deadline:
+    """Ends a request whose body is not whole in time, or whose answer is not."""
+
+    def __init__(self, app: ASGIApp, own: Settings) -> None:
+        self._app = app
+        self._own = own
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; a WebSocket has no end that it could miss."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            seconds = _seconds(scope, self._own.request_timeout_seconds)
+        except RequestError as error:
+            await refuse(error, scope, receive, send)
+            return
+        timed = _Timed(scope, receive, send, self._own.receive_timeout_seconds, seconds)
+        try:
+            await self._app(scope, timed.receive, timed.send)
+        except Exception as error:
+            if timed.error is None:
+                raise
+            # It ended for want of a client: what it makes of that is nobody's answer.
+            _log.info("a late request ended with %r", error)
+        if timed.error is not None:
+            with suppress(TimeoutError):  # then the connection is closed on a reader that is gone
+                async with asyncio.timeout(self._own.send_timeout_seconds):
+                    await timed.tell(timed.error)
+
+
+class _Timed:
+    """Receives and sends for one request.
+
+    Args:
+        scope: the request's.
+        receive: from the client.
+        send: to the client.
+        to_receive: seconds from now for the whole body.
+        in_all: seconds from now for body and answer, None for no limit.
+
+    """
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, to_receive: float, in_all: float | None
+    ) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._visit = Visit.of(scope)
+        self._to_receive = to_receive
+        self._in_all = inf if in_all is None else in_all
+        now = asyncio.get_running_loop().time()
+        self._body_by = now + self._to_receive
+        self._answer_by = now + self._in_all
+        self._started = False
+        self._streams = False
+        self._answered = False
+        self.error: RequestError | None = None
+        """Why the app was told that its client has left."""
+
+    async def receive(self) -> Message:
+        """Return the next message; that the client has left, once it is too late."""
+        if self.error is not None:
+            return _LEFT
+        by = min(self._body_by, self._answer_by)
+        try:
+            async with asyncio.timeout_at(by):
+                message = await self._receive()
+        except TimeoutError:
+            self._cut_off(self._slow() if by == self._body_by else self._late())
+            return _LEFT
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            self._body_by = inf
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Send what the app says, unless it says it to nobody."""
+        if self.error is not None:
+            return
+        if message["type"] == "http.response.start":
+            self._started = True
+            told = dict(message["headers"]).get(b"content-type", b"")
+            self._streams = told.startswith(EVENTS.encode()) or self._visit.closing is not None
+        elif not message.get("more_body", False):
+            self._answered = True
+        await self._send(message)
+
+    async def tell(self, error: RequestError) -> None:
+        """Say what happened where the answer has come to: in its place, or at a stream's end."""
+        if not self._started:
+            await error_answer(error)(self._scope, self._receive, self._send)
+        elif self._streams and self._visit.is_between_parts and not self._answered:
+            told = (self._visit.closing or _as_event)(error)
+            await self._send({"type": "http.response.body", "body": told, "more_body": False})
+
+    def _slow(self) -> RequestError:
+        return SlowClientError(f"the body was not whole within {self._to_receive:g} s", "body")
+
+    def _late(self) -> RequestError:
+        message = f"the request was not answered within {self._in_all:g} s"
+        return DeadlineError(message, code="deadline_exceeded")
+
+    def _cut_off(self, error: RequestError) -> None:
+        if self._answered:
+            return
+        self.error = error
+        self._visit.cut_off = "client_error" if error.status < 500 else "server_error"
+        REJECTED.labels(str(error.status), error.code or error.type).inc()
+
+
+def _seconds(scope: Scope, most: float | None) -> float | None:
+    """Return the seconds that a request has, None for no limit."""
+    told = dict(scope["headers"]).get(HEADER)
+    if told is None:
+        return most
+    try:
+        seconds = float(told)
+    except ValueError:
+        seconds = 0.0
+    if not (isfinite(seconds) and seconds > 0):
+        raise BadRequestError(
+            f"{echo(told.decode('latin-1'))} is no time; allowed: seconds, more than 0",
+            HEADER.decode(),
+        )
+    return seconds if most is None else min(seconds, most)
+
+
+def _as_event(error: RequestError) -> bytes:
+    return sse_event(error.to_body())

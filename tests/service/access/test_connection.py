@@ -1,0 +1,79 @@
+"""Connections that are slow to say what they want, to a real uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+import uvicorn
+
+from service.access import connection
+from service.settings import settings
+from tests.integration.servers import free_port
+
+SECONDS = 0.2
+REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answer all alike, later than a head may come."""
+    await asyncio.sleep(2 * SECONDS)
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.fixture
+async def port(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
+    """Yield the port of a server whose clients have a moment for each head."""
+    monkeypatch.setenv("SENSEFIELD_RECEIVE_TIMEOUT_SECONDS", str(SECONDS))
+    monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", "")
+    settings.cache_clear()
+    connection.install()
+    config = uvicorn.Config(app, port=free_port(), lifespan="off", log_level="error")
+    server = uvicorn.Server(config)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server._serve())
+        while not server.started:
+            await asyncio.sleep(0.01)  # between two looks
+        yield config.port
+        server.should_exit = True
+    settings.cache_clear()
+
+
+async def ask(port: int, *parts: bytes) -> bytes:
+    """Return all that comes until the connection closes, while parts go out one by one."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(SECONDS / 20)
+        async with asyncio.timeout(60):
+            return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "parts", [(), (b"G",), (b"\r\n",) * 6, (b"GET / HTTP/1.1\r\nhost: x\r\n",)]
+)
+async def test_a_head_that_does_not_come_is_a_408(port: int, parts: tuple[bytes, ...]) -> None:
+    head, _, body = (await ask(port, *parts)).partition(b"\r\n\r\n")
+    lines = head.lower().split(b"\r\n")
+    assert lines[0] == b"http/1.1 408 request timeout"
+    assert b"connection: close" in lines
+    assert b"content-length: %d" % len(body) in lines
+    assert orjson.loads(body)["error"]["param"] == "headers"
+
+
+async def test_each_head_has_its_time_and_an_answer_has_none(port: int) -> None:
+    """Also one that came while the answer to the last was still awaited."""
+    told = await ask(port, REQUEST, REQUEST, b"GET")
+    assert [line for line in told.split(b"\r\n") if line.startswith(b"HTTP")] == [
+        *[b"HTTP/1.1 204 No Content"] * 2,
+        b"HTTP/1.1 408 Request Timeout",
+    ]
