@@ -12,6 +12,7 @@ LOCKED  := $(PIP) --no-deps --only-binary :all:
 TORCH   := $(LOCKED) --requirement requirements/torch-cpu.txt
 TRITON  := $(VENV)/triton-interpreter
 REPENG  := $(VENV)/repeng
+LM_EVAL := $(VENV)/lm-eval
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -24,7 +25,7 @@ help: ## show this list
 serve: $(VENV)/sensefield ## start the server; ARGS='MODEL --port 8001', no model = the embedded one
 	$(VENV)/bin/sensefield serve $(ARGS)
 
-test: check browser $(TRITON)/installed $(REPENG)/installed ## all that CI runs: check, then the tests; ARGS='-k vectors'
+test: check browser $(TRITON)/installed $(REPENG)/installed $(LM_EVAL)/installed ## all that CI runs: check, then the tests; ARGS='-k vectors'
 	$(VENV)/bin/python -m pytest --numprocesses 2 $(ARGS)
 
 check: $(VENV)/sensefield $(VENV)/dev ## lint, formatting and types
@@ -91,6 +92,12 @@ $(TRITON)/installed: requirements/triton.txt $(VENV)/engine-$(ENGINE)
 $(REPENG)/installed: requirements/repeng.txt $(VENV)/engine-$(ENGINE)
 	rm -rf $(REPENG)
 	$(LOCKED) --target $(REPENG) --requirement requirements/repeng.txt
+	@touch $@
+
+# lm-eval asks for packages that have no wheels, which its test does without.
+$(LM_EVAL)/installed: requirements/lm-eval.txt $(VENV)/engine-$(ENGINE)
+	rm -rf $(LM_EVAL)
+	$(LOCKED) --target $(LM_EVAL) --requirement requirements/lm-eval.txt
 	@touch $@
 
 # The tests of the playground drive a real browser, which no Python package brings.
