@@ -13,8 +13,11 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.integration.client import Client
 from tests.integration.servers import REPOSITORY, TRITON, V2_ENVIRONMENT, serving
 
-_ASKS = re.compile(r"\b(?:v1|v2|crowded): ")
-"""A parameter that is one of the fixtures which serve many files, and take a minute to start."""
+_ASKS = {
+    "shared servers": re.compile(r"\b(?:v1|v2|crowded): "),
+    "guarded server": re.compile(r"\bguarded: "),
+}
+"""Parameters that are fixtures which serve many files, and take a minute to start."""
 
 
 class Together(LoadScopeScheduling):
@@ -26,7 +29,8 @@ class Together(LoadScopeScheduling):
 
 @cache
 def _scope_of(file: str) -> str:
-    return "shared servers" if _ASKS.search((REPOSITORY / file).read_text()) else file
+    text = (REPOSITORY / file).read_text()
+    return next((scope for scope, asks in _ASKS.items() if asks.search(text)), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,38 +17,40 @@ from service.errors import AuthenticationError, ForbiddenError, RequestError, ec
 class Authorization:
     """Lets a request on with a key of the right role; liveness and the page without one."""
 
-    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+    def __init__(self, app: ASGIApp, keys: Callable[[], KeyRing]) -> None:
         self._app = app
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if self._keys and needs_key(get_route_path(scope)):
+        keys = self._keys()
+        if keys and needs_key(get_route_path(scope)):
             try:
-                self._admit(scope)
+                _admit(scope, keys)
             except RequestError as error:
                 await refuse(error, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
-    def _admit(self, scope: Scope) -> None:
-        secret = _bearer(scope)
-        key = None if secret is None else self._keys.find(secret)
-        if key is None:
-            raise AuthenticationError(
-                "send an API key that this server knows, as Authorization: Bearer KEY",
-                "authorization",
-                "invalid_api_key",
-            )
-        Visit.of(scope).key = key
-        path = get_route_path(scope)
-        allowed = allowed_roles(scope.get("method", "GET"), path)
-        if not allowed & key.roles:
-            raise ForbiddenError(
-                f"{echo(path)} needs a key of the role {' or '.join(sorted(allowed))}",
-                "authorization",
-                "role_missing",
-            )
+
+def _admit(scope: Scope, keys: KeyRing) -> None:
+    secret = _bearer(scope)
+    key = None if secret is None else keys.find(secret)
+    if key is None:
+        raise AuthenticationError(
+            "send an API key that this server knows, as Authorization: Bearer KEY",
+            "authorization",
+            "invalid_api_key",
+        )
+    Visit.of(scope).key = key
+    path = get_route_path(scope)
+    allowed = allowed_roles(scope.get("method", "GET"), path)
+    if not allowed & key.roles:
+        raise ForbiddenError(
+            f"{echo(path)} needs a key of the role {' or '.join(sorted(allowed))}",
+            "authorization",
+            "role_missing",
+        )
 
 
 def _bearer(scope: Scope) -> str | None:

@@ -13,7 +13,7 @@ from service.access.admission import Admission
 from service.access.audit import Audit, audit_logger
 from service.access.authorization import Authorization
 from service.access.deadline import Deadline
-from service.access.keys import KeyRing
+from service.access.key_file import WatchedKeys
 from service.settings import settings
 
 
@@ -24,7 +24,7 @@ class Door:
         own = settings()
         self._inside = app
         admitted = Deadline(Admission(app, own), own)
-        known = Authorization(admitted, KeyRing.read(own.api_keys, own.api_keys_file))
+        known = Authorization(admitted, WatchedKeys(own.api_keys, own.api_keys_file))
         self._first: ASGIApp = Audit(known, audit_logger())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -92,8 +92,8 @@ class KeyRing:
             keys += found
         return cls(keys)
 
-    def __bool__(self) -> bool:
-        return bool(self._keys)
+    def __len__(self) -> int:
+        return len(self._keys)
 
     def find(self, secret: str) -> Key | None:
         """Return the key of a secret, after a look at every key whichever it is."""

@@ -27,10 +27,11 @@ RECEIVE_SECONDS = 5
 
 @dataclass(frozen=True)
 class Guarded:
-    """One server, and its second port."""
+    """One server, its second port, and the file of its keys."""
 
     server: Server
     metrics_url: str
+    keys: Path
 
     def client(self, name: str | None) -> Client:
         """Return a client with the key of that name, or with none; close its ``http``."""
@@ -61,4 +62,4 @@ def serving_guarded(folder: Path) -> Iterator[Guarded]:
         *("--receive-timeout-seconds", str(RECEIVE_SECONDS)),
     )
     with serving(folder, flags) as server:
-        yield Guarded(server, f"http://127.0.0.1:{port}")
+        yield Guarded(server, f"http://127.0.0.1:{port}", keys)

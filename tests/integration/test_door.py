@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.access.keys import Key
 from tests.integration.client import Client
 from tests.integration.guarded import OF_VLLM, Guarded
 from tests.integration.servers import MODEL, wait_for
@@ -90,6 +91,27 @@ def test_keys_do_what_their_roles_say(guarded: Guarded, alice: Client, root: Cli
     of_vllm = {"authorization": f"Bearer {OF_VLLM}"}
     assert httpx.get(f"{guarded.server.url}/v1/models", headers=of_vllm).status_code == 200
     assert make(root, "shared", " sea").status_code in (200, 201)
+
+
+def test_keys_change_while_the_server_runs(guarded: Guarded, alice: Client) -> None:
+    before = guarded.keys.read_text()
+    new = {"authorization": "Bearer sf-carol"}
+    carol = Key.of("carol", ["inference"], "sf-carol").to_line()
+
+    def status() -> int:
+        return httpx.get(f"{guarded.server.url}/v1/models", headers=new).status_code
+
+    try:
+        assert status() == 401
+        guarded.keys.write_text(f"{before}{carol}\n")
+        assert status() == 200
+        guarded.keys.write_text(f"{carol}\nnonsense\n")
+        assert status() == 200
+        assert alice.http.get("/v1/models").status_code == 200
+    finally:
+        guarded.keys.write_text(before)
+    assert status() == 401
+    wait_for(lambda: "the API keys stay as they were" in guarded.server.log.read_text())
 
 
 def test_metrics_are_on_their_own_port_for_their_own_role(guarded: Guarded, root: Client) -> None:

@@ -36,7 +36,7 @@ def make_app(logger: Any) -> Any:
         return StreamingResponse(iter([b"abc", b"de"]))
 
     keys = KeyRing([Key.of("alice", ["inference"], SECRET)])
-    return Audit(Authorization(app, keys), logger)
+    return Audit(Authorization(app, lambda: keys), logger)
 
 
 class Lines:

@@ -35,7 +35,7 @@ async def routes(scope: Any, receive: Any, send: Any) -> None:
     await app(scope, receive, send)
 
 
-GUARDED = Authorization(routes, KeyRing([MEG, ALICE]))
+GUARDED = Authorization(routes, lambda: KeyRing([MEG, ALICE]))
 
 
 async def ask(app: Any, method: str, path: str, *headers: tuple[str, str]) -> httpx.Response:
@@ -132,7 +132,9 @@ async def test_the_path_below_a_root_is_judged_as_the_router_sees_it() -> None:
         await routes({**scope, "root_path": ""}, receive, send)
 
     async def rooted(scope: Any, receive: Any, send: Any) -> None:
-        await Authorization(app, KeyRing([ALICE]))({**scope, "root_path": "/x"}, receive, send)
+        await Authorization(app, lambda: KeyRing([ALICE]))(
+            {**scope, "root_path": "/x"}, receive, send
+        )
 
     assert (await ask(rooted, "GET", "/x/health")).status_code == 200
     assert (await ask(rooted, "GET", "/x/v1/models")).status_code == 401
@@ -141,7 +143,7 @@ async def test_the_path_below_a_root_is_judged_as_the_router_sees_it() -> None:
 
 
 async def test_without_keys_the_server_is_open() -> None:
-    answer = await ask(Authorization(routes, KeyRing()), "GET", "/metrics")
+    answer = await ask(Authorization(routes, KeyRing), "GET", "/metrics")
     assert answer.json() == {"key": None}
 
 
