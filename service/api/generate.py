@@ -25,6 +25,7 @@ from vllm.exceptions import RetryableRequestError, VLLMError
 
 from service.access.visit import Visit
 from service.api.arrow import ArrowAnswer, accepts_arrow
+from service.api.outcome import Outcome
 from service.api.requests import ChatRequest, TextRequest
 from service.api.route import SensefieldRoute
 from service.api.serving import ChatServing, TextServing
@@ -33,7 +34,7 @@ from service.context import context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.engine.prompt_claims import PromptClaims
 from service.errors import NotFoundError, SaturatedError, error_body
-from service.metrics import CONTROLLED, IN_FLIGHT, PROMISED_BYTES, REQUESTS
+from service.metrics import PROMISED_BYTES
 
 _LOAD_FORMAT_HEADER = "endpoint-load-metrics-format"
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -104,13 +105,10 @@ async def _serve(
     arrow = accepts_arrow(raw_request.headers.get("accept", ""))
     plan = request.make_plan(context.planner, arrow=arrow)
     visit = Visit.of(raw_request.scope)
-    visit.controls = plan.controls
-    for kind in plan.controls:
-        CONTROLLED.labels(kind).inc()
     with ExitStack() as ending:
-        outcome = _Outcome(route, visit)
-        ending.callback(lambda: visit.end(outcome.name, plan.tokens))
-        ending.callback(outcome.count)
+        outcome = Outcome(route, visit)
+        outcome.uses(plan.controls)
+        ending.callback(lambda: outcome.end(plan.tokens))
         ending.callback(_update_promised, plan.budget)
         ending.callback(plan.close)
         plan.enter_queue()
@@ -134,7 +132,7 @@ async def _serve(
             result = create_error_response(error)
         _update_promised(plan.budget)
         if isinstance(result, ErrorResponse):
-            return outcome.refuse(result)
+            return _refuse(result, outcome)
         seconds = context.planner.settings.send_timeout_seconds
         if stream is not None:
             body = _ended(stream.body(), outcome, ending.pop_all(), stream)
@@ -154,34 +152,22 @@ async def _serve(
         return TimedStream(events, seconds, EVENTS)
 
 
-class _Outcome:
-    """How a request ended, counted once."""
+def _refuse(refusal: ErrorResponse, outcome: Outcome) -> Response:
+    """Return the answer to a request that failed before its first byte."""
+    body = orjson.dumps(_fail(refusal.error, outcome))
+    return Response(body, refusal.error.code, media_type="application/json")
 
-    def __init__(self, route: str, visit: Visit) -> None:
-        self.name = "server_error"
-        self._route = route
-        self._visit = visit
-        IN_FLIGHT.inc()
 
-    def count(self) -> None:
-        IN_FLIGHT.dec()
-        REQUESTS.labels(self._route, self._visit.cut_off or self.name).inc()
-
-    def refuse(self, refusal: ErrorResponse) -> Response:
-        """Return the answer to a request that failed before its first byte."""
-        body = orjson.dumps(self.fail(refusal.error))
-        return Response(body, refusal.error.code, media_type="application/json")
-
-    def fail(self, error: ErrorInfo) -> dict[str, Any]:
-        """Return vLLM's error in OpenAI's form, whose code is a word, not a number."""
-        self.name = "client_error" if error.code < 500 else "server_error"
-        code = "model_not_found" if error.code == 404 else None
-        return error_body(error.message, error.type, error.param, code)
+def _fail(error: ErrorInfo, outcome: Outcome) -> dict[str, Any]:
+    """Return vLLM's error in OpenAI's form, whose code is a word, not a number."""
+    outcome.fail(error.code)
+    code = "model_not_found" if error.code == 404 else None
+    return error_body(error.message, error.type, error.param, code)
 
 
 async def _ended(
     events: AsyncGenerator[Any, None],
-    outcome: _Outcome,
+    outcome: Outcome,
     ending: ExitStack,
     stream: ArrowAnswer | None = None,
 ) -> AsyncGenerator[Any, None]:
@@ -194,7 +180,7 @@ async def _ended(
         async with aclosing(events):
             async for event in events:
                 if (error := error_in(event)) is not None:
-                    yield sse_event(outcome.fail(error))
+                    yield sse_event(_fail(error, outcome))
                     return
                 yield event
         outcome.name = "ok" if stream is None else stream.outcome

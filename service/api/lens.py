@@ -15,6 +15,8 @@ from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 from vllm.sampling_params import RequestOutputKind
 
 from logit_processors.residual import ResidualSteer
+from service.access.visit import Visit
+from service.api.outcome import Outcome, counted
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
 from service.api.sight import ERRORS, check_model, planned, prompt_tokens
@@ -45,6 +47,11 @@ async def lens(body: LensRequest, raw_request: Request) -> Response:
     ``kl`` is the divergence of the final layer's distribution from each layer's, in nats. Each
     array is ``[layers, positions]``, those of ``top`` with ``k`` more.
     """
+    with counted("lens", Visit.of(raw_request.scope)) as outcome:
+        return Response(await _lens(body, raw_request, outcome), media_type="application/json")
+
+
+async def _lens(body: LensRequest, raw_request: Request, outcome: Outcome) -> bytes:
     context = context_of(raw_request)
     check_model(body.model, raw_request)
     layers = _layers(context, body)
@@ -64,6 +71,7 @@ async def lens(body: LensRequest, raw_request: Request) -> Response:
         plan: Plan | None = None
         if body.logit_control is not None:
             plan = await ending.enter_async_context(planned(context, body.logit_control))
+            outcome.uses(plan.controls)
         text = prompt + await _generated(context, prompt, plan, body.max_tokens)
         positions = _positions(body, len(text))
         cells = len(layers) * len(positions)
@@ -78,8 +86,7 @@ async def lens(body: LensRequest, raw_request: Request) -> Response:
         steer = plan.residual if plan is not None else ()
         read = await _read(context, text, layers, positions, body.k, steer, len(prompt))
         answer = _answer(context, body, text, len(prompt), layers, positions, read)
-        data = orjson.dumps(answer)
-    return Response(data, media_type="application/json")
+        return orjson.dumps(answer)
 
 
 def _layers(context: Context, body: LensRequest) -> list[int]:

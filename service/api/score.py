@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from logit_processors.row_spec import STATISTICS, TokenRow
+from service.access.visit import Visit
+from service.api.outcome import Outcome, counted
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
 from service.api.sight import ERRORS, check_model, check_tokens, planned, prompt_tokens
@@ -39,6 +41,11 @@ async def score(body: ScoreRequest, raw_request: Request) -> dict[str, Any]:
     ``base`` is the model without any control; ``controlled``, if there is ``logit_control``,
     the model under all of it.
     """
+    with counted("score", Visit.of(raw_request.scope)) as outcome:
+        return await _answer(body, raw_request, outcome)
+
+
+async def _answer(body: ScoreRequest, raw_request: Request, outcome: Outcome) -> dict[str, Any]:
     context = context_of(raw_request)
     check_model(body.model, raw_request)
     prompt = await prompt_tokens(context, body)
@@ -47,7 +54,7 @@ async def score(body: ScoreRequest, raw_request: Request) -> dict[str, Any]:
 
     async def one(at: int) -> dict[str, Any]:
         async with room:
-            return await _score(context, prompt, wanted[at], body.logit_control, at)
+            return await _score(context, outcome, prompt, wanted[at], body.logit_control, at)
 
     scores = [asyncio.create_task(one(at)) for at in range(len(wanted))]
     try:
@@ -91,7 +98,12 @@ def _wanted(context: Context, body: ScoreRequest, prompt_len: int) -> list[list[
 
 
 async def _score(
-    context: Context, prompt: list[int], wanted: list[int], control: LogitControl | None, at: int
+    context: Context,
+    outcome: Outcome,
+    prompt: list[int],
+    wanted: list[int],
+    control: LogitControl | None,
+    at: int,
 ) -> dict[str, Any]:
     rows = await base_rows(context.generating, prompt, wanted)
     told = {
@@ -104,6 +116,8 @@ async def _score(
         forcing = control.model_copy(update={"force": Force(token_ids=wanted)})
         try:
             async with planned(context, forcing, DistributionRequest(top_k=1)) as plan:
+                # The force is ours: the client named none.
+                outcome.uses({k: count for k, count in plan.controls.items() if k != "force"})
                 rows = await controlled_rows(context.generating, prompt, wanted, plan)
                 check_rows(rows, plan.program)
         except BadRequestError as error:

@@ -12,7 +12,6 @@ from vllm.exceptions import RetryableRequestError, VLLMValidationError
 
 from service.context import Context
 from service.errors import BadRequestError, NotFoundError, SaturatedError, echo
-from service.metrics import CONTROLLED
 from service.plan import Asked, Plan
 from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
@@ -77,8 +76,6 @@ async def planned(
     )
     plan = context.planner.plan(asked)
     try:
-        for kind in plan.controls:
-            CONTROLLED.labels(kind).inc()
         await context.vectors.bring_residual({entry.vector for entry in plan.residual})
         yield plan
     except VLLMValidationError as error:

@@ -44,6 +44,23 @@ def test_a_controlled_request_moves_the_series_it_should(v1: Client) -> None:
     assert any(key.startswith("vllm:") for key in after)
 
 
+def test_scores_and_lenses_are_counted_once_with_their_controls(v1: Client) -> None:
+    before = _samples(v1)
+    control = {"logit_control": {"bias": [{"token_id": 28, "add": 1}]}}
+    score = {"prompt": "The", "continuations": [" sea", " sky", " sun"]} | control
+    for path, body in (("score", score), ("lens", {"prompt": "The", "layers": [0]} | control)):
+        assert v1.http.post(f"/v1/{path}", json=body).is_success
+        assert v1.refused(f"/v1/{path}", body | {"model": "none"})[0] == 404
+    after = _samples(v1)
+    for route in ("score", "lens"):
+        for outcome in ("ok", "client_error"):
+            key = f"sensefield_requests_total{[('outcome', outcome), ('route', route)]}"
+            assert after[key] - before.get(key, 0.0) == 1
+    key = f"sensefield_controlled_requests_total{[('kind', 'token_bias')]}"
+    assert after[key] - before.get(key, 0.0) == 2
+    assert after["sensefield_in_flight_requests[]"] == 0
+
+
 def test_series_have_base_units_and_few_labels(v1: Client) -> None:
     text = v1.http.get("/metrics").text
     ours = [

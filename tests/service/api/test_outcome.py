@@ -1,0 +1,56 @@
+"""How requests end, by what ends them; each counted once, with its controls."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import nullcontext, suppress
+
+import pytest
+from prometheus_client import REGISTRY
+
+from service.access.visit import Visit
+from service.api.outcome import counted
+from service.errors import BadRequestError, SaturatedError
+
+
+def count(outcome: str) -> float:
+    labels = {"route": "score", "outcome": outcome}
+    return REGISTRY.get_sample_value("sensefield_requests_total", labels) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (BadRequestError("no"), "client_error"),
+        (SaturatedError("no"), "server_error"),
+        (asyncio.CancelledError(), "cancelled"),
+        (KeyError("a bug"), "server_error"),
+        (None, "ok"),
+    ],
+)
+@pytest.mark.parametrize("cut_off", [None, "server_error"])
+def test_what_ends_a_request_says_how(
+    error: BaseException | None, name: str, cut_off: str | None
+) -> None:
+    visit = Visit()
+    expected = cut_off or name
+    before = count(expected)
+    with suppress(type(error)) if error else nullcontext(), counted("score", visit):
+        visit.cut_off = cut_off
+        if error is not None:
+            raise error
+    assert visit.outcome == expected
+    assert count(expected) == before + 1
+    assert REGISTRY.get_sample_value("sensefield_in_flight_requests") == 0
+
+
+def test_controls_are_taken_down_once() -> None:
+    labels = {"kind": "token_bias"}
+    before = REGISTRY.get_sample_value("sensefield_controlled_requests_total", labels) or 0.0
+    visit = Visit()
+    with counted("score", visit) as outcome:
+        for _ in range(3):
+            outcome.uses({"token_bias": 2})
+    assert visit.controls == {"token_bias": 2}
+    after = REGISTRY.get_sample_value("sensefield_controlled_requests_total", labels)
+    assert after == before + 1
