@@ -11,14 +11,16 @@ from vllm.renderers.chat_utils import load_chat_template
 
 from logit_processors.vocabulary import Vocabulary
 from service.access import connection, metrics_port
+from service.access.visit import TENANT
 from service.api import generate, health, lens, score, tokens, vector_making, vectors
 from service.api.route import check_bodies
 from service.api.serving import ChatServing, TextServing
 from service.context import Context
 from service.distributions.token_texts import TokenTexts
-from service.engine.cache_salt import SaltingEngine
+from service.engine.cache_salt import SaltingEngine, secret_of
 from service.engine.first_step import run_first_step
 from service.engine.prompt_states import PromptStates
+from service.engine.tenants import keep_apart
 from service.errors import StartupError
 from service.life import Life
 from service.limits import Budget
@@ -76,7 +78,9 @@ class SensefieldEndpoints:
         registry = VectorRegistry(store, engine_client, model, support)
         await registry.load()
         budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
-        salting = await SaltingEngine.of(engine_client, registry.layers_of)
+        secret = await secret_of(engine_client)
+        keep_apart(engine_client, TENANT.get, secret)
+        salting = SaltingEngine(engine_client, registry.layers_of, secret)
         prompts = PromptEncoder(
             tokenizer, load_chat_template(args.chat_template), model_config.max_model_len - 1
         )

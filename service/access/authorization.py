@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.access.keys import KeyRing
 from service.access.refusal import refuse
 from service.access.roles import allowed_roles, needs_key
-from service.access.visit import Visit
+from service.access.visit import TENANT, Visit
 from service.errors import AuthenticationError, ForbiddenError, RequestError, echo
 
 
@@ -30,6 +30,8 @@ class Authorization:
             except RequestError as error:
                 await refuse(error, scope, receive, send)
                 return
+        # Whatever it was: a request that was pipelined behind another began in its context.
+        TENANT.set(Visit.of(scope).tenant)
         await self._app(scope, receive, send)
 
 

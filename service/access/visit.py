@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -11,6 +12,8 @@ from starlette.types import Scope
 from service.access.keys import Key
 from service.errors import RequestError
 
+TENANT: ContextVar[str | None] = ContextVar("tenant", default=None)
+"""Whose request the running task works on, for what never sees the request itself."""
 _PLACE = "sensefield"
 
 
@@ -44,7 +47,7 @@ class Visit:
         visit: Self = scope.setdefault(_PLACE, cls())
         return visit
 
-    def end(self, outcome: str, tokens: int) -> None:
+    def end(self, outcome: str, tokens: int | None) -> None:
         """Take down how the route says it ended."""
         self.outcome, self.tokens = self.cut_off or outcome, tokens
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +46,17 @@ def fingerprint(steer: Sequence[ResidualSteer], layers_of: LayersOf, prompt_len:
     return json.dumps(told) if told else None
 
 
+def salt_of(key: bytes, *told: str | None) -> str:
+    """Return the salt of what is told, which nobody without the key can make."""
+    return hashlib.blake2b(json.dumps(told).encode(), key=key, digest_size=32).hexdigest()
+
+
+async def secret_of(engine: Any) -> bytes:
+    """Return the engine's secret, which its first worker tells."""
+    keys: list[bytes] = await engine.collective_rpc("sensefield_cache_key", None, ())
+    return keys[0]
+
+
 class SaltingEngine:
     """vLLM's engine client, with the salt of each request that steers the residual stream.
 
@@ -56,12 +67,6 @@ class SaltingEngine:
         self._stock = stock
         self._layers_of = layers_of
         self._key = key
-
-    @classmethod
-    async def of(cls, stock: Any, layers_of: LayersOf) -> Self:
-        """Wrap an engine client; the engine's first worker tells the secret."""
-        keys = await stock.collective_rpc("sensefield_cache_key", None, ())
-        return cls(stock, layers_of, keys[0])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stock, name)
@@ -84,6 +89,5 @@ class SaltingEngine:
         steering = fingerprint(steer, self._layers_of, size)
         if steering is None:
             return dict(prompt)
-        told = json.dumps([prompt.get("cache_salt"), steering]).encode()
-        salt = hashlib.blake2b(told, key=self._key, digest_size=32).hexdigest()
+        salt = salt_of(self._key, prompt.get("cache_salt"), steering)
         return {**prompt, "cache_salt": salt}

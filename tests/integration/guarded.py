@@ -59,6 +59,7 @@ def serving_guarded(folder: Path) -> Iterator[Guarded]:
     flags = (
         *("--max-model-len", "1024", "--max-num-seqs", "16", "--api-keys-file", str(keys)),
         *("--api-key", OF_VLLM, "--metrics-port", str(port)),
+        *("--block-size", "32", "--enable-prompt-tokens-details"),
         *("--receive-timeout-seconds", str(RECEIVE_SECONDS)),
     )
     with serving(folder, flags) as server:

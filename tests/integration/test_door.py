@@ -158,6 +158,30 @@ def test_a_tenants_vector_does_not_exist_for_another(
     assert alice.http.delete("/v1/vectors/own").status_code == 204
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "usage"),
+    [
+        ("/v1/completions", "prompt", "prompt_tokens_details"),
+        ("/v1/responses", "input", "input_tokens_details"),
+    ],
+)
+@pytest.mark.parametrize("salt", [{}, {"cache_salt": "theirs"}])
+def test_the_prefix_cache_tells_no_tenant_what_another_asked(
+    alice: Client, bob: Client, root: Client, path: str, asked: str, usage: str, salt: Any
+) -> None:
+    body = {"model": MODEL, asked: f"{path} {salt} and a secret " * 20, "temperature": 0} | salt
+
+    def cached(client: Client) -> int:
+        """Return how many tokens of the prompt came out of the cache."""
+        answer = client.http.post(path, json=body | {"max_tokens": 2, "max_output_tokens": 2})
+        assert answer.is_success, answer.text
+        details = answer.json()["usage"][usage]
+        return 0 if details is None else int(details["cached_tokens"])
+
+    assert [cached(client) for client in (alice, bob, root)] == [0, 0, 0]
+    assert all(cached(client) >= 32 for client in (alice, bob, root))
+
+
 def test_a_template_of_the_clients_own_is_refused(alice: Client) -> None:
     for path in ("/v1/chat/completions", "/tokenize"):
         status, error = alice.refused(path, CHAT | {"chat_template": "{{ 1 }}"})
@@ -171,6 +195,9 @@ def test_a_request_is_known_by_its_id_in_the_log(guarded: Guarded, alice: Client
         headers = {"x-request-id": f"door-{number}"}
         answer = alice.http.post("/v1/chat/completions", json=body, headers=headers)
         assert answer.headers["x-request-id"] == f"door-{number}"
+    score = {"prompt": "Hi", "continuations": [" you", " there"]} | control
+    headers = {"x-request-id": "door-score"}
+    assert alice.http.post("/v1/score", json=score, headers=headers).is_success
     told = alice.http.post("/v1/chat/completions", content=b"{").headers["x-request-id"]
 
     def lines() -> dict[str, dict[str, Any]]:
@@ -179,15 +206,16 @@ def test_a_request_is_known_by_its_id_in_the_log(guarded: Guarded, alice: Client
         found = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
         return {line["request_id"]: line for line in found}
 
-    wanted = ("door-0", "door-1", told)
+    wanted = ("door-0", "door-1", "door-score", told)
     wait_for(lambda: lines().keys() >= set(wanted))
-    whole, streamed, refused = (lines()[request_id] for request_id in wanted)
+    whole, streamed, scored, refused = (lines()[request_id] for request_id in wanted)
     log = guarded.server.log.read_text()
     assert (whole["key"], whole["route"]) == ("alice", "/v1/chat/completions")
     for line in (whole, streamed):
         assert (line["outcome"], line["status"], line["tokens"]) == ("ok", 200, 2)
         assert line["controls"] == {"token_bias": 2}
         assert line["bytes"] > 100
+    assert (scored["outcome"], scored["controls"]) == ("ok", {"token_bias": 2})
     assert (refused["status"], refused["controls"]) == (415, {})
     assert "sf-alice" not in log
     assert '"Hi"' not in log

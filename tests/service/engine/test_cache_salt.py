@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from logit_processors.controls import WIRE_KEY
 from logit_processors.residual import ResidualSteer, Span
-from service.engine.cache_salt import SaltingEngine, fingerprint
+from service.engine.cache_salt import SaltingEngine, fingerprint, secret_of
 
 LAYERS = {"a": [1, 2, 3], "b": [2]}
 A, B = ResidualSteer("a", 1.0), ResidualSteer("b", 1.0)
@@ -111,7 +111,7 @@ async def salt(
 ) -> Any:
     """Return the salt that reaches the engine."""
     stock = stock or Stock()
-    engine = await SaltingEngine.of(stock, LAYERS.__getitem__)
+    engine = SaltingEngine(stock, LAYERS.__getitem__, await secret_of(stock))
     assert engine.model == "tiny"
     extra: dict[str, Any] = {WIRE_KEY: {"residual": [entry.to_wire() for entry in steer]}}
     given_ = {"type": "token", "prompt_token_ids": [1, 2, 3], **prompt}
