@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import axe_playwright_python
 import numpy as np
+import openai
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Request, expect, sync_playwright
 
 from tests.integration.client import Client, array
 from tests.integration.servers import MODEL
@@ -24,6 +27,7 @@ FLAGS = (
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 WAIT_MS = 60_000
 TOKENS = 12
+CHAT = "/v1/chat/completions"
 OCEAN = {"bias": [{"text": " ocean", "add": 4}]}
 
 expect.set_options(timeout=WAIT_MS)
@@ -89,6 +93,27 @@ def tokens(page: Page, lane: str) -> Locator:
     return page.get_by_role("region", name=lane, exact=True).get_by_role("option")
 
 
+def sent(page: Page) -> list[dict[str, Any]]:
+    """Return a list that fills with the bodies of the requests for text from now on."""
+    bodies: list[dict[str, Any]] = []
+
+    def note(asked: Request) -> None:
+        if CHAT in asked.url:
+            bodies.append(json.loads(asked.post_data or ""))
+
+    page.on("request", note)
+    return bodies
+
+
+def save(page: Page, folder: Path) -> Path:
+    """Press Save, and return the file."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save").click()
+    file = folder / "trace.json"
+    download.value.save_as(file)
+    return file
+
+
 def shares(page: Page, lane: str) -> list[float]:
     """Return how strongly each token of a lane is coloured."""
     read = "found => found.map(each => Number(each.style.getPropertyValue('--share')))"
@@ -106,16 +131,16 @@ def asked(v1: Client, control: dict[str, Any] | None = OCEAN) -> dict[str, Any]:
         "logit_control": control,
         "distribution": {"top_k": 20, "stages": ["base", "controlled"]},
     }
-    answer = v1.http.post("/v1/chat/completions", json=body)
+    answer = v1.http.post(CHAT, json=body)
     assert answer.is_success, answer.text
     distribution: dict[str, Any] = answer.json()["choices"][0]["distribution"]
     return distribution
 
 
 def test_one_click_streams_two_texts_and_marks_where_they_part(page: Page, v1: Client) -> None:
-    with page.expect_request("**/v1/chat/completions") as sent:
-        run(page)
-    body = sent.value.post_data_json or {}
+    bodies = sent(page)
+    run(page)
+    body = bodies[0]
     assert body["stream"] is True
     assert body["distribution"]["stages"] == ["base", "controlled"]
     ids = [array(asked(v1, each)["sampled"]["token_id"]) for each in (None, OCEAN)]
@@ -172,7 +197,7 @@ def test_a_clicked_token_shows_its_distribution_before_and_after(page: Page, v1:
 
 def test_a_slider_goes_through_zero(page: Page) -> None:
     run(page)
-    slider = page.get_by_label("Bias of “ ocean” in nats")
+    slider = page.get_by_role("slider", name="Bias of “ ocean” in nats")
     slider.fill("0")
     expect(told(page)).to_have_text("The two texts are the same.")
     slider.fill("-8")
@@ -190,23 +215,20 @@ def test_a_vector_is_made_and_steers(page: Page) -> None:
     page.get_by_role("button", name="Make it").click()
     expect(page.locator(".nearest dd").first).to_contain_text("beach")
     page.get_by_role("button", name="Remove bias 1").click()
-    page.get_by_label("Strength of shore").fill("1")
+    page.get_by_role("slider", name="Strength of shore").fill("1")
     expect(tokens(page, "With control").filter(has_text="beach").first).to_be_visible()
     page.get_by_text("From a contrast").click()
     page.get_by_label("Name", exact=True).fill("mood")
     page.get_by_label("Layers, empty for all").fill("14")
     page.get_by_role("button", name="Make it").click()
-    expect(page.get_by_label("Strength of mood")).to_be_visible()
+    expect(page.get_by_role("slider", name="Strength of mood")).to_be_visible()
     expect(page.get_by_label("Where it acts").last).to_have_value("residual")
 
 
 def test_a_trace_is_saved_and_loaded(page: Page, tmp_path: Path) -> None:
     run(page)
     before = [tokens(page, lane).all_inner_texts() for lane in ("Without control", "With control")]
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Save").click()
-    file = tmp_path / "trace.json"
-    download.value.save_as(file)
+    file = save(page, tmp_path)
     page.reload()
     page.get_by_label("Load").set_input_files(file)
     expect(told(page)).to_have_text("trace.json is loaded.")
@@ -236,14 +258,90 @@ def test_a_refusal_is_a_sentence(page: Page) -> None:
     expect(alert).to_have_count(0)
 
 
-def test_the_copied_python_runs(page: Page, capsys: pytest.CaptureFixture[str]) -> None:
-    page.get_by_label("Most tokens").fill("4")
-    page.get_by_role("button", name="Copy as Python").click()
-    expect(told(page)).to_have_text("The request is on the clipboard, as Python.")
-    names: dict[str, Any] = {}
-    exec(page.evaluate("() => navigator.clipboard.readText()"), names)
+def test_the_code_is_the_request_that_was_sent(
+    page: Page, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bodies = sent(page)
+    run(page)
+    ran = []
+    hooks = {"request": [lambda asked: ran.append(asked.read())]}
+    hooked = openai.DefaultHttpxClient(event_hooks=hooks)
+    monkeypatch.setattr(openai, "OpenAI", partial(openai.OpenAI, http_client=hooked))
+    exec(code(page, "Python"), {})
+    hooked.close()
+    assert json.loads(ran[0]) == bodies[1]
     assert "controlled_logprob" in capsys.readouterr().out
-    names["client"].close()
+
+    tokens(page, "Without control").nth(2).click()
+    page.locator(".bars tr:not(.drawn) button").first.click()
+    expect(tokens(page, "Without control").nth(2)).to_have_class("token forced")
+    settled(page)
+    command = shlex.split(code(page, "curl"))
+    assert command[:3] == ["curl", "--no-buffer", f"{page.url.rpartition('/playground')[0]}{CHAT}"]
+    assert json.loads(command[-1]) == bodies[2]
+    assert len(bodies[2]["logit_control"]["force"]["token_ids"]) == 3
+
+
+def code(page: Page, language: str) -> str:
+    """Return what a person copies as code."""
+    page.get_by_role("button", name=f"As {language}").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Copy").click()
+    expect(dialog.get_by_role("status")).to_have_text(f"Copied as {language}.")
+    copied: str = page.evaluate("() => navigator.clipboard.readText()")
+    assert copied == dialog.locator("pre").text_content()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    return copied
+
+
+def test_every_control_is_edited_sent_and_saved(page: Page, v1: Client, tmp_path: Path) -> None:
+    contrast = {"positive": ["It is good."], "negative": ["It is bad."], "layers": [10, 13, 14]}
+    made = v1.http.post("/v1/vectors", json={"name": "good", "from": {"contrast": contrast}})
+    assert made.is_success, made.text
+    page.reload()
+    page.get_by_label("What to match").select_option("id")
+    ocean = int(page.get_by_label("Token to bias").input_value())
+    page.locator(".finer summary", has_text="ocean").click()
+    page.get_by_label("From token").fill("2")
+    page.get_by_role("button", name="+ Suppress").click()
+    page.get_by_label("Text to suppress").fill("SEA")
+    page.locator(".finer summary").nth(1).click()
+    page.get_by_label("Ignore case").check()
+    page.get_by_role("button", name="+ Steer").click()
+    page.get_by_label("Vector", exact=True).select_option("good")
+    page.get_by_label("Strength of good, exactly").fill("-1.5")
+    page.locator(".finer summary").nth(2).click()
+    page.get_by_label("Layers").last.fill("10, 13-14")
+    page.get_by_label("Until before").last.fill("5")
+    page.get_by_label("Most tokens").fill(str(TOKENS))  # which ends the edit before
+    bodies = sent(page)
+    run(page)
+    assert bodies[1]["logit_control"] == {
+        "bias": [{"token_id": ocean, "add": 4, "when": {"from": 2, "until": None}}],
+        "suppress": [{"text": "SEA", "ignore_case": True}],
+        "steer": [
+            {
+                **{"vector": "good", "strength": -1.5, "at": "residual", "layers": [10, 13, 14]},
+                "when": {"from": None, "until": 5},
+            }
+        ],
+    }
+    text = "".join(tokens(page, "With control").all_inner_texts())
+    assert "sea" not in text.lower()
+
+    file = save(page, tmp_path)
+    page.reload()
+    page.get_by_label("Load").set_input_files(file)
+    expect(page.locator(".finer summary")).to_have_text(
+        [
+            "·ocean from token 2 on",
+            "every token, in any case",
+            "from the prompt until before 5, layers 10, 13-14",
+        ]
+    )
+    run(page)
+    assert bodies[2:] == bodies[:2]
 
 
 def test_the_keyboard_is_enough(page: Page) -> None:

@@ -19,9 +19,9 @@ export async function post(path, body, signal) {
   return (await send(path, request(body, signal))).json();
 }
 
-// Yield the parsed events of a streamed answer; an event that is an error is thrown.
+// Yield the parsed events of an answer that the body asks to stream; one that is an error is thrown.
 export async function* events(path, body, signal) {
-  const answer = await send(path, request({ ...body, stream: true }, signal));
+  const answer = await send(path, request(body, signal));
   let rest = "";
   for await (const text of chunks(answer.body)) {
     const lines = (rest + text).split("\n");

@@ -1,33 +1,32 @@
-// The request as code to copy: curl, and Python with the openai client.
+// A request as code: curl, and Python with the openai client.
 import { ROOT } from "./api.js";
-import { bodyOf, controlOf, pathOf } from "./request.js";
 import { state } from "./state.js";
 
-export function curl() {
-  const url = new URL(pathOf(state.setup), ROOT);
+export const LANGUAGES = { curl, Python: python };
+
+function curl({ path, body }) {
   const key = state.key ? ` \\\n  -H "authorization: Bearer $SENSEFIELD_API_KEY"` : "";
-  const body = JSON.stringify(body_(), null, 2).replaceAll("'", "'\\''");
-  return `curl '${url}' \\\n  -H 'content-type: application/json'${key} \\\n  -d '${body}'\n`;
+  const data = JSON.stringify(body, null, 2).replaceAll("'", "'\\''");
+  return `curl --no-buffer '${new URL(path, ROOT)}' \\\n  -H 'content-type: application/json'${key} \\\n  -d '${data}'\n`;
 }
 
-export function python() {
-  const { logit_control, distribution, ...fields } = body_();
-  const extra = { ...(logit_control && { logit_control }), distribution };
-  const method = state.setup.mode === "chat" ? "chat.completions" : "completions";
-  const text = state.setup.mode === "chat" ? "message.content" : "text";
+function python({ path, body }) {
+  // What OpenAI's own API does not have goes into its client's extra_body.
+  const { return_token_ids, logit_control, distribution, ...fields } = body;
+  const extra = { return_token_ids, ...(logit_control && { logit_control }), distribution };
+  const chat = path.includes("chat");
   const named = Object.entries(fields).map(([name, value]) => `    ${name}=${literal(value, 4)},\n`);
   const key = state.key ? 'os.environ["SENSEFIELD_API_KEY"]' : '"none"';
   return [
     state.key ? "import os\n\n" : "",
     "import openai\n\n",
     `client = openai.OpenAI(base_url="${new URL("v1", ROOT)}", api_key=${key})\n`,
-    `answer = client.${method}.create(\n${named.join("")}    extra_body=${literal(extra, 4)},\n)\n`,
-    `choice = answer.choices[0]\nprint(choice.${text})\nprint(choice.distribution["sampled"].keys())\n`,
+    `events = client.${chat ? "chat.completions" : "completions"}.create(\n`,
+    `${named.join("")}    extra_body=${literal(extra, 4)},\n)\n`,
+    "for event in events:\n",
+    "    for choice in event.choices:\n",
+    `        print(choice.${chat ? "delta.content" : "text"}, choice.model_extra.get("distribution"))\n`,
   ].join("");
-}
-
-function body_() {
-  return bodyOf(state.model, state.setup, controlOf(state.setup.control));
 }
 
 // Return a JSON value as Python writes it, indented by so many spaces.

@@ -1,13 +1,16 @@
 // The control editor: rows of bias, suppression and steering; a change runs the lane again.
 import { html } from "./dom.js";
-import { controlChanged } from "./run.js";
+import { add, addSteering, change, matchBy, remove, steerAlong } from "./entries.js";
+import { Finer } from "./finer.js";
 import { Slider } from "./slider.js";
 import { state } from "./state.js";
 import { MakeVector, Nearest } from "./vectors.js";
 
+// Where the slider ends, and the most that the server takes.
+const BIAS = { limit: 12, most: 100, step: 0.5, unit: "nats" };
 const STEER = {
-  logits: { limit: 2, step: 0.05, unit: "standard deviations of logits" },
-  residual: { limit: 8, step: 0.25, unit: "times the vector" },
+  logits: { limit: 2, most: 1000, step: 0.05, unit: "standard deviations of logits" },
+  residual: { limit: 8, most: 10_000, step: 0.25, unit: "times the vector" },
 };
 
 export function Control() {
@@ -35,46 +38,37 @@ export function Control() {
 
 function Bias({ entry, at }) {
   return html`<div class="entry">
-    <${Head} kind="bias" name="Bias" at=${at}>
-      <${Text} entry=${entry} label="Text to bias" />
-    <//>
+    <${Head} kind="bias" name="Bias" at=${at}><${Match} entry=${entry} kind="bias" /><//>
     <${Slider}
-      label=${`Bias of “${entry.text}” in nats`}
+      label=${`Bias of ${named(entry)} in nats`}
       value=${entry.add}
-      limit=${12}
-      step=${0.5}
-      unit="nats"
-      onInput=${(add) => change(entry, { add })}
+      ...${BIAS}
+      onInput=${(nats) => change(entry, { add: nats })}
     />
+    <${Finer} entry=${entry} />
   </div>`;
 }
 
 function Suppress({ entry, at }) {
   return html`<div class="entry">
-    <${Head} kind="suppress" name="Suppress" at=${at}>
-      <${Text} entry=${entry} label="Text to suppress" />
-    <//>
+    <${Head} kind="suppress" name="Suppress" at=${at}><${Match} entry=${entry} kind="suppress" /><//>
+    <${Finer} entry=${entry} />
   </div>`;
 }
 
 function Steer({ entry, at }) {
   const vector = state.vectors.find((each) => each.name === entry.vector);
   const place = entry.at ?? "logits";
+  const along = ({ target }) => steerAlong(entry, state.vectors.find((each) => each.name === target.value));
+  const actAt = ({ target }) =>
+    change(entry, { at: target.value, strength: 0, layers: undefined, when: undefined });
   return html`<div class="entry">
     <${Head} kind="steer" name="Steer" at=${at}>
-      <select
-        aria-label="Vector"
-        value=${entry.vector}
-        onChange=${(event) => replace(at, event.target.value)}
-      >
+      <select aria-label="Vector" value=${entry.vector} onChange=${along}>
         ${!vector && html`<option value=${entry.vector}>${entry.vector}</option>`}
         ${state.vectors.map((each) => html`<option value=${each.name}>${each.name}</option>`)}
       </select>
-      <select
-        aria-label="Where it acts"
-        value=${place}
-        onChange=${(event) => change(entry, { at: event.target.value, strength: 0 })}
-      >
+      <select aria-label="Where it acts" value=${place} onChange=${actAt}>
         <option value="logits">logits</option>
         <option value="residual" disabled=${vector?.space !== "residual"}>residual stream</option>
       </select>
@@ -85,6 +79,7 @@ function Steer({ entry, at }) {
       ...${STEER[place]}
       onInput=${(strength) => change(entry, { strength })}
     />
+    <${Finer} entry=${entry} vector=${vector} />
     <${Nearest} name=${entry.vector} />
   </div>`;
 }
@@ -97,38 +92,39 @@ function Head({ kind, name, at, children }) {
   </div>`;
 }
 
-function Text({ entry, label }) {
-  return html`<input
-    type="text"
-    aria-label=${label}
-    placeholder="a text, spaces count"
-    maxlength="256"
-    value=${entry.text}
-    onInput=${(event) => change(entry, { text: event.target.value })}
-  />`;
+// What an entry is about: a text, matched whatever its tokens, or one token.
+function Match({ entry, kind }) {
+  const by = "text" in entry ? "text" : "token_id";
+  return html`<select
+      class="by"
+      aria-label="What to match"
+      value=${by}
+      onChange=${(event) => matchBy(event.target.value, entry)}
+    >
+      <option value="text">text</option>
+      <option value="token_id">id</option>
+    </select>
+    ${by === "text"
+      ? html`<input
+          type="text"
+          aria-label=${`Text to ${kind}`}
+          placeholder="spaces count"
+          maxlength="256"
+          value=${entry.text}
+          onInput=${(event) => change(entry, { text: event.target.value })}
+        />`
+      : html`<input
+          type="number"
+          aria-label=${`Token to ${kind}`}
+          min="0"
+          max=${state.texts.length - 1}
+          step="1"
+          value=${entry.token_id ?? ""}
+          onInput=${({ target: { value, validity } }) =>
+            validity.valid && change(entry, { token_id: value === "" ? null : Number(value) })}
+        />`}`;
 }
 
-function add(kind, entry) {
-  state.setup.control[kind].push(entry);
-  controlChanged();
-}
-
-function addSteering({ name, space }) {
-  add("steer", { vector: name, strength: 0, at: space === "residual" ? "residual" : "logits" });
-}
-
-// Another vector may not act where the one before it did.
-function replace(at, name) {
-  const { space } = state.vectors.find((each) => each.name === name);
-  change(state.setup.control.steer[at], { vector: name, at: space === "residual" ? "residual" : "logits" });
-}
-
-function change(entry, fields) {
-  Object.assign(entry, fields);
-  controlChanged();
-}
-
-function remove(kind, at) {
-  state.setup.control[kind].splice(at, 1);
-  controlChanged();
+function named({ text, token_id }) {
+  return text === undefined ? `token ${token_id ?? ""}` : `“${text}”`;
 }

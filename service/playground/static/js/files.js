@@ -1,4 +1,5 @@
 // A trace as a file: saved to share, and loaded again with or without the same server.
+import { PATHS } from "./request.js";
 import { set, state } from "./state.js";
 import { STAGES } from "./trace.js";
 
@@ -23,8 +24,8 @@ export function save() {
 }
 
 // Where a branch came from is not part of what is shown, so it is left out.
-function written({ control, prompt_ids, tokens, finish, branch }) {
-  return { control, prompt_ids, tokens, finish, ...(branch && { forced: branch.at }) };
+function written({ control, request, prompt_ids, tokens, finish, branch }) {
+  return { control, request, prompt_ids, tokens, finish, ...(branch && { forced: branch.at }) };
 }
 
 // The texts of the alternatives, by id: what a page without the server could not know.
@@ -65,18 +66,33 @@ function checkedSetup({ mode, prompt, temperature, seed, max_tokens, top_k, cont
   for (const value of Object.values(numbers)) if (typeof value !== "number") throw new TypeError("no number");
   if (mode !== "chat" && mode !== "text") throw new TypeError("no mode");
   const { bias, suppress, steer } = control;
-  const entries = (list) => list.map((entry) => ({ ...entry }));
   return {
     mode,
     prompt: String(prompt),
     ...numbers,
-    control: { bias: entries(bias), suppress: entries(suppress), steer: entries(steer) },
+    control: { bias: bias.map(entry), suppress: suppress.map(entry), steer: steer.map(entry) },
   };
 }
 
-function trace({ control, prompt_ids, tokens, finish, forced }) {
+function entry({ when, layers, ...fields }) {
+  return {
+    ...fields,
+    ...(when && { when: { from: when.from, until: when.until } }),
+    ...(layers && { layers: layers.map(Number) }),
+  };
+}
+
+// It is shown as code to run, in which paths and names stand as they are.
+function checkedRequest({ path, body }) {
+  if (!Object.values(PATHS).includes(path)) throw new TypeError("no path");
+  for (const name of Object.keys(body)) if (!/^[a-z_]+$/.test(name)) throw new TypeError("no field");
+  return { path, body };
+}
+
+function trace({ control, request, prompt_ids, tokens, finish, forced }) {
   const read = {
     control,
+    request: checkedRequest(request),
     prompt_ids: prompt_ids.map(Number),
     finish,
     tokens: tokens.map((token) => ({

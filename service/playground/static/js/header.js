@@ -1,5 +1,5 @@
 // The head of the page: what is served, and what concerns the whole page.
-import { curl, python } from "./code.js";
+import { LANGUAGES } from "./code.js";
 import { html } from "./dom.js";
 import { load, save } from "./files.js";
 import { connect } from "./connect.js";
@@ -20,8 +20,9 @@ export function Header() {
         value=${state.key}
         onChange=${(event) => keep(event.target.value)}
       />
-      <button onClick=${() => copy(curl(), "curl")}>Copy as curl</button>
-      <button onClick=${() => copy(python(), "Python")}>Copy as Python</button>
+      ${Object.keys(LANGUAGES).map(
+        (language) => html`<button onClick=${() => set({ language, copied: "" })}>As ${language}</button>`,
+      )}
       <button disabled=${!state.lanes.baseline} onClick=${save}>Save</button>
       <label class="button">
         Load
@@ -36,15 +37,6 @@ function keep(key) {
   sessionStorage.setItem("sensefield-key", key);
   set({ key });
   connect();
-}
-
-async function copy(text, name) {
-  try {
-    await navigator.clipboard.writeText(text);
-    set({ told: `The request is on the clipboard, as ${name}.` });
-  } catch {
-    set({ error: "The browser lets only pages over https or on localhost use the clipboard." });
-  }
 }
 
 function open(event) {

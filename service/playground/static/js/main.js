@@ -3,6 +3,7 @@ import { Colours } from "./colours.js";
 import { connect } from "./connect.js";
 import { Control } from "./control.js";
 import { Distribution } from "./bars.js";
+import { Dialog } from "./dialog.js";
 import { html, render } from "./dom.js";
 import { applyTheme, Header } from "./header.js";
 import { Lens } from "./lens.js";
@@ -27,7 +28,8 @@ function Page() {
         <${Texts} />
         <${Chosen} />
       </div>
-    </main>`;
+    </main>
+    ${state.language && html`<${Dialog} language=${state.language} />`}`;
 }
 
 // Over the page, so that nothing moves when it comes.

@@ -1,33 +1,30 @@
-// From what the person has set up to the body of a request.
+// From what the person has set up to a request: its path and its body.
 import { STAGES } from "./trace.js";
 
-const PATHS = { chat: "v1/chat/completions", text: "v1/completions" };
-
-export function pathOf(setup) {
-  return PATHS[setup.mode];
-}
+export const PATHS = { chat: "v1/chat/completions", text: "v1/completions" };
 
 // Return `logit_control` without rows that are not filled in yet, null if nothing is left.
 export function controlOf({ bias, suppress, steer }) {
-  const control = {
-    bias: bias.filter((entry) => entry.text !== ""),
-    suppress: suppress.filter((entry) => entry.text !== ""),
-    steer: steer.filter((entry) => entry.vector !== ""),
-  };
-  const filled = Object.entries(control).filter(([, entries]) => entries.length > 0);
-  return filled.length > 0 ? Object.fromEntries(filled) : null;
+  const filled = (entry) => entry.text !== "" && entry.token_id !== null;
+  const control = { bias: bias.filter(filled), suppress: suppress.filter(filled), steer };
+  const kinds = Object.entries(control).filter(([, entries]) => entries.length > 0);
+  // A copy, as the entries may be edited while the request is on its way.
+  return kinds.length > 0 ? structuredClone(Object.fromEntries(kinds)) : null;
 }
 
-export function bodyOf(model, setup, control) {
+export function requestOf(model, setup, control) {
   const { mode, prompt, temperature, seed, max_tokens, top_k } = setup;
   const asked = mode === "chat" ? { messages: [{ role: "user", content: prompt }] } : { prompt };
-  return {
+  const body = {
     model,
     ...asked,
     temperature,
     seed,
     max_tokens,
+    stream: true,
+    return_token_ids: true,
     ...(control && { logit_control: control }),
     distribution: { top_k, stages: STAGES },
   };
+  return { path: PATHS[mode], body };
 }

@@ -1,6 +1,6 @@
 // Running the prompt: a lane without control, a lane with it, the same seed in both.
 import { ApiError, events } from "./api.js";
-import { bodyOf, controlOf, pathOf } from "./request.js";
+import { controlOf, requestOf } from "./request.js";
 import { changed, set, state } from "./state.js";
 import { divergence, newTrace, tokensOf } from "./trace.js";
 
@@ -65,14 +65,13 @@ async function stream(lane, control, taken = null) {
   running[lane]?.abort();
   const abort = new AbortController();
   running[lane] = abort;
-  const trace = newTrace(control);
-  if (taken) trace.branch = { at: taken.token_ids.length - 1, parent: taken.parent };
   const force = taken && { force: { token_ids: taken.token_ids } };
-  const sent = control || force ? { ...control, ...force } : null;
-  const body = { ...bodyOf(state.model, state.setup, sent), return_token_ids: true };
+  const request = requestOf(state.model, state.setup, control || force ? { ...control, ...force } : null);
+  const trace = newTrace(control, request);
+  if (taken) trace.branch = { at: taken.token_ids.length - 1, parent: taken.parent };
   set({ error: "", told: "Generating." });
   try {
-    for await (const event of events(pathOf(state.setup), body, abort.signal)) {
+    for await (const event of events(request.path, request.body, abort.signal)) {
       take(trace, event);
       // Shown from its first token on, so that what it replaces does not flicker away.
       if (trace.tokens.length > 0) state.lanes[lane] = trace;

@@ -1,19 +1,32 @@
-// A slider around zero, with its value in figures.
+// A slider around zero, filled from there, and a field for the exact figure, also beyond its ends.
 import { html } from "./dom.js";
+import { Field } from "./field.js";
 
-export function Slider({ label, value, limit, step, unit, onInput }) {
-  const shownValue = `${value > 0 ? "+" : ""}${value}`;
-  return html`<label class="slider">
-    <span class="hidden">${label}</span>
+export function Slider({ label, value, limit, most, step, unit, onInput }) {
+  const place = (Math.min(limit, Math.max(-limit, value)) + limit) / (2 * limit);
+  return html`<div class="slider">
     <input
       type="range"
+      aria-label=${label}
+      aria-valuetext=${`${value > 0 ? "+" : ""}${value} ${unit}`}
+      title=${unit}
       min=${-limit}
       max=${limit}
       step=${step}
       value=${value}
-      aria-valuetext=${`${shownValue} ${unit}`}
-      onInput=${(event) => onInput(Number(event.target.value))}
+      style=${{ "--place": place }}
+      onInput=${({ target }) => onInput(Number(target.value))}
     />
-    <output>${shownValue}</output>
-  </label>`;
+    <${Field}
+      type="number"
+      aria-label=${`${label}, exactly`}
+      title=${unit}
+      min=${-most}
+      max=${most}
+      step="any"
+      required
+      value=${value}
+      onFinish=${(typed) => onInput(Number(typed))}
+    />
+  </div>`;
 }

@@ -24,6 +24,8 @@ export const state = {
 
   key: sessionStorage.getItem("sensefield-key") ?? "",
   theme: localStorage.getItem("sensefield-theme") ?? "auto",
+  language: null, // in which the request is shown, if it is
+  copied: "", // what came of copying it
   error: "",
   told: "", // what just happened, for the status line and screen readers
 };

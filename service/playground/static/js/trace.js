@@ -6,9 +6,10 @@ import { matrix, vector } from "./tensors.js";
 
 export const STAGES = ["base", "controlled"];
 
-export function newTrace(control) {
+// `control` is what a person set up, `request` what was sent: it may also force tokens.
+export function newTrace(control, request) {
   // prompt_ids come with the first event, finish with the last one.
-  return { control, prompt_ids: [], tokens: [], finish: null };
+  return { control, request, prompt_ids: [], tokens: [], finish: null };
 }
 
 // Return the tokens of one `distribution` object; both stages must be in it.

@@ -1,6 +1,7 @@
 // Vectors: what the server has, what tokens they move, and making new ones.
 import { ApiError, events, get } from "./api.js";
 import { html } from "./dom.js";
+import { layersOf } from "./layers.js";
 import { changed, set, state } from "./state.js";
 import { shown } from "./whitespace.js";
 
@@ -88,7 +89,7 @@ export function MakeVector({ onMade }) {
               <textarea rows="3" required value=${draft.negative} onInput=${edit("negative")}></textarea>
             </label>
             <label>Layers, empty for all
-              <input type="text" inputmode="numeric" placeholder="12, 14" value=${draft.layers} onInput=${edit("layers")} />
+              <input type="text" inputmode="numeric" placeholder="10, 12-14" value=${draft.layers} onInput=${edit("layers")} />
             </label>`}
       <div class="buttons">
         <button disabled=${draft.progress !== ""}>Make it</button>
@@ -99,7 +100,7 @@ export function MakeVector({ onMade }) {
 }
 
 async function send() {
-  const body = { name: draft.name, from: source(), replace: true };
+  const body = { name: draft.name, from: source(), replace: true, stream: true };
   draft.progress = "Making it …";
   set({ error: "" });
   try {
@@ -125,6 +126,6 @@ async function send() {
 function source() {
   if (draft.kind === "text") return { text: draft.text };
   const lines = (text) => text.split("\n").filter((line) => line.trim() !== "");
-  const layers = draft.layers.match(/\d+/g)?.map(Number) ?? null;
-  return { contrast: { positive: lines(draft.positive), negative: lines(draft.negative), layers } };
+  const sides = { positive: lines(draft.positive), negative: lines(draft.negative) };
+  return { contrast: { ...sides, layers: layersOf(draft.layers) } };
 }
