@@ -16,6 +16,7 @@ from tests.integration.servers import REPOSITORY, TRITON, V2_ENVIRONMENT, servin
 _ASKS = {
     "shared servers": re.compile(r"\b(?:v1|v2|crowded): "),
     "guarded server": re.compile(r"\bguarded: "),
+    "faults": re.compile(r"\breport: Report"),
 }
 """Parameters that are fixtures which serve many files, and take a minute to start."""
 

@@ -6,13 +6,18 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from tests.faults.report import Report
 from tests.faults.supervisor import Supervisor
-from tests.integration.servers import REPOSITORY
+from tests.integration.servers import REPOSITORY, Server
+from tests.waiting import PATIENCE_SECONDS
 
 STORE_SIZE = "8m"
+LAYERS = (10, 20)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,7 +42,7 @@ def report(full: bool) -> Iterator[Report]:
         table.write(REPOSITORY / "docs" / "faults" / "faults.md")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for a server, with a small disk of its own for the vectors where that can be."""
     folder = tmp_path_factory.mktemp("faults")
@@ -50,11 +55,36 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         subprocess.run(["umount", vectors], check=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def supervisor(store: Path) -> Iterator[Supervisor]:
     """One server for all faults, started again only after those that end it."""
     with Supervisor(store) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def vector() -> bytes:
+    """A vector that is stored before the first fault, and is to outlive all of them."""
+    rng = np.random.default_rng(7)
+    layers = {f"layer.{at}": rng.standard_normal(576).astype(np.float32) for at in LAYERS}
+    return safetensors.numpy.save(layers)
+
+
+@pytest.fixture
+def server(supervisor: Supervisor, vector: bytes) -> Server:
+    """The server, with the vector in its store."""
+    running = supervisor.server()
+    with httpx.Client(base_url=running.url, timeout=PATIENCE_SECONDS) as client:
+        if client.get("/v1/vectors/kept").status_code == 404:
+            client.put("/v1/vectors/kept", content=vector).raise_for_status()
+    return running
+
+
+@pytest.fixture
+def only_full(full: bool) -> None:
+    """Skip what is too long for every day."""
+    if not full:
+        pytest.skip("only with --full: run `make faults`")
 
 
 def mount(folder: Path, *options: str) -> bool:

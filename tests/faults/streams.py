@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import openai
 import orjson
 
 from tests.integration.servers import MODEL, Server
+from tests.waiting import PATIENCE_SECONDS, until
 
-PATIENCE_SECONDS = 120
-"""Longest wait for anything: on a busy machine seconds say nothing."""
+STEERED = {
+    "bias": [{"text": " river", "add": 4.0}, {"token_id": 28, "add": 1.0}],
+    "steer": [
+        {"vector": "kept", "strength": 0.4},
+        {"vector": "kept", "strength": 2.0, "at": "residual"},
+    ],
+}
+"""Control along the vector that each server's store has."""
 OF_REQUESTS = (
     *("vllm:kv_cache_usage_perc", "vllm:num_requests_running", "vllm:num_requests_waiting"),
     *("sensefield_in_flight_requests", "sensefield_queued_requests"),
@@ -90,15 +97,6 @@ def _take(event: dict[str, Any], watched: Watched) -> None:
             watched.finish_reasons.append(choice["finish_reason"])
 
 
-async def until(condition: Callable[[], bool], what: str) -> None:
-    """Return when a condition holds; TimeoutError if it never does."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(what)
-        await asyncio.sleep(0.02)  # between two looks at a condition
-
-
 async def metric(client: httpx.AsyncClient, name: str) -> float:
     """Return the sum of a metric's series."""
     lines = (await client.get("/metrics")).text.splitlines()
@@ -113,10 +111,29 @@ async def settle(client: httpx.AsyncClient) -> None:
     The engine tells its metrics after a step, so something has to be asked.
     """
 
-    async def left() -> bool:
+    async def is_settled() -> bool:
         await ask(client, tokens=1)
-        return any([await metric(client, name) for name in OF_REQUESTS])
+        return not any([await metric(client, name) for name in OF_REQUESTS])
 
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while await left():
+    await until(is_settled, "nothing to be left")
+
+
+def openai_of(server: Server) -> openai.AsyncOpenAI:
+    url = f"{server.url}/v1"
+    return openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=PATIENCE_SECONDS)
+
+
+async def read_to_end(server: Server, body: dict[str, Any]) -> None:
+    """Stream completions with OpenAI's own client."""
+    async with openai_of(server) as client:
+        # What OpenAI's completions do not know, like `ignore_eos`, goes beside the rest.
+        stream = await client.completions.create(
+            model=MODEL, prompt="", stream=True, extra_body=body
+        )
+        async for _ in stream:
             pass
+
+
+def seconds(since: float, end: float | None = None) -> str:
+    """Return the time from one reading of the clock to another, or to now, in words."""
+    return f"{(time.monotonic() if end is None else end) - since:.1f} s"

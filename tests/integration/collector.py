@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from tests.integration.servers import wait_for
+from tests.waiting import wait_for
 
 
 @dataclass(frozen=True)

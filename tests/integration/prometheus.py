@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,9 @@ import pytest
 import yaml
 
 from tests.integration.servers import REPOSITORY, free_port
+from tests.waiting import wait_for
 
 RULES = REPOSITORY / "deploy" / "prometheus"
-WAIT_SECONDS = 60
 
 
 class Prometheus:
@@ -36,24 +35,25 @@ class Prometheus:
 
     def wait_until_ready(self) -> None:
         """Return when it answers queries."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while time.monotonic() < deadline:
+
+        def is_ready() -> bool:
             try:
-                if httpx.get(f"{self.url}/-/ready").is_success:
-                    return
+                return httpx.get(f"{self.url}/-/ready").is_success
             except httpx.TransportError:
-                pass
-            time.sleep(0.1)  # between two looks at a condition
-        raise AssertionError(f"Prometheus was not ready in {WAIT_SECONDS} s")
+                return False
+
+        wait_for(is_ready, "Prometheus")
 
     def wait_for(self, expression: str) -> list[dict[str, Any]]:
         """Return what the query finds as soon as it finds anything."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while time.monotonic() < deadline:
-            if found := self.query(expression):
-                return found
-            time.sleep(0.2)  # between two looks at a condition
-        raise AssertionError(f"{expression} found nothing in {WAIT_SECONDS} s")
+        found: list[dict[str, Any]] = []
+
+        def finds() -> bool:
+            found[:] = self.query(expression)
+            return bool(found)
+
+        wait_for(finds, expression)
+        return found
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,6 @@ from service.embedded_model import embedded_model_dir
 
 START_SECONDS = 300
 STOP_SECONDS = 60
-WAIT_SECONDS = 120
 MODEL = "smollm2-135m-instruct"
 REPOSITORY = Path(__file__).parents[2]
 TRITON = Path(sys.prefix) / "triton-interpreter"
@@ -112,14 +111,6 @@ def wait_until_healthy(server: Server) -> None:
         except httpx.TransportError:
             time.sleep(0.2)  # between two looks at a condition
     raise RuntimeError(f"the server did not start:\n{server.log.read_text()[-4000:]}")
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Return once a condition holds."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)  # between two looks
 
 
 def stop(server: Server) -> None:

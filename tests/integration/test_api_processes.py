@@ -18,7 +18,8 @@ from loadtests.processes import living
 from tests.faults.supervisor import process_of
 from tests.integration.client import TIMEOUT_SECONDS
 from tests.integration.offline import vector
-from tests.integration.servers import MODEL, Server, serving, wait_for
+from tests.integration.servers import MODEL, Server, serving
+from tests.waiting import wait_for
 
 CONNECTIONS = 16
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.integration.arrow_client import ACCEPT, body, post, read, stream
 from tests.integration.client import Client, array
-from tests.integration.servers import wait_for
+from tests.waiting import wait_for
 
 PROMPT = "The history of the city begins with a small group of people who"
 BOTH = ["base", "controlled"]

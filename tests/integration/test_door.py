@@ -12,7 +12,8 @@ import pytest
 from service.access.keys import Key
 from tests.integration.client import Client
 from tests.integration.guarded import OF_VLLM, Guarded
-from tests.integration.servers import MODEL, wait_for
+from tests.integration.servers import MODEL
+from tests.waiting import wait_for
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 

@@ -12,7 +12,8 @@ import pytest
 
 from tests.integration.client import Client
 from tests.integration.guarded import SECRETS, Guarded
-from tests.integration.servers import MODEL, wait_for
+from tests.integration.servers import MODEL
+from tests.waiting import wait_for
 
 LONG = {"model": MODEL, "max_tokens": 900, "temperature": 0, "ignore_eos": True}
 CHAT = LONG | {"messages": [{"role": "user", "content": "Tell me a long story."}]}

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import aiohttp
@@ -13,6 +12,7 @@ import pytest
 from loadtests import servers
 from loadtests.processes import living, processor_seconds, resident_bytes
 from loadtests.servers import STOCK, Server, ServerError, running
+from tests.waiting import wait_for
 
 # Says it runs, starts a child in its group, and neither ends when asked to.
 STUBBORN = """
@@ -28,10 +28,7 @@ def start(script: str) -> "subprocess.Popen[bytes]":
 
 
 def wait_for_members(group: int, count: int) -> None:
-    deadline = time.monotonic() + 20
-    while len(living(group)) != count:
-        assert time.monotonic() < deadline, f"{living(group)} of group {group} are left"
-        time.sleep(0.02)
+    wait_for(lambda: len(living(group)) == count, f"{count} processes in group {group}")
 
 
 def test_a_group_has_its_children_their_memory_and_their_time() -> None:

@@ -14,6 +14,7 @@ import pytest
 from service import life as module
 from service.life import Life
 from service.readiness import Readiness
+from tests.waiting import until
 
 LONG = 3600.0
 
@@ -72,12 +73,6 @@ def begin(engine: StubEngine, server: Server, stall: float = LONG, drain: float 
     readiness = Readiness(engine, stall)
     life = Life(engine, SimpleNamespace(server=server), readiness, drain)
     return readiness, asyncio.create_task(life.run())
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def stop(task: asyncio.Task[None], server: Server) -> None:
