@@ -6,14 +6,16 @@ fail on them where it is too late to say which field it was.
 
 from __future__ import annotations
 
+import json
 from math import isfinite
 from typing import Any
 
 from fastapi import Request
 
 from logit_processors.controls import MAX_ENTRIES, WIRE_KEY
+from service.access.grammars import AS_TEXT, GRAMMARS, check_grammar
 from service.access.visit import Visit
-from service.errors import BadRequestError, echo
+from service.errors import MAX_ECHO, BadRequestError, echo
 from service.json_path import json_path
 from service.settings import settings
 
@@ -26,7 +28,11 @@ MAX_STOP_IDS = 128
 """More, with min_tokens, end the engine on vLLM's V2 runner, as do more of the next."""
 MAX_ALLOWED_IDS = 1024
 MAX_BAD_WORDS = 128
+MAX_DEPTH = 100
+"""Lists and objects in one another; what comes after walks them by recursion."""
 _INT64 = 1 << 63
+_MAX_DIGITS = 21
+"""A sign and as many digits as no integer of 64 bits has."""
 _TOKEN_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 Path = tuple[Any, ...]
 """Nested: a path and the part below it; () is the whole body."""
@@ -35,40 +41,72 @@ Path = tuple[Any, ...]
 class CheckedRequest(Request):
     """A request whose JSON has been checked."""
 
-    async def json(self) -> Any:
+    async def json(self) -> dict[str, Any]:
         """Return the parsed body; BadRequestError names what it may not hold."""
-        body = await super().json()
+        body = parse(await self.body())
         own = settings()
         check_values(body)
-        if isinstance(body, dict):
-            args = getattr(self.app.state, "args", None)
-            trusts = getattr(args, "trust_request_chat_template", False)
-            check_fields(body, own.max_tokens, trusts)
-            if own.audit_prompts:
-                asked = ("messages", "prompt", "input")
-                Visit.of(self.scope).prompt = next((body[k] for k in asked if k in body), None)
+        args = getattr(self.app.state, "args", None)
+        trusts = getattr(args, "trust_request_chat_template", False)
+        check_fields(body, own.max_tokens, trusts)
+        if own.audit_prompts:
+            asked = ("messages", "prompt", "input")
+            Visit.of(self.scope).prompt = next((body[k] for k in asked if k in body), None)
         return body
 
 
-def check_values(body: Any) -> None:
-    """Refuse numbers and texts that nothing behind can hold, wherever they stand.
+def parse(data: bytes, path: str = "body") -> dict[str, Any]:
+    """Return the JSON object that a body is, or that a text at a JSON path is.
+
+    Raises:
+        BadRequestError: it is none.
+
+    """
+    try:
+        body = _parsed(data)
+    except RecursionError:
+        raise BadRequestError(f"nested deeper than {MAX_DEPTH}", path) from None
+    except ValueError as error:
+        raise BadRequestError(f"is no JSON: {error}", path) from None
+    if not isinstance(body, dict):
+        raise BadRequestError("allowed: a JSON object", path)
+    return body
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:
+        # Python reads no integer of thousands of digits: cut short, it is still one that the
+        # field which holds it cannot have.
+        return json.loads(data, parse_int=lambda digits: int(digits[:_MAX_DIGITS]))
+
+
+def check_values(body: Any, path: Path = ()) -> None:
+    """Refuse what nothing behind can hold, wherever it stands; ``path`` is where the body does.
 
     Raises:
         BadRequestError: an integer beyond 64 bits, a float that is not finite, a text with a
-            NUL or half a surrogate pair.
+            NUL or half a surrogate pair, a list or object too deep, a grammar too large.
 
     """
-    waiting: list[tuple[Any, Path]] = [(body, ())]
+    waiting: list[tuple[Any, Path, int]] = [(body, path, 0)]
     while waiting:
-        value, path = waiting.pop()
+        value, path, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise BadRequestError(f"nested deeper than {MAX_DEPTH}", _told(path))
         if isinstance(value, dict):
             for key, below in value.items():
                 _check_text(key, path)
-                waiting.append((below, (path, key)))
+                if key in GRAMMARS:
+                    check_grammar(key, below, _told((path, key)))
+                waiting.append((below, (path, key), depth + 1))
         elif isinstance(value, list):
             for at, below in enumerate(value):
                 if type(below) is not int or not -_INT64 <= below < _INT64:
-                    waiting.append((below, (path, at)))
+                    waiting.append((below, (path, at), depth + 1))
         elif isinstance(value, str):
             _check_text(value, path)
         elif isinstance(value, int) and not -_INT64 <= value < _INT64:
@@ -101,6 +139,7 @@ def check_fields(body: dict[str, Any], max_tokens: int | None, trusts_templates:
             raise BadRequestError(f"over {MAX_STOP_CHARACTERS} characters", path)
     for field in _TOKEN_CAPS:
         _check_most(body, field, max_tokens)
+    _check_schemas(body.get("structured_outputs"))
     extra = body.get("vllm_xargs")
     if isinstance(extra, dict) and WIRE_KEY in extra:
         raise BadRequestError("the name is Sensefield's own", f"vllm_xargs.{WIRE_KEY}")
@@ -115,6 +154,15 @@ _LENGTHS = {
     "bad_words": MAX_BAD_WORDS,
     "logit_bias": MAX_ENTRIES,
 }
+
+
+def _check_schemas(structured: Any) -> None:
+    """Check JSON that comes in a text as if it came as JSON."""
+    for field in AS_TEXT if isinstance(structured, dict) else ():
+        text = structured.get(field)
+        if isinstance(text, str):
+            path = ((), "structured_outputs"), field
+            check_values(parse(text.encode(), _told(path)), path)
 
 
 def _check_choices(body: dict[str, Any]) -> None:
@@ -151,4 +199,5 @@ def _told(path: Path) -> str:
     while path:
         path, part = path
         parts.append(part)
-    return json_path(reversed(parts))
+    told = json_path(reversed(parts))
+    return told if len(told) <= MAX_ECHO else told[:MAX_ECHO] + "…"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute, request_response
@@ -28,10 +28,14 @@ MAX_ERRORS = 10
 """Errors told of in one answer."""
 
 
-def checked(handle: Handler) -> Handler:
+def checked(route: APIRoute, handle: Handler) -> Handler:
     """Return a route's handler with the JSON of its body checked where it is parsed."""
+    field = route.body_field
+    takes_json = field is not None and not isinstance(field.field_info, params.Form)
 
     async def answer(request: Request) -> Response:
+        if takes_json:
+            _check_media_type(request)
         try:
             return await handle(CheckedRequest(request.scope, request.receive))
         except HTTPException as error:
@@ -47,7 +51,16 @@ def check_bodies(app: FastAPI) -> None:
     """Check the bodies of vLLM's routes as those of ours."""
     for route in app.routes:
         if isinstance(route, APIRoute) and not isinstance(route, SensefieldRoute):
-            route.app = request_response(_refusing(checked(route.get_route_handler())))
+            handle = checked(route, route.get_route_handler())
+            route.app = request_response(_refusing(handle))
+
+
+def _check_media_type(request: Request) -> None:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedMediaError(
+            f"{echo(media_type)} cannot be read; allowed: application/json", "content-type"
+        )
 
 
 def _refusing(handle: Handler) -> Handler:
@@ -65,7 +78,7 @@ class SensefieldRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         """Return FastAPI's handler with the errors of our tree answered."""
-        handle = checked(super().get_route_handler())
+        handle = checked(self, super().get_route_handler())
 
         async def answer(request: Request) -> Response:
             try:
@@ -75,7 +88,7 @@ class SensefieldRoute(APIRoute):
             except ValidationError as error:
                 return error_response(from_validation(error.errors()))
             except HTTPException as error:
-                # FastAPI's word for a body that its JSON parser gave up on, or vLLM's own.
+                # vLLM's word, or FastAPI's, for what they give up on.
                 if error.status_code != 400:
                     raise
                 return error_response(BadRequestError(str(error.detail)[:MAX_ECHO], "body"))
@@ -104,13 +117,9 @@ def from_validation(errors: Iterable[Mapping[str, Any] | str]) -> BadRequestErro
     left = MAX_ECHO
     for error in listed[:MAX_ERRORS]:
         if isinstance(error, str):
-            if "Unsupported Media Type" in error:
-                return UnsupportedMediaError(  # type: ignore[return-value]
-                    "the content type must be application/json", "content-type"
-                )
             told.append(error[:MAX_ECHO])
             continue
-        path = "body" if error["type"] == "json_invalid" else json_path(error["loc"])
+        path = json_path(error["loc"])
         first = first if first is not None else path
         shown = _shown(error.get("input"), left)
         left -= len(shown)

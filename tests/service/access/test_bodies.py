@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -9,8 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.access.bodies import MAX_STOP_CHARACTERS, check_fields, check_values
-from service.errors import BadRequestError
+from service.access.bodies import (
+    MAX_DEPTH,
+    MAX_STOP_CHARACTERS,
+    check_fields,
+    check_values,
+    parse,
+)
+from service.errors import MAX_ECHO, BadRequestError
 
 
 def check(body: Any, max_tokens: int | None) -> None:
@@ -59,11 +66,51 @@ def test_a_bad_value_is_found_wherever_it_stands(body: Any, bad: Any) -> None:
     assert refused({"a": [body, {"b": bad}, body]}) == "a[1].b"
 
 
-def test_depth_is_no_danger() -> None:
+def nested(depth: int) -> Any:
     body: Any = 1.0
-    for _ in range(100_000):
+    for _ in range(depth):
         body = [body]
-    check_values(body)
+    return body
+
+
+def test_what_is_too_deep_is_refused_by_its_path() -> None:
+    check_values({"a": nested(MAX_DEPTH - 1)})
+    for depth in (MAX_DEPTH, 100_000):
+        assert refused({"a": nested(depth)}) == ("a" + "[0]" * MAX_DEPTH)[:MAX_ECHO] + "…"
+
+
+@pytest.mark.parametrize(
+    ("data", "param"),
+    [
+        *((data, "body") for data in (b"", b"{", b"[]", b"null", b'"a"', b"3", b'{"a": "\xff"}')),
+        (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "body"),
+        (b'{"a": {"b": [1, ' + b"9" * 5000 + b"]}}", "a.b[1]"),
+        (b'{"a": {"b": [1, -' + b"9" * 5000 + b"]}}", "a.b[1]"),
+    ],
+)
+def test_bytes_that_are_no_request(data: bytes, param: str) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        check_values(parse(data))
+    assert caught.value.param == param
+    assert len(caught.value.message) < 200
+
+
+@given(st.binary())
+def test_any_bytes_are_an_object_or_refused(data: bytes) -> None:
+    with contextlib.suppress(BadRequestError):
+        assert isinstance(parse(data), dict)
+
+
+@pytest.mark.parametrize("field", ["json", "structural_tag"])
+def test_a_schema_in_a_text_is_checked_as_one_that_is_none(field: str) -> None:
+    path = f"structured_outputs.{field}"
+    for schema, param in [
+        ('{"items": {"pattern": "' + "a" * 5000 + '"}}', f"{path}.items.pattern"),
+        ('{"a": ' * 5000 + "1" + "}" * 5000, path),
+        ("{", path),
+    ]:
+        assert refused({"structured_outputs": {field: schema}}) == param
+    check_fields({"structured_outputs": {field: '{"type": "array"}'}}, None, False)
 
 
 @pytest.mark.parametrize(

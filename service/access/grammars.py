@@ -1,0 +1,46 @@
+"""What a grammar may be: on more, its compiler takes minutes and memory, and then the engine.
+
+A pattern of 100,000 alternatives is past the compiler's own time limit still at work, until it
+finds no more memory. What is let through here compiles within seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from service.errors import BadRequestError
+
+MAX_CHARACTERS = {"regex": 4096, "pattern": 4096, "grammar": 64 << 10}
+"""By the name of a field, wherever it stands."""
+MAX_ENTRIES = {"enum": 4096, "choice": 4096, "anyOf": 1024, "properties": 1024}
+GRAMMARS = MAX_CHARACTERS.keys() | MAX_ENTRIES.keys()
+MAX_REPEATS = 256
+"""Repeated and optional parts, each of which may be followed by any other."""
+AS_TEXT = ("json", "structural_tag")
+"""Fields of ``structured_outputs`` that may be JSON in a text."""
+_REPEATS = re.compile(r"[?*+{]")
+
+
+def check_grammar(field: str, value: Any, path: str) -> None:
+    """Refuse a field that makes a grammar too large.
+
+    Args:
+        field: its name, one of GRAMMARS.
+        value: what it holds; a wrong type is left to the route.
+        path: its JSON path.
+
+    Raises:
+        BadRequestError: it does.
+
+    """
+    if field in MAX_CHARACTERS and isinstance(value, str):
+        _check_most(len(value), MAX_CHARACTERS[field], "characters", path)
+        _check_most(len(_REPEATS.findall(value)), MAX_REPEATS, "of ?, *, + and {", path)
+    elif field in MAX_ENTRIES and isinstance(value, list | dict):
+        _check_most(len(value), MAX_ENTRIES[field], "entries", path)
+
+
+def _check_most(count: int, most: int, what: str, path: str) -> None:
+    if count > most:
+        raise BadRequestError(f"{count} {what} are too many; allowed: {most}", path)
