@@ -13,6 +13,7 @@ from logit_processors.vocabulary import Vocabulary
 from service.access import connection, metrics_port
 from service.access.visit import TENANT
 from service.api import generate, health, lens, score, tokens, vector_making, vectors
+from service.api.documentation import document
 from service.api.route import check_bodies
 from service.api.serving import ChatServing, TextServing
 from service.context import Context
@@ -53,6 +54,7 @@ class SensefieldEndpoints:
         page.mount(app)
         check_bodies(app)
         connection.install()
+        document(app)
         app.add_middleware(health.Gate)
         if settings().metrics_port is not None:
             metrics_port.remove_from(app)

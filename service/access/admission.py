@@ -30,7 +30,8 @@ MAX_HEAD = 32 << 10
 """Bytes of a URL and headers together."""
 OPEN_SERVER = "nobody"
 """What requests without a key count as."""
-_UNCOUNTED = (LIVENESS, "/ready", "/metrics")
+UNCOUNTED = (LIVENESS, "/ready", "/metrics")
+"""Paths that take no place."""
 
 
 class Admission:
@@ -47,7 +48,7 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if get_route_path(scope) in _UNCOUNTED:
+        if get_route_path(scope) in UNCOUNTED:
             await self._app(scope, receive, send)
             return
         key = Visit.of(scope).key

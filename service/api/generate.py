@@ -8,23 +8,20 @@ from contextlib import ExitStack, aclosing
 from typing import Annotated, Any, TypeVar
 
 import orjson
-from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi import APIRouter, Body, Request, Response
 from pydantic import BaseModel
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.openai.completion.protocol import CompletionResponse
 from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
-from vllm.entrypoints.serve.utils.api_utils import (
-    load_aware_call,
-    validate_json_request,
-    with_cancellation,
-)
+from vllm.entrypoints.serve.utils.api_utils import load_aware_call, with_cancellation
 from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
 from vllm.exceptions import RetryableRequestError, VLLMError
 
 from service.access.visit import Visit
 from service.api.arrow import ArrowAnswer, accepts_arrow
+from service.api.documentation import statuses
 from service.api.outcome import Outcome
 from service.api.requests import ChatRequest, TextRequest
 from service.api.route import SensefieldRoute
@@ -37,22 +34,12 @@ from service.errors import NotFoundError, SaturatedError, error_body
 from service.metrics import PROMISED_BYTES
 
 _LOAD_FORMAT_HEADER = "endpoint-load-metrics-format"
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": text}
-    for status, text in {
-        400: "A value that cannot be; `param` names the field.",
-        404: "Unknown model or vector.",
-        415: "The body is not application/json.",
-        503: "No room for the distributions now, or the server is not ready; see Retry-After.",
-        504: "The request took longer than it may, or the engine hangs.",
-    }.items()
-}
 
 
 def _answered(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """Return what the documentation says of answers; a client that has left gets none of them."""
     content: dict[str, Any] = {"text/event-stream": {}, MEDIA_TYPE: {}}
-    return {200: {"model": model, "content": content}, **_ERRORS}
+    return {200: {"model": model, "content": content}, **statuses(404, 409)}
 
 
 router = APIRouter(route_class=SensefieldRoute, tags=["generate"])
@@ -61,7 +48,6 @@ Planned = TypeVar("Planned", ChatRequest, TextRequest)
 
 @router.post(
     "/v1/chat/completions",
-    dependencies=[Depends(validate_json_request)],
     response_model=None,
     responses=_answered(ChatCompletionResponse),
 )
@@ -79,7 +65,6 @@ async def create_chat_completion(
 
 @router.post(
     "/v1/completions",
-    dependencies=[Depends(validate_json_request)],
     response_model=None,
     responses=_answered(CompletionResponse),
 )

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.api.documentation import statuses
 from service.api.route import error_answer, error_response
 from service.context import context_of
 from service.errors import NotReadyError
@@ -19,7 +20,7 @@ _ASKING = frozenset({"GET", "HEAD", "OPTIONS"})
 router = APIRouter(tags=["health"])
 
 
-@router.get("/ready", responses={503: {"description": "Send requests elsewhere; says why."}})
+@router.get("/ready", responses=statuses(503))
 async def ready(request: Request) -> Response:
     """Say whether the engine answers requests and the server takes them."""
     try:

@@ -16,10 +16,11 @@ from vllm.sampling_params import RequestOutputKind
 
 from logit_processors.residual import ResidualSteer
 from service.access.visit import Visit
+from service.api.documentation import statuses
 from service.api.outcome import Outcome, counted
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
-from service.api.sight import ERRORS, check_model, planned, prompt_tokens
+from service.api.sight import check_model, planned, prompt_tokens
 from service.context import Context, context_of
 from service.distributions.tensors import WRITERS
 from service.engine.scoring import run
@@ -36,10 +37,10 @@ _ROWS_AT_ONCE = 32
 
 Read = dict[str, NDArray[Any]]
 
-router = APIRouter(route_class=SensefieldRoute, tags=["sight"], responses=ERRORS)
+router = APIRouter(route_class=SensefieldRoute, tags=["sight"])
 
 
-@router.post("/v1/lens")
+@router.post("/v1/lens", responses=statuses(404, 409))
 @with_cancellation
 async def lens(body: LensRequest, raw_request: Request) -> Response:
     """Read the residual stream after each layer through the final norm and the unembedding.

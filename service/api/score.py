@@ -14,10 +14,11 @@ from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from logit_processors.row_spec import STATISTICS, TokenRow
 from service.access.visit import Visit
+from service.api.documentation import statuses
 from service.api.outcome import Outcome, counted
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
-from service.api.sight import ERRORS, check_model, check_tokens, planned, prompt_tokens
+from service.api.sight import check_model, check_tokens, planned, prompt_tokens
 from service.context import Context, context_of
 from service.engine.scoring import base_rows, controlled_rows
 from service.errors import BadRequestError
@@ -30,10 +31,11 @@ MAX_SCORED_TOKENS = 1 << 17
 _AT_ONCE = 32
 """Continuations of one request in the engine at a time."""
 
-router = APIRouter(route_class=SensefieldRoute, tags=["sight"], responses=ERRORS)
+router = APIRouter(route_class=SensefieldRoute, tags=["sight"])
 
 
-@router.post("/v1/score", response_model=None)  # a client that has left gets none
+# A client that has left gets no answer.
+@router.post("/v1/score", response_model=None, responses=statuses(404, 409))
 @with_cancellation
 async def score(body: ScoreRequest, raw_request: Request) -> dict[str, Any]:
     """Return each token's log-probability, rank and entropy, and each continuation's loss.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import Request
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
@@ -16,12 +15,6 @@ from service.plan import Asked, Plan
 from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
 from service.schemas.sight import Prompted
-
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "A value that cannot be; `param` names the field."},
-    404: {"description": "Unknown model or vector."},
-    503: {"description": "No room now; see Retry-After."},
-}
 
 
 def check_model(name: str | None, request: Request) -> None:

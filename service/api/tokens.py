@@ -11,11 +11,7 @@ from service.api.route import SensefieldRoute
 from service.context import Context, context_of
 from service.errors import BadRequestError, echo
 
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "A value that cannot be; `param` names the field."}
-}
-
-router = APIRouter(route_class=SensefieldRoute, tags=["tokens"], responses=_ERRORS)
+router = APIRouter(route_class=SensefieldRoute, tags=["tokens"])
 
 
 @router.get("/v1/tokens")
@@ -34,7 +30,7 @@ async def get_nearest(
     request: Request,
     text: Annotated[str | None, Query(max_length=256, description="Its tokens' mean.")] = None,
     token_id: Annotated[int | None, Query(ge=0, description="One token.")] = None,
-    k: Annotated[int, Query(ge=1, le=1000)] = 20,
+    k: Annotated[int, Query(ge=1, le=1000, description="Tokens of each space.")] = 20,
 ) -> dict[str, Any]:
     """Return the tokens nearest to a text or token, by cosine, where they go in and come out."""
     context = context_of(request)

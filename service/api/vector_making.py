@@ -10,9 +10,10 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from service.api.documentation import statuses
 from service.api.preconditions import preconditions_of
 from service.api.route import SensefieldRoute
-from service.api.vectors import ERRORS, answer
+from service.api.vectors import answer
 from service.context import Context, context_of
 from service.errors import BadRequestError, ConflictError, RequestError, echo, error_body
 from service.metrics import REJECTED
@@ -28,10 +29,10 @@ from service.vectors.exchange import Made
 from service.vectors.names import check_name
 from service.vectors.store import Entry, Guard, StoredName
 
-router = APIRouter(route_class=SensefieldRoute, tags=["vectors"], responses=ERRORS)
+router = APIRouter(route_class=SensefieldRoute, tags=["vectors"])
 
 
-@router.post("/v1/vectors", status_code=201)
+@router.post("/v1/vectors", status_code=201, responses=statuses(200, 404, 409, 412, 507))
 async def make_vector(body: MakeVector, request: Request, response: Response) -> Any:
     """Make a vector of a text, of contrasting prompts, or of other vectors.
 

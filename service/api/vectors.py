@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from service.api.documentation import statuses
 from service.api.preconditions import ANY, Preconditions, preconditions_of, quoted
 from service.api.route import SensefieldRoute
 from service.context import Context, context_of
@@ -17,29 +18,18 @@ from service.vectors.exchange import MEDIA_TYPES, Format
 from service.vectors.names import check_name
 
 MAX_PAGE = 1000
-
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": text}
-    for status, text in {
-        400: "A value that cannot be; `param` names the field.",
-        404: "There is no such vector.",
-        409: "The name exists, or its vector cannot be used with this model.",
-        412: "If-Match or If-None-Match does not hold.",
-        413: "The body is too large.",
-        415: "Neither safetensors nor GGUF.",
-        503: "The store does not answer; see Retry-After.",
-        507: "The store is full.",
-    }.items()
+_FILES: dict[str, Any] = {
+    media: {"schema": {"type": "string", "format": "binary"}} for media in MEDIA_TYPES.values()
 }
 
-router = APIRouter(route_class=SensefieldRoute, tags=["vectors"], responses=ERRORS)
+router = APIRouter(route_class=SensefieldRoute, tags=["vectors"])
 Name = Annotated[str, Path(description="1 to 64 of a-z, 0-9, '.', '_', '-'.")]
 
 
 @router.get("/v1/vectors")
 async def list_vectors(
     request: Request,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Vectors of a page.")] = 100,
     after: Annotated[str | None, Query(description="Start after this name.")] = None,
 ) -> dict[str, Any]:
     """List vectors by name, a page at a time; ``last_id`` is the next page's ``after``."""
@@ -55,7 +45,11 @@ async def list_vectors(
     }
 
 
-@router.put("/v1/vectors/{name}", responses={201: {"description": "The name is new."}})
+@router.put(
+    "/v1/vectors/{name}",
+    responses=statuses(201, 412, 415, 507),
+    openapi_extra={"requestBody": {"required": True, "content": _FILES}},
+)
 async def put_vector(name: Name, request: Request, response: Response) -> dict[str, Any]:
     """Store a safetensors or GGUF file as a vector, in the place of what the name pointed at."""
     check_name(name)
@@ -66,12 +60,12 @@ async def put_vector(name: Name, request: Request, response: Response) -> dict[s
     return answer(response, described, new)
 
 
-@router.get("/v1/vectors/{name}")
+@router.get("/v1/vectors/{name}", responses=statuses(409))
 async def get_vector(
     name: Name,
     request: Request,
     response: Response,
-    k: Annotated[int, Query(ge=0, le=1000)] = 10,
+    k: Annotated[int, Query(ge=0, le=1000, description="Tokens a side.")] = 10,
 ) -> dict[str, Any]:
     """Describe a vector and, if it can steer logits, the k tokens that it moves most."""
     context = context_of(request)
@@ -84,15 +78,12 @@ async def get_vector(
 @router.get(
     "/v1/vectors/{name}/content",
     response_class=Response,
-    responses={
-        200: {"content": {media: {} for media in MEDIA_TYPES.values()}},
-        304: {"description": "If-None-Match names this content."},
-    },
+    responses={200: {"content": _FILES}, **statuses(304, 409)},
 )
 async def get_content(
     name: Name,
     request: Request,
-    form: Annotated[Format, Query(alias="format")] = "safetensors",
+    form: Annotated[Format, Query(alias="format", description="Of the file.")] = "safetensors",
 ) -> Response:
     """Return a vector as a safetensors file or a GGUF control vector."""
     known = preconditions_of(request).none_match or frozenset()
@@ -105,9 +96,11 @@ async def get_content(
     return Response(data, headers=headers, media_type=MEDIA_TYPES[form])
 
 
-@router.get("/v1/vectors/{name}/nearest")
+@router.get("/v1/vectors/{name}/nearest", responses=statuses(409))
 async def get_nearest(
-    name: Name, request: Request, k: Annotated[int, Query(ge=1, le=1000)] = 20
+    name: Name,
+    request: Request,
+    k: Annotated[int, Query(ge=1, le=1000, description="Tokens a side.")] = 20,
 ) -> dict[str, Any]:
     """Return the k tokens that a vector raises and lowers most in logit space.
 
@@ -120,7 +113,7 @@ async def get_nearest(
     return {**found, "layers": layers}
 
 
-@router.delete("/v1/vectors/{name}", status_code=204)
+@router.delete("/v1/vectors/{name}", status_code=204, responses=statuses(412))
 async def delete_vector(name: Name, request: Request) -> Response:
     """Delete a vector; running requests keep it."""
     wanted: Preconditions = preconditions_of(request)

@@ -1,0 +1,150 @@
+"""What the OpenAPI says of answers: the statuses and the error object that the doors add to routes.
+
+A route names the statuses that are its own; those of the door, of the gate and of the JSON that
+every route checks are added here, to vLLM's routes as to ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import request_response
+from starlette.routing import Route
+
+from service import __version__
+from service.access.admission import UNCOUNTED
+from service.access.roles import LIVENESS, needs_key
+
+STATUSES = {
+    200: "Done.",
+    201: "The name is new.",
+    204: "Deleted.",
+    304: "If-None-Match names this content.",
+    400: "A value that cannot be; `param` names the field.",
+    401: "No key, or one that the server does not know.",
+    403: "A key without the role for this path.",
+    404: "Unknown model, vector or response.",
+    408: "The request took too long to come; the connection closes.",
+    409: "A vector's name that exists, or a vector that this model cannot use.",
+    412: "If-Match or If-None-Match does not hold.",
+    413: "The body is too large.",
+    415: "A body of another media type.",
+    429: "More than the key's name may have; see Retry-After.",
+    431: "URL and headers are too large.",
+    500: "The engine has died.",
+    503: "No room now, or the server is not ready; see Retry-After.",
+    504: "The request took longer than it may, or the engine hangs.",
+    507: "The vector store is full.",
+}
+ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string", "description": "What is wrong, and what is allowed."},
+                "type": {"type": "string", "description": "The kind of error."},
+                "param": {
+                    "type": ["string", "null"],
+                    "description": "JSON path of the field, as in logit_control.bias[3].add.",
+                },
+                "code": {
+                    "type": ["string", "integer", "null"],
+                    "description": "A word for programs; the status, on vLLM's own routes.",
+                },
+            },
+        }
+    },
+}
+_KEYED = (401, 403)
+_COUNTED = (413, 429, 431, 503)
+_POSTED = (400, 408, 415, 500, 504)
+_REFERENCE = "#/components/schemas/Error"
+_RETRIED = {"429", "503"}
+_RETRY_AFTER = {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
+
+
+def statuses(*told: int) -> dict[int | str, dict[str, Any]]:
+    """Return what a route's ``responses`` say of statuses of its own."""
+    return {status: {"description": STATUSES[status]} for status in told}
+
+
+def document(app: FastAPI) -> None:
+    """Have the app's OpenAPI, made when it is first asked for, tell of the doors too."""
+    app.title, app.version = "Sensefield", __version__
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            app.openapi_schema = completed(made)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    for route in app.routes:
+        if isinstance(route, Route) and route.path == app.openapi_url:
+            route.app = request_response(_made_aside(app, route.endpoint))
+
+
+def _made_aside(app: FastAPI, endpoint: Any) -> Any:
+    """Return FastAPI's endpoint, with the OpenAPI made in a thread: the first takes a second."""
+
+    async def answer(request: Request) -> Response:
+        await asyncio.to_thread(app.openapi)
+        response: Response = await endpoint(request)
+        return response
+
+    return answer
+
+
+def completed(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return FastAPI's OpenAPI with what it does not know of."""
+    components = spec["components"]
+    components["schemas"]["Error"] = ERROR
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in spec["paths"].items():
+        for operation in operations.values():
+            if needs_key(path):
+                operation["security"] = [{"key": []}, {}]
+            answers = operation["responses"]
+            answers.pop("422", None)
+            for status in _added(path, operation):
+                answers.setdefault(str(status), {"description": STATUSES[status]})
+            for status, answer in answers.items():
+                _tell_error(status, answer)
+            operation["responses"] = dict(sorted(answers.items()))
+    spec["paths"][LIVENESS]["get"]["responses"]["503"] = {"description": STATUSES[500]}
+    return spec
+
+
+def _added(path: str, operation: dict[str, Any]) -> list[int]:
+    """Return the statuses of what stands before a route."""
+    added: list[int] = []
+    if needs_key(path):
+        added += _KEYED
+    if path not in UNCOUNTED:
+        added += _COUNTED
+    if "requestBody" in operation:
+        added += _POSTED
+    elif "parameters" in operation:
+        added.append(400)
+    if "{" in path:
+        added.append(404)
+    return added
+
+
+def _tell_error(status: str, answer: dict[str, Any]) -> None:
+    """Say that an error is the OpenAI object, beside Anthropic's where a route answers that."""
+    if status < "400":
+        return
+    schema: dict[str, Any] = {"$ref": _REFERENCE}
+    stock = answer.get("content", {}).get("application/json", {}).get("schema", {})
+    if "Anthropic" in stock.get("$ref", ""):
+        schema = {"anyOf": [schema, stock]}
+    answer["content"] = {"application/json": {"schema": schema}}
+    if status in _RETRIED:
+        answer["headers"] = {"Retry-After": _RETRY_AFTER}
