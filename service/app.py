@@ -14,6 +14,7 @@ from service.access import connection, metrics_port
 from service.access.visit import TENANT
 from service.api import generate, health, lens, score, tokens, vector_making, vectors
 from service.api.documentation import document
+from service.api.parameters import name_parameters
 from service.api.route import check_bodies
 from service.api.serving import ChatServing, TextServing
 from service.context import Context
@@ -55,6 +56,7 @@ class SensefieldEndpoints:
         check_bodies(app)
         connection.install()
         document(app)
+        name_parameters(app)
         app.add_middleware(health.Gate)
         if settings().metrics_port is not None:
             metrics_port.remove_from(app)

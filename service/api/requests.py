@@ -10,6 +10,7 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.exceptions import VLLMValidationError
 
 from logit_processors.controls import ALWAYS, Program
+from service.api.parameters import name_parameter
 from service.errors import BadRequestError
 from service.plan import Asked, Plan, Planner
 from service.schemas.control import LogitControl
@@ -71,10 +72,7 @@ class _Planned(BaseModel):
         try:
             params = super_params.to_sampling_params(max_tokens, default_sampling_params)
         except VLLMValidationError as error:
-            # Of many fields vLLM tells the name only as the message's first word.
-            named = str(error).partition(" ")[0]
-            if error.parameter is None and named in type(self).model_fields:
-                error.parameter = named
+            name_parameter(error, type(self).model_fields)
             raise
         self.plan.apply_to(params, max_tokens)
         return params

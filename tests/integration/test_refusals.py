@@ -70,6 +70,19 @@ def test_each_route_names_its_own_fields(v1: Client) -> None:
     assert (status, error["param"]) == (400, "logprobs")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("temperature", -1), ("top_p", 2), ("top_k", -2), ("min_p", 2), ("n", 129)),
+        *(("presence_penalty", 3), ("repetition_penalty", 0), ("max_tokens", 0)),
+    ],
+)
+def test_vllms_own_routes_name_sampling_parameters(v1: Client, field: str, value: float) -> None:
+    body = {"messages": [BODY["messages"]], "max_tokens": 2, field: value}
+    status, error = v1.refused("/v1/chat/completions/batch", body)
+    assert (status, error["param"]) == (400, field), error
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_that_are_not_finite_are_refused(v1: Client, number: str) -> None:
     body = (
