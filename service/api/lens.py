@@ -16,12 +16,15 @@ from vllm.sampling_params import RequestOutputKind
 
 from logit_processors.residual import ResidualSteer
 from service.access.visit import Visit
+from service.api.arrow import accepts_arrow
 from service.api.documentation import statuses
 from service.api.outcome import Outcome, counted
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
-from service.api.sight import check_model, planned, prompt_tokens
+from service.api.sight import ANSWERED, check_model, planned, prompt_tokens
 from service.context import Context, context_of
+from service.distributions.arrow import MEDIA_TYPE
+from service.distributions.sight_arrow import lens_stream
 from service.distributions.tensors import WRITERS
 from service.engine.scoring import run
 from service.errors import BadRequestError, echo
@@ -40,7 +43,7 @@ Read = dict[str, NDArray[Any]]
 router = APIRouter(route_class=SensefieldRoute, tags=["sight"])
 
 
-@router.post("/v1/lens", responses=statuses(404, 409))
+@router.post("/v1/lens", responses=ANSWERED | statuses(404, 409))
 @with_cancellation
 async def lens(body: LensRequest, raw_request: Request) -> Response:
     """Read the residual stream after each layer through the final norm and the unembedding.
@@ -49,10 +52,10 @@ async def lens(body: LensRequest, raw_request: Request) -> Response:
     array is ``[layers, positions]``, those of ``top`` with ``k`` more.
     """
     with counted("lens", Visit.of(raw_request.scope)) as outcome:
-        return Response(await _lens(body, raw_request, outcome), media_type="application/json")
+        return await _lens(body, raw_request, outcome)
 
 
-async def _lens(body: LensRequest, raw_request: Request, outcome: Outcome) -> bytes:
+async def _lens(body: LensRequest, raw_request: Request, outcome: Outcome) -> Response:
     context = context_of(raw_request)
     check_model(body.model, raw_request)
     layers = _layers(context, body)
@@ -86,8 +89,11 @@ async def _lens(body: LensRequest, raw_request: Request, outcome: Outcome) -> by
         ending.callback(claim.release)
         steer = plan.residual if plan is not None else ()
         read = await _read(context, text, layers, positions, body.k, steer, len(prompt))
-        answer = _answer(context, body, text, len(prompt), layers, positions, read)
-        return orjson.dumps(answer)
+        about = _about(context, text, len(prompt), layers, positions)
+        if accepts_arrow(raw_request.headers.get("accept", "")):
+            return Response(lens_stream(about, read, context.texts), media_type=MEDIA_TYPE)
+        data = orjson.dumps(about | _told(context, body.encoding, about, read))
+        return Response(data, media_type="application/json")
 
 
 def _layers(context: Context, body: LensRequest) -> list[int]:
@@ -173,33 +179,9 @@ def _arrays(told: Mapping[str, bytes], layers: int, positions: int) -> Read:
     return arrays
 
 
-def _answer(
-    context: Context,
-    body: LensRequest,
-    text: list[int],
-    prompt_len: int,
-    layers: list[int],
-    positions: list[int],
-    read: Read,
+def _about(
+    context: Context, text: list[int], prompt_len: int, layers: list[int], positions: list[int]
 ) -> dict[str, Any]:
-    def tensor(array: NDArray[Any]) -> orjson.Fragment:
-        return orjson.Fragment(WRITERS[body.encoding](array))
-
-    following = [text[at + 1] if at + 1 < len(text) else None for at in positions]
-    nothing = np.array([token is None for token in following])
-    next_logprobs = np.where(nothing, np.nan, read["next_logprobs"]).astype(np.float32)
-    next_ranks = np.where(nothing, 0, read["next_ranks"]).astype(np.int32)
-    top: dict[str, Any] = {
-        "token_ids": tensor(read["token_ids"]),
-        "logprobs": tensor(read["logprobs"]),
-    }
-    if body.encoding == "json":
-        named = np.unique(read["token_ids"]).tolist()
-        texts = {token: context.texts.text(token) for token in named}
-        top["tokens"] = [
-            [[texts[token] for token in row] for row in layer]
-            for layer in read["token_ids"].tolist()
-        ]
     return {
         "object": "lens",
         "model": context.model.name,
@@ -209,6 +191,32 @@ def _answer(
         "tokens": [context.texts.text(token) for token in text],
         "layers": layers,
         "positions": positions,
+    }
+
+
+def _told(context: Context, encoding: str, about: dict[str, Any], read: Read) -> dict[str, Any]:
+    """Return the answer in JSON, but for what is told of the whole."""
+
+    def tensor(array: NDArray[Any]) -> orjson.Fragment:
+        return orjson.Fragment(WRITERS[encoding](array))
+
+    text = about["token_ids"]
+    following = [text[at + 1] if at + 1 < len(text) else None for at in about["positions"]]
+    nothing = np.array([token is None for token in following])
+    next_logprobs = np.where(nothing, np.nan, read["next_logprobs"]).astype(np.float32)
+    next_ranks = np.where(nothing, 0, read["next_ranks"]).astype(np.int32)
+    top: dict[str, Any] = {
+        "token_ids": tensor(read["token_ids"]),
+        "logprobs": tensor(read["logprobs"]),
+    }
+    if encoding == "json":
+        named = np.unique(read["token_ids"]).tolist()
+        texts = {token: context.texts.text(token) for token in named}
+        top["tokens"] = [
+            [[texts[token] for token in row] for row in layer]
+            for layer in read["token_ids"].tolist()
+        ]
+    return {
         "top": top,
         "entropy": tensor(read["entropy"]),
         "kl": tensor(read["kl"]),

@@ -8,18 +8,22 @@ from math import exp
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Request
+import orjson
+from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from logit_processors.row_spec import STATISTICS, TokenRow
 from service.access.visit import Visit
+from service.api.arrow import accepts_arrow
 from service.api.documentation import statuses
 from service.api.outcome import Outcome, counted
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
-from service.api.sight import check_model, check_tokens, planned, prompt_tokens
+from service.api.sight import ANSWERED, check_model, check_tokens, planned, prompt_tokens
 from service.context import Context, context_of
+from service.distributions.arrow import MEDIA_TYPE
+from service.distributions.sight_arrow import score_stream
 from service.engine.scoring import base_rows, controlled_rows
 from service.errors import BadRequestError
 from service.schemas.control import Force, LogitControl
@@ -34,10 +38,9 @@ _AT_ONCE = 32
 router = APIRouter(route_class=SensefieldRoute, tags=["sight"])
 
 
-# A client that has left gets no answer.
-@router.post("/v1/score", response_model=None, responses=statuses(404, 409))
+@router.post("/v1/score", responses=ANSWERED | statuses(404, 409))
 @with_cancellation
-async def score(body: ScoreRequest, raw_request: Request) -> dict[str, Any]:
+async def score(body: ScoreRequest, raw_request: Request) -> Response:
     """Return each token's log-probability, rank and entropy, and each continuation's loss.
 
     ``base`` is the model without any control; ``controlled``, if there is ``logit_control``,
@@ -47,7 +50,7 @@ async def score(body: ScoreRequest, raw_request: Request) -> dict[str, Any]:
         return await _answer(body, raw_request, outcome)
 
 
-async def _answer(body: ScoreRequest, raw_request: Request, outcome: Outcome) -> dict[str, Any]:
+async def _answer(body: ScoreRequest, raw_request: Request, outcome: Outcome) -> Response:
     context = context_of(raw_request)
     check_model(body.model, raw_request)
     prompt = await prompt_tokens(context, body)
@@ -64,12 +67,15 @@ async def _answer(body: ScoreRequest, raw_request: Request, outcome: Outcome) ->
     finally:
         for each in scores:
             each.cancel()
-    return {
+    answer = {
         "object": "score",
         "model": context.model.name,
         "prompt_tokens": len(prompt),
         "continuations": continuations,
     }
+    if accepts_arrow(raw_request.headers.get("accept", "")):
+        return Response(score_stream(answer), media_type=MEDIA_TYPE)
+    return Response(orjson.dumps(answer), media_type="application/json")
 
 
 def _wanted(context: Context, body: ScoreRequest, prompt_len: int) -> list[list[int]]:

@@ -5,16 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import Request
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
 
 from service.context import Context
+from service.distributions.arrow import MEDIA_TYPE
 from service.errors import BadRequestError, NotFoundError, SaturatedError, echo
 from service.plan import Asked, Plan
 from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
 from service.schemas.sight import Prompted
+
+ANSWERED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "What was asked; with `Accept: application/vnd.apache.arrow.stream` in "
+        "Arrow.",
+        "content": {"application/json": {"schema": {"type": "object"}}, MEDIA_TYPE: {}},
+    }
+}
 
 
 def check_model(name: str | None, request: Request) -> None:

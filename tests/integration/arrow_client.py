@@ -74,3 +74,11 @@ def stream(client: Client, prompt: str | list[str], **fields: Any) -> Stream:
 def post(client: Client, path: str, json: dict[str, Any]) -> httpx.Response:
     """Send a request that accepts an Arrow stream."""
     return client.http.post(path, json=json, headers=ACCEPT)
+
+
+def table(client: Client, path: str, json: dict[str, Any]) -> Any:
+    """Return an answer that is one table."""
+    answer = post(client, path, json)
+    assert answer.is_success, answer.text
+    assert answer.headers["content-type"] == ACCEPT["accept"]
+    return pa.ipc.open_stream(answer.content).read_all()

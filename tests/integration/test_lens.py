@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 import safetensors.numpy
 import torch
 
+from tests.integration.arrow_client import table as arrow
 from tests.integration.client import Client, array
 
 PROMPT = "The history of the city begins with a small group of people who"
@@ -158,6 +160,64 @@ def test_lists_say_the_same_as_arrays(v1: Client) -> None:
     assert np.array(lists["top"]["logprobs"]) == pytest.approx(array(arrays["top"]["logprobs"]))
     assert lists["next"]["logprobs"][0][1] is None
     assert np.array(lists["top"]["tokens"]).shape == (1, 2, 3)
+
+
+def test_arrow_says_the_same_as_json(v1: Client) -> None:
+    fields = {"prompt": PROMPT, "layers": [3, 29], "positions": [0, 5, -1], "k": 4}
+    answer = v1.http.post("/v1/lens", json=fields).json()
+    table = arrow(v1, "/v1/lens", fields)
+    about = orjson.loads(table.schema.metadata[b"sensefield.response"])
+    assert about.items() <= answer.items()
+    assert answer.keys() - about.keys() == {"top", "entropy", "kl", "next"}
+
+    def flat(cells: Any) -> list[Any]:
+        return [cell for layer in cells for cell in layer]
+
+    count = len(answer["layers"])
+    assert table["layer"].to_pylist() == [3, 3, 3, 29, 29, 29]
+    assert table["position"].to_pylist() == answer["positions"] * count
+    assert (
+        table["token"].to_pylist() == [answer["tokens"][at] for at in answer["positions"]] * count
+    )
+    assert table["next_token_id"].to_pylist() == answer["next"]["token_ids"] * count
+    assert table["tokens"].to_pylist() == flat(answer["top"]["tokens"])
+    assert table["token_ids"].to_pylist() == flat(answer["top"]["token_ids"])
+    for column in ("entropy", "kl"):
+        assert table[column].to_pylist() == pytest.approx(flat(answer[column]))
+    for row, logprobs in zip(
+        table["logprobs"].to_pylist(), flat(answer["top"]["logprobs"]), strict=True
+    ):
+        assert row == pytest.approx(logprobs)
+    for own, theirs in zip(
+        table["next_logprob"].to_pylist(), flat(answer["next"]["logprobs"]), strict=True
+    ):
+        assert own == theirs if own is None else own == pytest.approx(theirs)
+    ranks = [rank or 0 for rank in table["next_rank"].to_pylist()]
+    assert ranks == flat(answer["next"]["ranks"])
+
+
+def test_both_runners_read_the_same(v1: Client, v2: Client) -> None:
+    vector = 2 * np.random.default_rng(9).standard_normal(576).astype(np.float32)
+    body = safetensors.numpy.save({f"layer.{STEERED}": vector})
+    steer = {"vector": "lens-runners", "strength": 1.0, "at": "residual"}
+    fields: dict[str, Any] = {
+        **{"max_tokens": 3, "layers": [0, STEERED, 29], "positions": [0, 7, -4, -2, -1]},
+        "logit_control": {"force": {"text": " live"}, "steer": [steer]},
+    }
+    found = []
+    for client in (v1, v2):
+        assert client.http.put("/v1/vectors/lens-runners", content=body).is_success
+        found.append(read(client, **fields))
+    first, second = found
+    assert first["tokens"][first["prompt_tokens"]] == " live"
+    assert first["token_ids"] == second["token_ids"]
+    assert first["positions"] == second["positions"]
+    assert np.abs(array(first["top"]["logprobs"]) - array(second["top"]["logprobs"])).max() <= 1e-3
+    for name in ("entropy", "kl"):
+        assert np.abs(array(first[name]) - array(second[name])).max() <= 1e-3
+    own, other = (array(lens["next"]["logprobs"]) for lens in found)
+    assert np.isnan(own[:, -1]).all()
+    np.testing.assert_allclose(own, other, atol=1e-3, equal_nan=True)
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

@@ -32,7 +32,9 @@ def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) 
         printed.append(capsys.readouterr().out)
     assert all(printed), "every example shows something"
     plain, biased, suppressed, forced, steered, residual, *others = printed
-    vectors, late, distribution, streamed, arrow, polars, duckdb, score, lens, metrics = others
+    vectors, late, distribution, streamed, arrow, polars, duckdb, score, lens, table, metrics = (
+        others
+    )
     assert plain.startswith("The sea")
     assert "ocean" in biased[:12]
     assert "the" not in suppressed.lower()
@@ -51,6 +53,7 @@ def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) 
     assert len(duckdb.splitlines()) == 3
     assert score.count("loss") == 4
     assert len(lens.splitlines()) == 5
+    assert "layer" in table
     assert 'kind="text_bias"' in metrics
     client = names["client"]
     assert hasattr(client, "close")

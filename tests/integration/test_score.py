@@ -7,10 +7,13 @@ from math import exp
 from typing import Any
 
 import numpy as np
+import orjson
+import pyarrow.compute as pc
 import pytest
 import safetensors.numpy
 import torch
 
+from tests.integration.arrow_client import table as arrow
 from tests.integration.client import Client
 from tests.integration.servers import MODEL
 
@@ -120,6 +123,26 @@ def test_residual_steering_is_in_the_controlled_score_alone(
         hook.remove()
     assert abs(steered - logprobs_of(prompt, wanted)).max() > 0.1, "this test could not fail"
     check(told["controlled"], wanted, steered)
+
+
+def test_arrow_says_the_same_as_json(v1: Client) -> None:
+    fields: dict[str, Any] = {"logit_control": {"bias": [BIAS]}}
+    scores = score(v1, CONTINUATIONS, **fields)
+    table = arrow(v1, "/v1/score", {"prompt": PROMPT, "continuations": CONTINUATIONS, **fields})
+    about = orjson.loads(table.schema.metadata[b"sensefield.response"])
+    assert len(about["continuations"]) == len(scores)
+    for at, told in enumerate(scores):
+        rows = table.filter(pc.field("continuation") == at).to_pydict()
+        assert rows["token_id"] == told["token_ids"]
+        assert rows["token"] == told["tokens"]
+        for stage in ("base", "controlled"):
+            own = told[stage]
+            assert rows[f"{stage}_logprob"] == pytest.approx(own["logprobs"], abs=1e-4)
+            assert rows[f"{stage}_rank"] == own["ranks"]
+            assert rows[f"{stage}_entropy"] == pytest.approx(own["entropies"], abs=1e-4)
+            assert rows[f"{stage}_best_token"] == [best["token"] for best in own["best"]]
+            loss = about["continuations"][at][stage]["loss"]
+            assert loss == pytest.approx(own["loss"], abs=1e-4)
 
 
 def test_a_chat_is_scored_where_the_assistant_speaks(v1: Client) -> None:
