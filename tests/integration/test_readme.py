@@ -32,9 +32,8 @@ def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) 
         printed.append(capsys.readouterr().out)
     assert all(printed), "every example shows something"
     plain, biased, suppressed, forced, steered, residual, *others = printed
-    vectors, late, distribution, streamed, arrow, polars, duckdb, score, lens, table, metrics = (
-        others
-    )
+    vectors, late, distribution, streamed, notebook, arrow, polars, duckdb, *others = others
+    score, lens, table, metrics = others
     assert plain.startswith("The sea")
     assert "ocean" in biased[:12]
     assert "the" not in suppressed.lower()
@@ -47,6 +46,7 @@ def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) 
     assert late != plain
     assert ", 1000)" in distribution
     assert streamed.count("entropy") == 8
+    assert "controlled_rank: int32" in notebook
     assert arrow.count("nats") == 8
     assert "completion_tokens" in arrow
     assert "shape: (3, 3)" in polars
