@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 PROMPT_KEY = "prompt_rows"
 """Where a request carries the row spec of its prompt, beside that of its tokens."""
+PROMPT_FROM_KEY = "prompt_rows_from"
+"""Where it carries the first of them that it wants, 0 if it is not there."""
 DENSE = -1
 """``top_k`` of a request for the whole vocabulary in token-id order."""
 

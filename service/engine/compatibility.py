@@ -9,6 +9,7 @@ from typing import Any
 
 import vllm
 from vllm.triton_utils import HAS_TRITON
+from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import output_processor
 from vllm.v1.outputs import LogprobsLists
@@ -49,6 +50,7 @@ _SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
         GPUModelRunner._get_prompt_logprobs_dict,
         ("self", "hidden_states", "num_scheduled_tokens"),
     ),
+    ("KVCacheManager.get_computed_blocks", KVCacheManager.get_computed_blocks, ("self", "request")),
     ("WorkerWrapperBase.init_device", WorkerWrapperBase.init_device, ("self",)),
 ]
 if HAS_TRITON:

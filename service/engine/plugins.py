@@ -27,7 +27,7 @@ def register() -> None:
     """
     if not enabled():
         return
-    from service.engine import compatibility, family, frontend, prompt_rows, samplers
+    from service.engine import compatibility, family, frontend, prompt_cache, prompt_rows, samplers
     from service.engine.residual import attach
 
     if samplers.is_installed():
@@ -36,6 +36,7 @@ def register() -> None:
     samplers.install()
     frontend.install()
     prompt_rows.install()
+    prompt_cache.install()
     attach.install()
     family.end_with_parent()
 

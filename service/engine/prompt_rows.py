@@ -19,7 +19,7 @@ from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from logit_processors.controls import WIRE_KEY
-from logit_processors.row_spec import ALIVE, PROMPT_KEY, RowSpec
+from logit_processors.row_spec import ALIVE, PROMPT_FROM_KEY, PROMPT_KEY, RowSpec
 from logit_processors.upload import upload
 from service.engine.capture import Stages, measure_rows
 from service.engine.rows import RowGroup
@@ -37,6 +37,12 @@ def prompt_spec_of(sampling_params: Any) -> RowSpec | None:
     return None if told is None else RowSpec.from_wire(told)
 
 
+def first_row_of(sampling_params: Any) -> int:
+    """Return the first row that a request with a spec wants."""
+    first: int = sampling_params.extra_args[WIRE_KEY].get(PROMPT_FROM_KEY, 0)
+    return first
+
+
 @dataclass
 class PromptRows:
     """One request's prompt rows on the host, written chunk by chunk, in any order.
@@ -46,13 +52,15 @@ class PromptRows:
 
     spec: RowSpec
     count: int
-    """Rows: one less than the prompt has tokens."""
+    """Rows that there are: one less than the prompt has tokens."""
+    start: int = 0
+    """The first that is wanted."""
     _kept: LogprobsTensors | None = field(default=None, repr=False)
 
     def measure(
         self, first: int, logits_of: LogitsOf, hidden: torch.Tensor, targets: torch.Tensor
     ) -> None:
-        """Measure the rows from ``first`` on.
+        """Measure the rows from ``first`` on, but for those that nobody wants.
 
         Args:
             first: the first of them.
@@ -61,23 +69,28 @@ class PromptRows:
             targets: ``[rows]`` int64, the tokens that followed.
 
         """
-        for at in range(0, len(targets), _ROWS_AT_ONCE):
+        for at in range(max(0, self.start - first), len(targets), _ROWS_AT_ONCE):
             chosen = targets[at : at + _ROWS_AT_ONCE]
             logits = logits_of(hidden[at : at + len(chosen)]).float()
             alive = torch.full((len(chosen),), ALIVE, device=logits.device)
             requests = np.zeros(len(chosen), np.int64)
             stages = Stages(logits, logits)
-            self._write(first + at, measure_rows(self.spec, stages, chosen, alive, requests))
+            self._write(
+                first + at - self.start, measure_rows(self.spec, stages, chosen, alive, requests)
+            )
 
     def take(self) -> LogprobsTensors | None:
-        """Return all rows in vLLM's three places; None for a prompt of one token."""
+        """Return the wanted rows in vLLM's three places; None for a prompt of one token."""
         return self._kept
 
     def _write(self, first: int, group: RowGroup) -> None:
         parts = group.token_ids, group.logprobs, group.statistics
         if self._kept is None:
             self._kept = LogprobsTensors(
-                *(torch.empty((self.count, *part.shape[1:]), dtype=part.dtype) for part in parts)
+                *(
+                    torch.empty((self.count - self.start, *part.shape[1:]), dtype=part.dtype)
+                    for part in parts
+                )
             )
         for kept, part in zip(self._kept, parts, strict=False):
             kept[first : first + len(part)] = part
@@ -124,7 +137,9 @@ def _advance_v1(
     # vLLM's own field for a prompt in progress, which ends with the request.
     rows = request.in_progress_prompt_logprobs_cpu
     if rows is None:
-        rows = request.in_progress_prompt_logprobs_cpu = PromptRows(spec, len(tokens) - 1)
+        rows = request.in_progress_prompt_logprobs_cpu = PromptRows(
+            spec, len(tokens) - 1, first_row_of(request.sampling_params)
+        )
     first = request.num_computed_tokens
     end = min(first + count, rows.count)
     if end > first:
@@ -152,7 +167,7 @@ def tap_v2_prompts() -> None:
         if spec is not None:
             self.uses_prompt_logprobs[req_idx] = False
             # vLLM's own place for a prompt in progress, which ends with the request.
-            self.in_progress_prompt_logprobs[req_id] = spec
+            self.in_progress_prompt_logprobs[req_id] = spec, first_row_of(sampling_params)
 
     def compute(
         self: Any,
@@ -174,9 +189,10 @@ def tap_v2_prompts() -> None:
         )
         progress = self.in_progress_prompt_logprobs
         for at, name in enumerate(input_batch.req_ids):
-            if isinstance(spec := progress.get(name), RowSpec):
+            if isinstance(asked := progress.get(name), tuple):
+                spec, start = asked
                 count = int(prompt_lens[input_batch.idx_mapping_np[at]]) - 1
-                progress[name] = PromptRows(spec, count)
+                progress[name] = PromptRows(spec, count, start)
             rows = progress.get(name)
             if isinstance(rows, PromptRows):
                 done = _advance_v2(rows, at, logits_fn, hidden_states, input_batch, all_token_ids)

@@ -12,22 +12,26 @@ from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
 from logit_processors.controls import WIRE_KEY
-from logit_processors.row_spec import PROMPT_KEY, RowSpec, TokenRow
+from logit_processors.row_spec import PROMPT_FROM_KEY, PROMPT_KEY, RowSpec, TokenRow
 from service.plan import Plan
 
 _BASE = RowSpec(top_k=1, base=True)
 
 
 async def base_rows(engine: Any, prompt: Sequence[int], wanted: Sequence[int]) -> list[TokenRow]:
-    """Return the row of each wanted token without control: one pass over prompt and tokens."""
+    """Return the row of each wanted token without control.
+
+    One pass over prompt and tokens, less what of the prompt is in the prefix cache.
+    """
     params = _params(1)
     params.prompt_logprobs = 1
-    # What comes out of the prefix cache has no rows.
-    params.skip_reading_prefix_cache = True
-    params.extra_args = {WIRE_KEY: {PROMPT_KEY: _BASE.to_wire()}}
+    # Up to the first row only, see ``prompt_cache``; a KV connector knows no such end.
+    params.skip_reading_prefix_cache = engine.vllm_config.kv_transfer_config is not None
+    rows_from = {PROMPT_KEY: _BASE.to_wire(), PROMPT_FROM_KEY: len(prompt) - 1}
+    params.extra_args = {WIRE_KEY: rows_from}
     result = await run(engine, [*prompt, *wanted], params)
     rows: Any = result.prompt_logprobs
-    return list(rows[-len(wanted) :])
+    return list(rows)
 
 
 async def controlled_rows(

@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.servers import MODEL, Server
 
@@ -48,6 +49,12 @@ class Client:
         """Return the choices of completions that run beside one another."""
         with ThreadPoolExecutor(len(requests)) as pool:
             return list(pool.map(lambda fields: self.choice(**fields), requests))
+
+    def prefix_cache_hits(self) -> float:
+        """Return how many prompt tokens have come out of the prefix cache."""
+        families = text_string_to_metric_families(self.http.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples]
+        return sum(s.value for s in samples if s.name == "vllm:prefix_cache_hits_total")
 
     def refused(self, path: str, body: Any, **options: Any) -> tuple[int, dict[str, Any]]:
         """Return status and error object of a request that must be refused."""

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from prometheus_client.parser import text_string_to_metric_families
 
 from logit_processors.residual import ResidualSteer, Span
 from tests.integration.client import Client, array
@@ -144,13 +143,6 @@ def test_a_windowed_prompt_is_not_shared_with_its_continuation(
         steered.check(told(choice), prompt, program)
 
 
-def hits(client: Client) -> float:
-    """Return how many prompt tokens have come out of the prefix cache."""
-    families = text_string_to_metric_families(client.http.get("/metrics").text)
-    samples = [sample for family in families for sample in family.samples]
-    return sum(s.value for s in samples if s.name == "vllm:prefix_cache_hits_total")
-
-
 def test_equal_steering_shares_the_cache_and_other_steering_does_not(
     server: Client, prompts: list[list[int]]
 ) -> None:
@@ -166,9 +158,9 @@ def test_equal_steering_shares_the_cache_and_other_steering_does_not(
         ((ResidualSteer("one", 61.0),), False),
     ]
     for program, shared in expected:
-        before = hits(server)
+        before = server.prefix_cache_hits()
         server.choice(prompt, max_tokens=1, logit_control=control(program))
-        assert (hits(server) > before) == shared, program
+        assert (server.prefix_cache_hits() > before) == shared, program
 
 
 IDENTITIES = {

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from logit_processors.controls import WIRE_KEY
-from logit_processors.row_spec import DENSE, PROMPT_KEY, STATISTICS, RowSpec
-from service.engine.prompt_rows import PromptRows, prompt_spec_of
+from logit_processors.row_spec import DENSE, PROMPT_FROM_KEY, PROMPT_KEY, STATISTICS, RowSpec
+from service.engine.prompt_rows import PromptRows, first_row_of, prompt_spec_of
 
 VOCAB, HIDDEN, COUNT = 11, 3, 150
 _GENERATOR = torch.Generator().manual_seed(7)
@@ -31,8 +31,8 @@ class Unembedding:
         return hidden @ UNEMBEDDING.T
 
 
-def measured(spec: RowSpec, *chunks: tuple[int, int]) -> tuple[Any, Unembedding]:
-    rows, unembedding = PromptRows(spec, COUNT), Unembedding()
+def measured(spec: RowSpec, *chunks: tuple[int, int], start: int = 0) -> tuple[Any, Unembedding]:
+    rows, unembedding = PromptRows(spec, COUNT, start), Unembedding()
     for first, end in chunks:
         rows.measure(first, unembedding, STATES[first:end], FOLLOWED[first:end])
     return rows.take(), unembedding
@@ -55,6 +55,13 @@ def test_chunks_of_any_kind_give_all_rows(chunks: list[tuple[int, int]]) -> None
     assert set(statistics[:, STATISTICS.index("alive")].tolist()) == {1.0}
 
 
+@pytest.mark.parametrize("chunks", [[(0, 150)], [(0, 90), (90, 150)], [(64, 120), (120, 150)]])
+def test_rows_that_nobody_wants_are_not_computed(chunks: list[tuple[int, int]]) -> None:
+    kept, unembedding = measured(RowSpec(DENSE, base=True), *chunks, start=100)
+    assert sum(unembedding.rows) == COUNT - 100
+    torch.testing.assert_close(kept[1][:, 0], EXPECTED[100:])
+
+
 def test_what_is_kept_is_as_narrow_as_asked() -> None:
     (token_ids, logprobs, *_), _ = measured(RowSpec(2, controlled=True, half=True), (0, COUNT))
     best = EXPECTED.topk(2)
@@ -74,7 +81,10 @@ def test_most_requests_want_none(extra_args: Any) -> None:
 
 def test_a_request_carries_its_spec() -> None:
     spec = RowSpec(3, base=True)
-    wire = {WIRE_KEY: {PROMPT_KEY: spec.to_wire()}}
-    assert prompt_spec_of(SimpleNamespace(extra_args=wire)) == spec
+    wire: dict[str, dict[str, Any]] = {WIRE_KEY: {PROMPT_KEY: spec.to_wire()}}
+    params = SimpleNamespace(extra_args=wire)
+    assert (prompt_spec_of(params), first_row_of(params)) == (spec, 0)
+    wire[WIRE_KEY][PROMPT_FROM_KEY] = 4
+    assert first_row_of(params) == 4
     with pytest.raises(ValueError, match="row spec"):
         prompt_spec_of(SimpleNamespace(extra_args={WIRE_KEY: {PROMPT_KEY: {"k": 1}}}))
