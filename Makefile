@@ -11,8 +11,7 @@ PIP     := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install
 LOCKED  := $(PIP) --no-deps --only-binary :all:
 TORCH   := $(LOCKED) --requirement requirements/torch-cpu.txt
 TRITON  := $(VENV)/triton-interpreter
-REPENG  := $(VENV)/repeng
-LM_EVAL := $(VENV)/lm-eval
+APART   := repeng lm-eval ray router
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -25,7 +24,7 @@ help: ## show this list
 serve: $(VENV)/sensefield ## start the server; ARGS='MODEL --port 8001', no model = the embedded one
 	$(VENV)/bin/sensefield serve $(ARGS)
 
-test: check browser $(TRITON)/installed $(REPENG)/installed $(LM_EVAL)/installed ## all that CI runs: check, then the tests; ARGS='-k vectors'
+test: check browser $(TRITON)/installed $(APART:%=$(VENV)/%/installed) ## all that CI runs: check, then the tests; ARGS='-k vectors'
 	$(VENV)/bin/python -m pytest --numprocesses 2 $(ARGS)
 
 check: $(VENV)/sensefield $(VENV)/dev ## lint, formatting and types
@@ -88,16 +87,11 @@ $(TRITON)/installed: requirements/triton.txt $(VENV)/engine-$(ENGINE)
 	$(LOCKED) --target $(TRITON) --requirement requirements/triton.txt
 	@touch $@
 
-# repeng asks for an older numpy than the engine's: only the tests of exchange look into this folder.
-$(REPENG)/installed: requirements/repeng.txt $(VENV)/engine-$(ENGINE)
-	rm -rf $(REPENG)
-	$(LOCKED) --target $(REPENG) --requirement requirements/repeng.txt
-	@touch $@
-
-# lm-eval asks for packages that have no wheels, which its test does without.
-$(LM_EVAL)/installed: requirements/lm-eval.txt $(VENV)/engine-$(ENGINE)
-	rm -rf $(LM_EVAL)
-	$(LOCKED) --target $(LM_EVAL) --requirement requirements/lm-eval.txt
+# repeng asks for an older numpy than the engine's, lm-eval for packages that have no wheels, and a
+# server needs neither Ray nor a router: only the tests of each look into its folder.
+$(APART:%=$(VENV)/%/installed): $(VENV)/%/installed: requirements/%.txt $(VENV)/engine-$(ENGINE)
+	rm -rf $(@D)
+	$(LOCKED) --target $(@D) --requirement $<
 	@touch $@
 
 # The tests of the playground drive a real browser, which no Python package brings.

@@ -12,9 +12,13 @@ _BETWEEN_SECONDS = 0.02
 """From one look to the next."""
 
 
-def wait_for(condition: Callable[[], bool], what: str = "a condition to hold") -> None:
+def wait_for(
+    condition: Callable[[], bool],
+    what: str = "a condition to hold",
+    seconds: float = PATIENCE_SECONDS,
+) -> None:
     """Return once a condition holds; TimeoutError names ``what`` never came."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(what)
