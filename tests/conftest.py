@@ -21,6 +21,17 @@ _ASKS = {
 """Parameters that are fixtures which serve many files, and take a minute to start."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the long form of the tests that have one."""
+    parser.addoption("--full", action="store_true", help="every fault, bundles; writes docs/faults")
+
+
+@pytest.fixture(scope="session")
+def full(request: pytest.FixtureRequest) -> bool:
+    """Whether this is the long form."""
+    return bool(request.config.getoption("--full"))
+
+
 class Together(LoadScopeScheduling):
     """Keeps the files that ask for a shared server together, and each other file by itself."""
 

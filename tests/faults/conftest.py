@@ -20,18 +20,6 @@ STORE_SIZE = "8m"
 LAYERS = (10, 20)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the long form, which also writes the table."""
-    parser.addoption("--full", action="store_true", help="every fault, and docs/faults")
-
-
-@pytest.fixture(scope="session")
-def full(request: pytest.FixtureRequest) -> bool:
-    """Whether this is the long form."""
-    # The option is unknown where pytest was not started on this folder.
-    return bool(request.config.getoption("--full", default=False))
-
-
 @pytest.fixture(scope="session")
 def report(full: bool) -> Iterator[Report]:
     """The table, written at the end of a long form."""
