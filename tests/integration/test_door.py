@@ -8,10 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from service.access.keys import Key
+from tests.integration.browsers import browsing
 from tests.integration.client import Client
-from tests.integration.guarded import OF_VLLM, Guarded
+from tests.integration.guarded import OF_VLLM, SECRETS, Guarded
 from tests.integration.servers import MODEL
 from tests.waiting import wait_for
 
@@ -230,3 +232,29 @@ def test_sizes_hold_on_every_route(alice: Client, path: str) -> None:
     status, error = alice.refused(path, body)
     assert status == 400
     assert error["param"] in ("input", "prompt", "messages")
+
+
+def test_the_playground_asks_for_the_key_and_keeps_it_in_its_tab(guarded: Guarded) -> None:
+    with browsing() as browser:
+        page = browser.new_page()
+        page.goto(f"{guarded.server.url}/playground")
+        alert = page.get_by_role("alert")
+        expect(alert).to_contain_text("The server asks for an API key.")
+        field = alert.get_by_label("API key")
+        field.fill("sf-wrong")
+        field.press("Enter")
+        expect(alert).to_contain_text("The server does not know this API key.")
+        field.fill(SECRETS["alice"])
+        field.press("Enter")
+        expect(page.locator(".model")).to_have_text(MODEL)
+        expect(field).to_have_count(0)
+        page.get_by_label("Most tokens").fill("4")
+        page.get_by_role("button", name="Run", exact=True).click()
+        expect(page.locator(".texts [role=status]")).to_contain_text("text")
+        page.get_by_role("button", name="As curl").click()
+        expect(page.get_by_role("dialog")).to_contain_text("$SENSEFIELD_API_KEY")
+        assert SECRETS["alice"] not in page.content()
+        kept = "() => [sessionStorage, localStorage].map(each => JSON.stringify(each))"
+        session, local = page.evaluate(kept)
+        assert SECRETS["alice"] in session
+        assert SECRETS["alice"] not in local

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,38 +13,83 @@ import axe_playwright_python
 import numpy as np
 import openai
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Request, expect
 
+from tests.integration.browsers import WAIT_MS, browsing, measuring
 from tests.integration.client import Client, array
 from tests.integration.servers import MODEL
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
-WAIT_MS = 60_000
 TOKENS = 12
 CHAT = "/v1/chat/completions"
 OCEAN = {"bias": [{"text": " ocean", "add": 4}]}
 
-expect.set_options(timeout=WAIT_MS)
+SHIFTS = """
+new PerformanceObserver((list) => {
+  for (const shift of list.getEntries()) if (!shift.hadRecentInput) window.shifted(shift.value);
+}).observe({ type: "layout-shift", buffered: true });
+"""
+"""Tells how far things moved by themselves, each as a share of the window."""
+
+REPLAY = """
+([events, pace]) => {
+  const answer = () => {
+    const start = performance.now();
+    const encoder = new TextEncoder();
+    let told = 0;
+    return new ReadableStream({
+      start(controller) {
+        const timer = setInterval(() => {
+          const due = Math.min(events.length, Math.ceil((performance.now() - start) * pace / 1000));
+          for (; told < due; told += 1) controller.enqueue(encoder.encode(events[told]));
+          if (told < events.length) return;
+          clearInterval(timer);
+          controller.close();
+        }, 4);
+      },
+    });
+  };
+  window.fetch = async () => new Response(answer());
+  window.drawn = 0;
+  new MutationObserver(() => { window.drawn += 1; }).observe(
+    document.querySelector(".texts"), { childList: true, subtree: true });
+}
+"""
+"""Answers each request of the page with these events, so many in a second."""
+
+FOCUS = """
+() => {
+  const usable = (each) => each.tabIndex >= 0 && !each.disabled && each.checkVisibility()
+    && (each.type !== "radio" || each.checked);
+  const marked = (each) => each !== null
+    && (getComputedStyle(each).outlineStyle !== "none" || marked(each.parentElement));
+  const all = "a[href], button, input, select, textarea, summary, [tabindex]";
+  window.missed = new Set([...document.querySelectorAll(all)].filter(usable));
+  window.unmarked = [];
+  document.addEventListener("focusin", ({ target }) => {
+    window.missed.delete(target);
+    if (!marked(target)) window.unmarked.push(target.outerHTML.slice(0, 100));
+  });
+  document.activeElement.blur();
+  return window.missed.size;
+}
+"""
+"""Notes from now on what of all that can be used was focused, and whether that was seen."""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A browser for all tests of this file."""
-    assert CHROMIUM, "no chromium is installed: run `apt-get install chromium`"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+    with browsing() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(browser: Browser, v1: Client) -> Iterator[Page]:
-    """The page as a person finds it; it must not fail, and talk to no one but its server."""
+    """The page as a person finds it.
+
+    It must not fail, talk to no one but its server, and move nothing under a person's hands.
+    """
     context = browser.new_context(
         viewport={"width": 1360, "height": 900},
         permissions=["clipboard-read", "clipboard-write"],
@@ -57,11 +101,19 @@ def page(browser: Browser, v1: Client) -> Iterator[Page]:
     page.on("console", lambda told: failures.append(told.text) if violates(told.text) else None)
     elsewhere: list[str] = []
     page.on("request", lambda asked: elsewhere.append(asked.url))
+    shifts: list[float] = []
+
+    def shifted(share: float) -> None:
+        shifts.append(share)
+
+    page.expose_function("shifted", shifted)
+    page.add_init_script(SHIFTS)
     page.goto(f"{v1.http.base_url}/playground")
     expect(page.locator(".model")).to_have_text(MODEL)
     yield page
     context.close()
     assert failures == []
+    assert sum(shifts) < 0.1
     assert [url for url in elsewhere if not url.startswith((str(v1.http.base_url), "blob:"))] == []
 
 
@@ -191,8 +243,9 @@ def test_a_clicked_token_shows_its_distribution_before_and_after(page: Page, v1:
         < 0.01
     )
     page.get_by_role("button", name="Find the neighbours").click()
-    expect(page.get_by_role("heading", name="Coming out")).to_be_visible()
-    expect(page.locator(".near").first.locator("li")).to_have_count(12)
+    # This model has one matrix at both ends.
+    expect(page.get_by_role("heading", name="Going in and coming out")).to_be_visible()
+    expect(page.locator(".near li")).to_have_count(18)
 
 
 def test_a_slider_goes_through_zero(page: Page) -> None:
@@ -303,7 +356,7 @@ def test_every_control_is_edited_sent_and_saved(page: Page, v1: Client, tmp_path
     page.get_by_label("What to match").select_option("id")
     ocean = int(page.get_by_label("Token to bias").input_value())
     page.locator(".finer summary", has_text="ocean").click()
-    page.get_by_label("From token").fill("2")
+    page.get_by_label("From position").fill("2")
     page.get_by_role("button", name="+ Suppress").click()
     page.get_by_label("Text to suppress").fill("SEA")
     page.locator(".finer summary").nth(1).click()
@@ -335,7 +388,7 @@ def test_every_control_is_edited_sent_and_saved(page: Page, v1: Client, tmp_path
     page.get_by_label("Load").set_input_files(file)
     expect(page.locator(".finer summary")).to_have_text(
         [
-            "·ocean from token 2 on",
+            "·ocean from position 2 on",
             "every token, in any case",
             "from the prompt until before 5, layers 10, 13-14",
         ]
@@ -344,12 +397,17 @@ def test_every_control_is_edited_sent_and_saved(page: Page, v1: Client, tmp_path
     assert bodies[2:] == bodies[:2]
 
 
-def test_the_keyboard_is_enough(page: Page) -> None:
-    page.get_by_role("textbox", name="Prompt").focus()
+def test_the_keyboard_is_enough(page: Page, tmp_path: Path) -> None:
+    reach(page, page.get_by_role("textbox", name="Prompt"))
     page.keyboard.press("Control+Enter")
     settled(page)
-    strip = page.get_by_role("listbox", name="Tokens with control")
-    strip.locator("[tabindex='0']").focus()
+    slider = page.get_by_role("slider", name="Bias of “ ocean” in nats")
+    reach(page, slider)
+    with page.expect_request(f"**{CHAT}"):
+        page.keyboard.press("ArrowRight")
+    expect(slider).to_have_value("4.5")
+    settled(page)
+    reach(page, page.get_by_role("listbox", name="Tokens with control").locator("[tabindex='0']"))
     page.keyboard.press("Home")
     for key, lane, place in (
         ("ArrowRight", "With control", 1),
@@ -360,6 +418,53 @@ def test_the_keyboard_is_enough(page: Page) -> None:
         page.keyboard.press(key)
         expect(tokens(page, lane).nth(place)).to_have_attribute("aria-selected", "true")
         expect(tokens(page, lane).nth(place)).to_be_focused()
+    reach(page, page.get_by_role("button", name="Read every layer"))
+    page.keyboard.press("Enter")
+    expect(page.locator(".map tbody tr")).to_have_count(30)
+    reach(page, page.get_by_role("button", name="Save"))
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert json.loads(Path(download.value.path()).read_text())["lanes"]["controlled"]
+
+    usable = page.evaluate(FOCUS)
+    assert usable > 50
+    for _ in range(usable + 20):  # what scrolls can be focused too
+        page.keyboard.press("Tab")
+    assert page.evaluate("() => [...window.missed].map(each => each.outerHTML)") == []
+    assert page.evaluate("() => window.unmarked") == []
+
+
+def reach(page: Page, target: Locator) -> None:
+    """Press Tab until something has the focus."""
+    for _ in range(200):
+        if target.count() and target.evaluate("each => each === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+        page.evaluate("() => new Promise(requestAnimationFrame)")  # until the page has answered
+    raise AssertionError(f"Tab does not lead to {target}")
+
+
+def test_a_fast_stream_leaves_the_page_time(page: Page, browser: Browser, v1: Client) -> None:
+    pace, times = 60, 4
+    body = {
+        "model": MODEL,
+        **{"prompt": "The sea", "max_tokens": 64, "ignore_eos": True, "temperature": 0},
+        **{"stream": True, "return_token_ids": True, "logit_control": OCEAN},
+        "distribution": {"top_k": 20, "stages": ["base", "controlled"]},
+    }
+    with v1.http.stream("POST", "/v1/completions", json=body) as answer:
+        events = [f"{line}\n\n" for line in answer.iter_lines() if line.startswith("data: {")]
+    events = [each for each in events if '"distribution"' in each] * times
+    page.evaluate(REPLAY, [events, pace])
+    with measuring(browser, page) as work:
+        page.get_by_role("button", name="Run", exact=True).click()
+        settled(page)
+    for lane in ("Without control", "With control"):
+        expect(tokens(page, lane)).to_have_count(64 * times)
+    assert page.evaluate("() => window.drawn") > 20  # as they came, not once at the end
+    assert work[0].longest < 0.05
+    # Two texts at 60 tokens a second each: drawing them takes at most half of a core.
+    assert work[0].total < len(events) / pace / 2
 
 
 def test_nothing_serious_stands_in_anyones_way(page: Page) -> None:

@@ -5,9 +5,10 @@ import { state } from "./state.js";
 export const ROOT = new URL("..", document.baseURI);
 
 export class ApiError extends Error {
-  constructor(message, status = 0) {
+  // `asksKey`: another API key than the one sent, if any, would help.
+  constructor(message, asksKey = false) {
     super(message);
-    this.status = status;
+    this.asksKey = asksKey;
   }
 }
 
@@ -65,10 +66,12 @@ async function send(path, options) {
     throw new ApiError("The server does not answer. Is it still running?");
   }
   if (answer.ok) return answer;
-  if (answer.status === 401) throw new ApiError("The server asks for an API key: enter it above.", 401);
+  if (answer.status === 401) {
+    throw new ApiError(state.key ? "The server does not know this API key." : "The server asks for an API key.", true);
+  }
   const body = await answer.json().catch(() => ({}));
   const fallback = { message: `the server answered ${answer.status} to ${path}` };
-  throw new ApiError(sentence(body.error ?? fallback), answer.status);
+  throw new ApiError(sentence(body.error ?? fallback), answer.status === 403);
 }
 
 function sentence({ message, param }) {

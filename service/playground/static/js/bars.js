@@ -1,9 +1,11 @@
 // The chosen token: its figures, and its likeliest alternatives before and after control.
 import { html } from "./dom.js";
+import { add } from "./entries.js";
 import { nats, percent } from "./measures.js";
 import { branch } from "./run.js";
 import { state } from "./state.js";
 import { alternatives } from "./trace.js";
+import { exactShare } from "./tooltip.js";
 import { shown, spoken } from "./whitespace.js";
 
 const SHOWN = 12;
@@ -17,6 +19,9 @@ export function Distribution({ token, lane, at }) {
       <h2 id="distribution">
         Token ${at + 1}: <span class="token">${shown(token.text)}</span>
       </h2>
+      <span class="quiet">id ${token.id}</span>
+      <button class="small" onClick=${() => add("bias", { token_id: token.id, add: 2 })}>Bias</button>
+      <button class="small" onClick=${() => add("suppress", { token_id: token.id })}>Suppress</button>
     </header>
     <${Figures} token=${token} />
     <p class="quiet">
@@ -55,8 +60,8 @@ export function Distribution({ token, lane, at }) {
 
 // A share of null is of a token outside the top_k of its stage: smaller than all that are in it.
 function Bar({ kind, share }) {
-  return html`<td class=${`bar ${kind}`}>
-    <span class="fill" style=${{ "--share": share ?? 0 }}></span><span class="number">${percent(share)}</span>
+  return html`<td class=${`bar ${kind}`} title=${exactShare(share)}>
+    ${share !== null && html`<span class="fill" style=${{ "--share": share }}></span>`}<span class="number">${percent(share)}</span>
   </td>`;
 }
 
@@ -78,7 +83,7 @@ function Figures({ token }) {
         ([name, before, after]) =>
           html`<tr><th scope="row">${name}</th><td>${before}</td><td>${after}</td></tr>`,
       )}
-      <tr><th scope="row">KL, after from before</th><td></td><td>${nats(token.kl)}</td></tr>
+      <tr><th scope="row">KL</th><td></td><td>${nats(token.kl)}</td></tr>
     </tbody>
   </table>`;
 }

@@ -1,10 +1,11 @@
 // What the strips are coloured by, and the legend of it.
 import { html } from "./dom.js";
+import { Legend } from "./legend.js";
 import { MEASURES } from "./measures.js";
 import { set, state } from "./state.js";
 
 export function Colours() {
-  const { explains, ends } = MEASURES[state.colour];
+  const { explains, ticks } = MEASURES[state.colour];
   return html`<div class="colours">
     <fieldset class="choice">
       <legend class="hidden">Colour the tokens by</legend>
@@ -21,11 +22,7 @@ export function Colours() {
         </label>`,
       )}
     </fieldset>
-    <div class="legend">
-      <span>${ends[0]}</span>
-      <span class="ramp" aria-hidden="true"></span>
-      <span>${ends[1]}</span>
-    </div>
+    <${Legend} ticks=${ticks} />
     <p class="quiet">${explains}</p>
   </div>`;
 }

@@ -70,7 +70,7 @@ function Steer({ entry, at }) {
       </select>
       <select aria-label="Where it acts" value=${place} onChange=${actAt}>
         <option value="logits">logits</option>
-        <option value="residual" disabled=${vector?.space !== "residual"}>residual stream</option>
+        <option value="residual" disabled=${vector?.space !== "residual"}>residual</option>
       </select>
     <//>
     <${Slider}

@@ -11,7 +11,7 @@ export function Finer({ entry, vector }) {
   return html`<details class="finer">
     <summary>${told(entry)}</summary>
     <div class="fields">
-      <${Position} entry=${entry} end="from" label="From token" empty=${residual ? "prompt" : "0"} />
+      <${Position} entry=${entry} end="from" label="From position" empty=${residual ? "prompt" : "0"} />
       <${Position} entry=${entry} end="until" label="Until before" empty="the end" />
       ${residual &&
       html`<label class="wide">Layers
@@ -37,7 +37,7 @@ export function Finer({ entry, vector }) {
 
 // Positions count generated tokens from 0; a residual stream's may reach back into the prompt.
 function Position({ entry, end, label, empty }) {
-  return html`<label>${label}
+  return html`<label title="Of generated tokens, counted from 0">${label}
     <${Field}
       type="number"
       step="1"
@@ -61,6 +61,6 @@ function whereOf({ when, at }) {
   const everywhere = at === "residual" ? "prompt and answer" : "every token";
   if (!when) return everywhere;
   const { from, until } = when;
-  const start = from === null ? "the prompt" : `token ${from}`;
+  const start = from === null ? "the prompt" : `position ${from}`;
   return until === null ? `from ${start} on` : `from ${start} until before ${until}`;
 }

@@ -2,7 +2,6 @@
 import { LANGUAGES } from "./code.js";
 import { html } from "./dom.js";
 import { load, save } from "./files.js";
-import { connect } from "./connect.js";
 import { set, state } from "./state.js";
 
 const THEMES = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
@@ -12,14 +11,6 @@ export function Header() {
     <h1><img src="icon.svg" alt="" width="28" height="28" />Sensefield <span>playground</span></h1>
     <p class="model">${state.model}</p>
     <div class="buttons">
-      <input
-        type="password"
-        aria-label="API key"
-        placeholder="API key, if asked for"
-        autocomplete="off"
-        value=${state.key}
-        onChange=${(event) => keep(event.target.value)}
-      />
       ${Object.keys(LANGUAGES).map(
         (language) => html`<button onClick=${() => set({ language, copied: "" })}>As ${language}</button>`,
       )}
@@ -31,12 +22,6 @@ export function Header() {
       <button onClick=${turn}>${THEMES[state.theme]}</button>
     </div>
   </header>`;
-}
-
-function keep(key) {
-  sessionStorage.setItem("sensefield-key", key);
-  set({ key });
-  connect();
 }
 
 function open(event) {

@@ -1,9 +1,11 @@
 // The lens: what each layer would already say at each token of the answer.
-import { ApiError, post } from "./api.js";
+import { post } from "./api.js";
 import { html } from "./dom.js";
-import { percent } from "./measures.js";
+import { tell } from "./errors.js";
+import { Legend } from "./legend.js";
 import { choose } from "./selection.js";
 import { set, state } from "./state.js";
+import { exactShare } from "./tooltip.js";
 import { shown } from "./whitespace.js";
 
 const MOST_TOKENS = 96; // a wider map is no longer read, and layers × tokens are limited
@@ -21,9 +23,12 @@ export function Lens({ lane, trace, at }) {
     </header>
     <p class="quiet">
       Each row is a layer, the last one on top; each cell is what the model would say if it stopped
-      there. Strong colour: it already gives its later answer a high probability.
+      there, bold where that is the token that came. Colour: the probability of that token.
     </p>
-    ${fresh && lens.answer && html`<${Map} lane=${lane} answer=${lens.answer} at=${at} />`}
+    ${fresh &&
+    lens.answer &&
+    html`<${Legend} ticks=${["0 %", "50 %", "100 %"]} />
+      <${Map} lane=${lane} answer=${lens.answer} at=${at} />`}
   </section>`;
 }
 
@@ -42,22 +47,22 @@ async function read(trace) {
   try {
     set({ lens: { ...asked, answer: await post("v1/lens", body) } });
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    set({ lens: null, error: error.message });
+    set({ lens: null });
+    tell(error);
   }
 }
 
 function Map({ lane, answer, at }) {
-  const { layers, top, next, tokens, positions } = answer;
+  const { layers, top, next, entropy, kl, tokens, positions } = answer;
   const said = positions.map((place) => tokens[place + 1]);
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Layers by tokens">
     <table class="map">
       <thead>
         <tr>
-          <th scope="col">answer</th>
+          <th scope="col">came</th>
           ${said.map(
             (text, column) => html`<th scope="col" class=${column === at ? "chosen" : ""}>
-              <button class="token" onClick=${() => choose(lane, column)}>${shown(text)}</button>
+              <button class="token" title=${text} onClick=${() => choose(lane, column)}>${shown(text)}</button>
             </th>`,
           )}
         </tr>
@@ -81,8 +86,11 @@ function Map({ lane, answer, at }) {
                 (_, column) =>
                   html`<${Cell}
                     text=${top.tokens[row][column][0]}
-                    likely=${Math.exp(next.logprobs[row][column])}
-                    first=${next.ranks[row][column] === 1}
+                    share=${Math.exp(top.logprobs[row][column][0])}
+                    answer=${Math.exp(next.logprobs[row][column])}
+                    rank=${next.ranks[row][column]}
+                    entropy=${entropy[row][column]}
+                    kl=${kl[row][column]}
                     chosen=${column === at}
                   />`,
               )}
@@ -93,11 +101,17 @@ function Map({ lane, answer, at }) {
   </div>`;
 }
 
-function Cell({ text, likely, first, chosen }) {
+function Cell({ text, share, answer, rank, entropy, kl, chosen }) {
+  const exact = [
+    `${JSON.stringify(text)} has ${exactShare(share)}`,
+    `the token that came has ${exactShare(answer)}, rank ${rank}`,
+    `entropy ${entropy.toFixed(4)} nats`,
+    `KL of the last layer from this one ${kl.toFixed(4)} nats`,
+  ];
   return html`<td
-    class=${[first && "first", chosen && "chosen"].filter(Boolean).join(" ")}
-    title=${`the answer has ${percent(likely)} here`}
-    style=${{ "--share": likely.toFixed(3) }}
+    class=${[rank === 1 && "first", chosen && "chosen"].filter(Boolean).join(" ")}
+    title=${exact.join("\n")}
+    style=${{ "--share": answer.toFixed(3) }}
   >
     ${shown(text)}
   </td>`;

@@ -8,6 +8,7 @@ import { html, render } from "./dom.js";
 import { applyTheme, Header } from "./header.js";
 import { Lens } from "./lens.js";
 import { Neighbours } from "./neighbours.js";
+import { Problem } from "./problem.js";
 import { Prompt } from "./prompt.js";
 import { isRunning } from "./run.js";
 import { Scrubber } from "./scrubber.js";
@@ -30,17 +31,6 @@ function Page() {
       </div>
     </main>
     ${state.language && html`<${Dialog} language=${state.language} />`}`;
-}
-
-// Over the page, so that nothing moves when it comes.
-function Problem() {
-  return html`<div role="alert" class="problem">
-    ${state.error &&
-    html`<div class="error">
-      <span>${state.error}</span>
-      <button class="small" aria-label="Dismiss" onClick=${() => set({ error: "" })}>✕</button>
-    </div>`}
-  </div>`;
 }
 
 function Texts() {

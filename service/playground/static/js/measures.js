@@ -2,13 +2,13 @@
 
 const clamp = (value) => Math.min(1, Math.max(0, value));
 
-// Values are those after control: what the token was drawn from. The ends of a scale are fixed,
-// so that a colour means the same in every trace.
+// Values are those after control: what the token was drawn from. A scale is fixed, so that a
+// colour means the same in every trace; `ticks` are its start, middle and end.
 export const MEASURES = {
   probability: {
     label: "Probability",
     explains: "How likely the token was. Strong colour: the model was sure of it.",
-    ends: ["0 %", "100 %"],
+    ticks: ["0 %", "50 %", "100 %"],
     value: (token) => Math.exp(token.controlled.logprob),
     share: (value) => clamp(value),
     show: percent,
@@ -16,7 +16,7 @@ export const MEASURES = {
   surprisal: {
     label: "Surprisal",
     explains: "How unexpected the token was: −log of its probability. Strong colour: a surprise.",
-    ends: ["0", "6 nats or more"],
+    ticks: ["0", "3", "≥ 6 nats"],
     value: (token) => -token.controlled.logprob,
     share: (value) => clamp(value / 6),
     show: nats,
@@ -24,7 +24,7 @@ export const MEASURES = {
   entropy: {
     label: "Entropy",
     explains: "How undecided the model was before it chose. Strong colour: many ways to go on.",
-    ends: ["0", "5 nats or more"],
+    ticks: ["0", "2.5", "≥ 5 nats"],
     value: (token) => token.controlled.entropy,
     share: (value) => clamp(value / 5),
     show: nats,
@@ -32,7 +32,7 @@ export const MEASURES = {
   kl: {
     label: "KL",
     explains: "How far control moved the distribution at this token. No colour: not at all.",
-    ends: ["0", "4 nats or more"],
+    ticks: ["0", "1", "≥ 4 nats"],
     value: (token) => token.kl,
     // By its root, so that small shifts are seen beside large ones.
     share: (value) => Math.sqrt(clamp(value / 4)),

@@ -1,5 +1,6 @@
 // Running the prompt: a lane without control, a lane with it, the same seed in both.
-import { ApiError, events } from "./api.js";
+import { events } from "./api.js";
+import { tell } from "./errors.js";
 import { controlOf, requestOf } from "./request.js";
 import { changed, set, state } from "./state.js";
 import { divergence, newTrace, tokensOf } from "./trace.js";
@@ -79,8 +80,7 @@ async function stream(lane, control, taken = null) {
     }
   } catch (error) {
     if (error.name === "AbortError") return;
-    if (!(error instanceof ApiError)) throw error;
-    state.error = error.message;
+    tell(error);
   } finally {
     if (running[lane] === abort) running[lane] = null;
     if (!isRunning()) state.told = summary();

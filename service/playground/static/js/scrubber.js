@@ -1,6 +1,7 @@
 // Entropy and KL along the tokens, as a chart that is also the handle to move along them.
 import uPlot from "../vendor/uplot.js";
 import { Component, html } from "./dom.js";
+import { nats } from "./measures.js";
 import { choose } from "./selection.js";
 import { state } from "./state.js";
 
@@ -53,11 +54,12 @@ export class Scrubber extends Component {
       const left = event.clientX - this.chart.over.getBoundingClientRect().left;
       choose(lane, Math.round(this.chart.posToVal(left, "x")) - 1);
     };
+    const token = tokens[at];
     return html`<section class="card scrubber" aria-labelledby="scrubber">
       <header>
         <h2 id="scrubber">Along the tokens</h2>
-        <span class="key entropy">entropy</span><span class="key kl">KL</span>
-        <span class="quiet">nats</span>
+        <span class="key entropy">entropy ${token && nats(token.controlled.entropy)}</span>
+        <span class="key kl">KL ${token && nats(token.kl)}</span>
       </header>
       <div
         class="chart"

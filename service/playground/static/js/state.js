@@ -27,6 +27,7 @@ export const state = {
   language: null, // in which the request is shown, if it is
   copied: "", // what came of copying it
   error: "",
+  asksKey: false, // the error would not be there with another key
   told: "", // what just happened, for the status line and screen readers
 };
 

@@ -4,6 +4,7 @@ import { MEASURES } from "./measures.js";
 import { isRunning, leaveBranch } from "./run.js";
 import { choose } from "./selection.js";
 import { state } from "./state.js";
+import { exactly } from "./tooltip.js";
 import { shown, spoken } from "./whitespace.js";
 
 const TITLES = { baseline: "Without control", controlled: "With control" };
@@ -15,7 +16,8 @@ class Token extends Component {
   }
 
   componentDidUpdate(before) {
-    if (this.props.chosen && !before.chosen && document.activeElement?.role === "option") {
+    const focused = ["option", "listbox"].includes(document.activeElement?.role);
+    if (this.props.chosen && !before.chosen && focused) {
       this.element.focus({ preventScroll: true });
       this.element.scrollIntoView({ block: "nearest" });
     }
@@ -32,7 +34,7 @@ class Token extends Component {
       aria-selected=${chosen}
       aria-label=${[spoken(token.text), told, ...marks].join(", ")}
       tabindex=${chosen ? 0 : -1}
-      title=${told}
+      title=${exactly(token)}
       data-at=${at}
       style=${{ "--share": share(value(token)).toFixed(3) }}
       >${shown(token.text)}${token.text.endsWith("\n") && html`<br />`}</span
@@ -58,7 +60,6 @@ export function Strip({ lane, parts }) {
         aria-label=${`Tokens ${TITLES[lane].toLowerCase()}`}
         aria-orientation="horizontal"
         tabindex=${chosenAt < 0 ? 0 : -1}
-        onFocus=${(event) => event.target.role === "listbox" && choose(lane, state.selected.at)}
         onClick=${(event) => walkTo(event, lane)}
         onKeyDown=${(event) => walk(event, lane)}
       >

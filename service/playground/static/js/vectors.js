@@ -1,6 +1,7 @@
 // Vectors: what the server has, what tokens they move, and making new ones.
-import { ApiError, events, get } from "./api.js";
+import { events, get } from "./api.js";
 import { html } from "./dom.js";
+import { tell } from "./errors.js";
 import { layersOf } from "./layers.js";
 import { changed, set, state } from "./state.js";
 import { shown } from "./whitespace.js";
@@ -31,13 +32,9 @@ export async function loadVectors() {
 export function Nearest({ name }) {
   if (!(name in state.nearest)) {
     state.nearest[name] = null;
-    get(`v1/vectors/${name}/nearest?k=${FEW}`).then(
-      (answer) => {
-        state.nearest[name] = answer;
-        changed();
-      },
-      (error) => set({ error: error.message }),
-    );
+    get(`v1/vectors/${name}/nearest?k=${FEW}`)
+      .then((answer) => set({ nearest: { ...state.nearest, [name]: answer } }))
+      .catch(tell);
   }
   const answer = state.nearest[name];
   return html`<dl class="nearest">
@@ -114,8 +111,7 @@ async function send() {
     await loadVectors();
     return made;
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
-    set({ error: error.message });
+    tell(error);
     return null;
   } finally {
     draft.progress = "";
