@@ -10,14 +10,14 @@ import pytest
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+OPERATING = (ROOT / "docs/operating.md").read_text()
 _ROW = re.compile(r"^\| `--([a-z-]+)`[^|]*\| `(SENSEFIELD_[A-Z_]+)` \|", re.MULTILINE)
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
 DOCUMENTS = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
 
 
 def test_the_table_of_settings_is_complete() -> None:
-    rows = {flag.replace("-", "_"): variable for flag, variable in _ROW.findall(README)}
+    rows = {flag.replace("-", "_"): variable for flag, variable in _ROW.findall(OPERATING)}
     assert rows == {name: f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
 
 
