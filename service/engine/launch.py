@@ -13,7 +13,7 @@ from typing import Any
 from service.access.keys import Key, KeyRing
 from service.access.roles import ROLES
 from service.embedded_model import embedded_model_dir
-from service.engine.plugins import NAME
+from service.engine.plugins import NAME, endpoint_plugin
 from service.errors import StartupError
 from service.settings import PREFIX, settings
 from service.vectors.store import VectorStore
@@ -49,6 +49,8 @@ def launch(flags: Sequence[str]) -> None:
     from service.engine.compatibility import assert_supported
 
     assert_supported()
+    # vLLM only logs what goes wrong in a plugin, and would serve without ours.
+    endpoint_plugin()
     cli_env_setup()
     args = parse(flags)
     # What cannot be written is told before a model is loaded, which may take minutes.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,3 +143,12 @@ def test_speculation_is_refused_on_the_runner_that_cannot(
         return
     with pytest.raises(StartupError, match="leave out --speculative-config"):
         launch.assert_servable(config)
+
+
+def test_a_server_without_our_routes_does_not_start() -> None:
+    broken = "import sys; sys.modules['service.app'] = None"
+    script = f"{broken}; from service.cli import main; sys.exit(main(['serve', 'model']))"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "service.app" in done.stderr
