@@ -24,8 +24,10 @@ TOKENS = 40
 
 @pytest.fixture(scope="module", params=[behind_router, behind_ray])
 def front(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, full: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Front]:
+    if request.param is behind_ray and not full:
+        pytest.skip("only with --full: a Ray cluster starts slowly on cores that others use")
     with request.param(tmp_path_factory.mktemp("front")) as running:
         yield running
 
