@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +52,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
     return Together(config, log)
 
 
+@contextmanager
+def _client_of(
+    folder: Path, flags: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Iterator[Client]:
+    """Serve, and yield a client that is closed with the server."""
+    with serving(folder, flags, environment) as server:
+        client = Client(server)
+        yield client
+        client.http.close()
+
+
 @pytest.fixture(scope="session")
 def v1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A server on vLLM's V1 runner, as it runs on a CPU."""
@@ -58,10 +71,8 @@ def v1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         *("--max-model-len", "1024", "--max-num-seqs", "16", "--block-size", "32"),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
     )
-    with serving(tmp_path_factory.mktemp("v1"), flags) as server:
-        client = Client(server)
+    with _client_of(tmp_path_factory.mktemp("v1"), flags) as client:
         yield client
-        client.http.close()
 
 
 @pytest.fixture(scope="session")
@@ -69,10 +80,8 @@ def v2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A server on vLLM's V2 runner, as it runs on a GPU, through Triton's interpreter."""
     assert TRITON.is_dir(), f"{TRITON} is missing: run the tests with `make test`"
     flags = ("--max-model-len", "256", "--max-num-seqs", "8")
-    with serving(tmp_path_factory.mktemp("v2"), flags, V2_ENVIRONMENT) as server:
-        client = Client(server)
+    with _client_of(tmp_path_factory.mktemp("v2"), flags, V2_ENVIRONMENT) as client:
         yield client
-        client.http.close()
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +92,5 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         *("--num-gpu-blocks-override", "20", "--max-num-batched-tokens", "64"),
         *("--no-enable-prefix-caching", "--send-timeout-seconds", "2"),
     )
-    with serving(tmp_path_factory.mktemp("crowded"), flags) as server:
-        client = Client(server)
+    with _client_of(tmp_path_factory.mktemp("crowded"), flags) as client:
         yield client
-        client.http.close()
