@@ -17,7 +17,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from service.engine.family import engines_beside, is_alive
 
-_AWAKE_SECONDS = 1.0
+_AWAKE_SECONDS = 2.0
 """Most that counts of the time between two beats: for the rest this process did not listen."""
 
 

@@ -12,15 +12,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from vllm.config import CompilationMode
 from vllm.triton_utils import HAS_TRITON
 from vllm.v1.worker.worker_base import WorkerWrapperBase
 
 from service.engine.compatibility import assert_signature
 from service.engine.residual.bank import Bank, bank_capacity
 from service.engine.residual.device import DeviceBuffers
+from service.engine.residual.hooks import PLACE, LayerHooks
 from service.engine.residual.host import HostBuffers
-from service.engine.residual.layers import find_layers, own_layers, stream_of
-from service.engine.residual.operator import residual_stream, set_stream
+from service.engine.residual.layers import find_layers, own_layers
+from service.engine.residual.operator import set_stream
 from service.engine.residual.step import StepLayout
 from service.engine.residual.stream import ResidualStream, Support
 
@@ -77,14 +79,15 @@ def attach(runner: Any, vllm_config: Any) -> None:
     stream = ResidualStream(support, bank, buffers)
     for at, layer in enumerate(own.values()):
         place = torch.tensor([at], dtype=torch.int32, device=runner.device)
-        layer.register_buffer("sensefield_place", place, persistent=False)
-        layer.register_forward_hook(_hook(at, hidden_size, stream))
+        layer.register_buffer(PLACE, place, persistent=False)
         stream.unseen.add(place.data_ptr())
     if isinstance(buffers, DeviceBuffers):
         # vLLM's memory profile takes what is there before it for the model's.
         runner.model_memory_usage += buffers.bytes
     set_stream(stream)
-    _follow_steps(runner, stream)
+    eager = vllm_config.compilation_config.mode == CompilationMode.NONE
+    hooks = LayerHooks(list(own.values()), hidden_size, removable=eager)
+    _follow_steps(runner, stream, hooks)
 
 
 def _unsupported(vllm_config: Any) -> str | None:
@@ -99,22 +102,7 @@ def _unsupported(vllm_config: Any) -> str | None:
     return None
 
 
-def _hook(at: int, hidden_size: int, stream: ResidualStream) -> Callable[..., None]:
-    def hook(layer: Any, _arguments: Any, output: Any) -> None:
-        compiling = torch.compiler.is_compiling()
-        if not compiling and stream.is_idle(at):
-            return
-        found = stream_of(layer, output, hidden_size)
-        if found is None:
-            return
-        # Without a compiler that must not look inside, the detour of an op is for nothing.
-        call = torch.ops.sensefield.residual_stream if compiling else residual_stream
-        call(*found, layer.sensefield_place)
-
-    return hook
-
-
-def _follow_steps(runner: Any, stream: ResidualStream) -> None:
+def _follow_steps(runner: Any, stream: ResidualStream, hooks: LayerHooks) -> None:
     execute_model = runner.execute_model
 
     def execute(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
@@ -128,27 +116,29 @@ def _follow_steps(runner: Any, stream: ResidualStream) -> None:
             stream.end_step()
 
     runner.execute_model = execute
+
+    def prepare(layout: StepLayout) -> None:
+        stream.begin_step(layout)
+        hooks.fit(stream.is_idle)
+
     if hasattr(runner, "model_state"):
         assert_signature("preprocess_state", runner.model_state.preprocess_state, _PREPROCESS)
         _before(
             runner.model_state,
             "preprocess_state",
-            lambda batch, *_: StepLayout.of_v2(batch),
-            stream,
+            lambda batch, *_: prepare(StepLayout.of_v2(batch)),
         )
     else:
         assert_signature("_model_forward", runner._model_forward, _FORWARD)
-        _before(runner, "_model_forward", lambda *_, **__: StepLayout.of_v1(runner), stream)
+        _before(runner, "_model_forward", lambda *_, **__: prepare(StepLayout.of_v1(runner)))
 
 
-def _before(
-    owner: Any, name: str, layout: Callable[..., StepLayout], stream: ResidualStream
-) -> None:
-    """Have the stream prepare each step just before a method of vLLM's runs."""
+def _before(owner: Any, name: str, prepare: Callable[..., None]) -> None:
+    """Have each step prepared just before a method of vLLM's runs."""
     stock = getattr(owner, name)
 
     def method(*args: Any, **kwargs: Any) -> Any:
-        stream.begin_step(layout(*args, **kwargs))
+        prepare(*args, **kwargs)
         return stock(*args, **kwargs)
 
     setattr(owner, name, method)
