@@ -6,8 +6,17 @@ from typing import Any
 
 import torch
 
-from logit_processors import measure
+from logit_processors.row_spec import STATISTICS
+from service.engine.measured import measure_stages
 from service.engine.unembedding import find_final_norm
+
+_COLUMNS = {
+    "entropy": "base_entropy",
+    "kl": "kl",
+    "next_logprobs": "base_logprob",
+    "next_ranks": "base_rank",
+}
+"""Where a layer's reading is measured as if the last layer's were what control made of it."""
 
 
 @torch.inference_mode()
@@ -34,16 +43,11 @@ def read_stream(
     logits = model.compute_logits(rows)
     if logits is None:
         return None
-    logprobs = measure.log_softmax(logits)
-    last = logprobs[-positions:].repeat(layers, 1)
     chosen = following.clamp(min=0).repeat(layers)
-    values, token_ids = measure.top_k(logprobs, k)
-    flat = {
-        "token_ids": token_ids,
-        "logprobs": values,
-        "entropy": measure.entropy(logprobs),
-        "kl": measure.kl_divergence(last, logprobs),
-        "next_logprobs": measure.gather(logprobs, chosen),
-        "next_ranks": measure.ranks(logprobs, chosen).float(),
-    }
+    statistics = torch.empty(len(logits), len(STATISTICS), device=logits.device)
+    stages = {"base": logits, "controlled": logits[-positions:].repeat(layers, 1)}
+    read, _ = measure_stages(stages, chosen, statistics)
+    values, token_ids = read.top_k(k)
+    flat = {"token_ids": token_ids, "logprobs": values}
+    flat |= {name: statistics[:, STATISTICS.index(column)] for name, column in _COLUMNS.items()}
     return {name: each.reshape(layers, positions, *each.shape[1:]) for name, each in flat.items()}

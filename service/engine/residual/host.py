@@ -14,24 +14,32 @@ from service.engine.residual.bank import Bank
 from service.engine.residual.followed import Entry, Followed, Row
 from service.engine.residual.step import StepLayout
 
+_GATHERED = 256
+"""Tokens up to which each has its own additions kept, as a batch that generates has them."""
+
 _Work = tuple[list[int], list[int], list[tuple[Entry, ...]]]
 """Steered tokens, the group of each, and the entries of each group."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """A step's additions: ``delta[layer][groups]`` to the tokens ``rows``.
+    """A step's additions: ``deltas[layer]`` to the tokens ``rows``, or that at ``groups``.
 
-    ``rows`` and ``groups`` are ``[steered]`` int64; ``delta`` is ``[layers, groups, hidden]``
-    float32; ``active[layer]`` says where it is not all zero. A ``block`` of rows without a
-    gap is addressed as such.
+    ``rows`` and ``groups`` are ``[steered]`` int64; each of ``deltas`` is float32
+    ``[groups, hidden]``, or what broadcasts to ``[steered, hidden]`` if there are no
+    ``groups``; ``active[layer]`` says where it is not all zero. A ``block`` of rows without
+    a gap is addressed as such.
     """
 
     rows: torch.Tensor
     groups: torch.Tensor | None
-    delta: torch.Tensor
+    deltas: tuple[torch.Tensor, ...]
     active: list[bool]
     block: slice | None
+
+    def delta(self, at: int) -> torch.Tensor:
+        """Return what a layer adds, broadcasting to ``[steered, hidden]``."""
+        return self.deltas[at] if self.groups is None else self.deltas[at][self.groups]
 
 
 class HostBuffers:
@@ -81,7 +89,7 @@ class HostBuffers:
             return
         at = int(layer)
         if plan is not None and plan.active[at]:
-            delta = plan.delta[at] if plan.groups is None else plan.delta[at][plan.groups]
+            delta = plan.delta(at)
             if plan.block is not None:
                 hidden[plan.block].add_(delta)
             else:
@@ -112,10 +120,16 @@ class HostBuffers:
         if tokens[-1] - tokens[0] + 1 == len(tokens):
             block = slice(tokens[0], tokens[-1] + 1)
         strengths = np.array([entry.strengths for entries in kinds for entry in entries])
+        deltas = torch.stack([self._sum(entries) for entries in kinds], dim=1)
+        index: torch.Tensor | None = torch.tensor(groups)
+        if len(kinds) == 1:
+            index = None
+        elif len(tokens) <= _GATHERED:
+            deltas, index = deltas[:, index], None
         return _Plan(
             torch.tensor(tokens),
-            None if groups == list(range(len(tokens))) else torch.tensor(groups),
-            torch.stack([self._sum(entries) for entries in kinds], dim=1),
+            index,
+            deltas.unbind(),
             [bool(column.any()) for column in strengths.T],
             block,
         )

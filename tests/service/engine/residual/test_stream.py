@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from logit_processors.residual import Capture, ResidualSteer, Span
+from service.engine.residual import host
 from service.engine.residual.bank import Bank
 from service.engine.residual.device import DeviceBuffers
 from service.engine.residual.host import HostBuffers
@@ -277,6 +278,17 @@ def test_a_request_that_cannot_be_steered_is_broken_and_left_alone(
     simulation.end(broken)
     simulation.step([(plain, 1), (whole, 1)])
     assert simulation.stream.broken_rows == set()
+
+
+@pytest.mark.parametrize("kept", [0, 256])
+def test_additions_are_the_same_however_many_tokens_keep_their_own(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    monkeypatch.setattr(host, "_GATHERED", kept)
+    entries = [[ResidualSteer("a", 1.0)], [], [ResidualSteer("b", -2.0)], [ResidualSteer("a", 1.0)]]
+    names = [simulation.start(entry, 3) for entry in entries]
+    for count in (3, 1, 1):
+        simulation.step([(name, count) for name in names])
 
 
 def test_a_layer_that_never_calls_the_op_breaks_those_who_would_steer(
