@@ -16,30 +16,45 @@ from service.engine.residual.step import StepLayout
 
 _GATHERED = 256
 """Tokens up to which each has its own additions kept, as a batch that generates has them."""
+_LONG = 8
+"""Tokens of a mean span from which spans are added to one by one, as prompts are."""
 
-_Work = tuple[list[int], list[int], list[tuple[Entry, ...]]]
-"""Steered tokens, the group of each, and the entries of each group."""
+_Span = tuple[int, int, int]
+"""First steered token, the one after the last, and their group."""
+_Work = tuple[list[_Span], list[tuple[Entry, ...]]]
+"""Steered spans in their order, and the entries of each group."""
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """A step's additions: ``deltas[layer]`` to the tokens ``rows``, or that at ``groups``.
+    """A step's additions, ``deltas[layer]``: float32 ``[groups, hidden]``.
 
-    ``rows`` and ``groups`` are ``[steered]`` int64; each of ``deltas`` is float32
-    ``[groups, hidden]``, or what broadcasts to ``[steered, hidden]`` if there are no
-    ``groups``; ``active[layer]`` says where it is not all zero. A ``block`` of rows without
-    a gap is addressed as such.
+    ``active[layer]`` says where they are not all zero. They go to ``spans``, each of one
+    group, or to the tokens ``rows``, ``[steered]`` int64, of the ``groups`` ``[steered]``
+    int64; without ``groups`` they broadcast to ``[steered, hidden]`` as they are. A ``block``
+    of rows without a gap is addressed as such.
     """
 
-    rows: torch.Tensor
-    groups: torch.Tensor | None
     deltas: tuple[torch.Tensor, ...]
     active: list[bool]
+    spans: Sequence[_Span]
+    rows: torch.Tensor
+    groups: torch.Tensor | None
     block: slice | None
 
-    def delta(self, at: int) -> torch.Tensor:
-        """Return what a layer adds, broadcasting to ``[steered, hidden]``."""
-        return self.deltas[at] if self.groups is None else self.deltas[at][self.groups]
+    def add(self, hidden: torch.Tensor, at: int) -> None:
+        """Add in place to a layer's ``[tokens, hidden]``."""
+        delta = self.deltas[at]
+        if self.spans:
+            for start, stop, group in self.spans:
+                hidden[start:stop].add_(delta[group])
+            return
+        if self.groups is not None:
+            delta = delta[self.groups]
+        if self.block is not None:
+            hidden[self.block].add_(delta)
+        else:
+            hidden[self.rows] = (hidden[self.rows] + delta).to(hidden.dtype)
 
 
 class HostBuffers:
@@ -64,15 +79,13 @@ class HostBuffers:
             places: the step's tokens to be captured, in the order of their places.
 
         """
-        tokens: list[int] = []
-        groups: list[int] = []
         kinds: dict[tuple[Entry, ...], int] = {}
-        for row in rows:
-            for start, stop, entries in _pieces(row):
-                group = kinds.setdefault(entries, len(kinds))
-                tokens.extend(range(start, stop))
-                groups.extend([group] * (stop - start))
-        self._plan = self._planned((tokens, groups, list(kinds))) if tokens else None
+        spans = [
+            (start, stop, kinds.setdefault(entries, len(kinds)))
+            for row in rows
+            for start, stop, entries in _pieces(row)
+        ]
+        self._plan = self._planned((spans, list(kinds))) if spans else None
         self._copied = torch.tensor(places) if places else None
 
     def apply(self, hidden: torch.Tensor, other: torch.Tensor | None, layer: torch.Tensor) -> None:
@@ -89,11 +102,7 @@ class HostBuffers:
             return
         at = int(layer)
         if plan is not None and plan.active[at]:
-            delta = plan.delta(at)
-            if plan.block is not None:
-                hidden[plan.block].add_(delta)
-            else:
-                hidden[plan.rows] = (hidden[plan.rows] + delta).to(hidden.dtype)
+            plan.add(hidden, at)
         if copied is not None:
             stream = hidden[copied].float()
             self.captured[at, : len(copied)] = stream if other is None else stream + other[copied]
@@ -115,23 +124,25 @@ class HostBuffers:
             self._last = (work, self._made(*work))
         return self._last[1]
 
-    def _made(self, tokens: list[int], groups: list[int], kinds: list[tuple[Entry, ...]]) -> _Plan:
-        block = None
-        if tokens[-1] - tokens[0] + 1 == len(tokens):
-            block = slice(tokens[0], tokens[-1] + 1)
+    def _made(self, spans: list[_Span], kinds: list[tuple[Entry, ...]]) -> _Plan:
+        tokens = [token for start, stop, _ in spans for token in range(start, stop)]
+        groups = [group for start, stop, group in spans for _ in range(start, stop)]
         strengths = np.array([entry.strengths for entries in kinds for entry in entries])
         deltas = torch.stack([self._sum(entries) for entries in kinds], dim=1)
+        long = len(tokens) >= _LONG * len(spans)
         index: torch.Tensor | None = torch.tensor(groups)
-        if len(kinds) == 1:
+        if len(kinds) == 1 or groups == list(range(len(tokens))):
             index = None
-        elif len(tokens) <= _GATHERED:
+        elif len(tokens) <= _GATHERED and not long:
             deltas, index = deltas[:, index], None
+        one_block = tokens[-1] - tokens[0] + 1 == len(tokens)
         return _Plan(
-            torch.tensor(tokens),
-            index,
             deltas.unbind(),
             [bool(column.any()) for column in strengths.T],
-            block,
+            spans if long else (),
+            torch.tensor(tokens),
+            index,
+            slice(tokens[0], tokens[-1] + 1) if one_block else None,
         )
 
     def _sum(self, entries: Sequence[Entry]) -> torch.Tensor:

@@ -281,10 +281,12 @@ def test_a_request_that_cannot_be_steered_is_broken_and_left_alone(
 
 
 @pytest.mark.parametrize("kept", [0, 256])
-def test_additions_are_the_same_however_many_tokens_keep_their_own(
-    simulation: Simulation, monkeypatch: pytest.MonkeyPatch, kept: int
+@pytest.mark.parametrize("long", [1, 99])
+def test_additions_are_the_same_in_whatever_way_they_are_made(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch, kept: int, long: int
 ) -> None:
     monkeypatch.setattr(host, "_GATHERED", kept)
+    monkeypatch.setattr(host, "_LONG", long)
     entries = [[ResidualSteer("a", 1.0)], [], [ResidualSteer("b", -2.0)], [ResidualSteer("a", 1.0)]]
     names = [simulation.start(entry, 3) for entry in entries]
     for count in (3, 1, 1):
