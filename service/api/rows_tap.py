@@ -11,7 +11,7 @@ from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.outputs import CompletionOutput, RequestOutput
 
 from logit_processors.controls import Program
-from logit_processors.row_spec import BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
+from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
 from service.distributions.encode import DistributionEncoder
 from service.distributions.openai_logprobs import chat_logprobs, completion_logprobs
 from service.distributions.token_texts import TokenTexts
@@ -27,13 +27,15 @@ _EVENT = b"data: "
 def check_rows(rows: Sequence[TokenRow], program: Program | None) -> None:
     """Make sure that the tokens of these rows were chosen as their request's program asked.
 
+    Tokens without a row were.
+
     Raises:
         VLLMValidationError: suppression, or what forbade a forced token, left one of them no
             probability.
         RetryableRequestError: the engine had no longer what the program needs.
 
     """
-    worst = min(row.statistics[_ALIVE] for row in rows)
+    worst = min((row.statistics[_ALIVE] for row in rows), default=ALIVE)
     if worst == BROKEN:
         raise RetryableRequestError(
             "the engine does not hold a vector or text pattern of this request at the "

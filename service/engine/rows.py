@@ -15,6 +15,10 @@ import torch
 from numpy.typing import NDArray
 from vllm.v1.outputs import LogprobsLists
 
+from logit_processors.row_spec import ALIVE, STATISTICS
+
+_ALIVE = STATISTICS.index("alive")
+
 
 @dataclass
 class RowGroup:
@@ -52,21 +56,32 @@ class HostRows:
         self._groups: list[Arrays] = [
             (g.token_ids.numpy(), g.logprobs.numpy(), g.statistics.numpy()) for g in groups
         ]
+        self._says_nothing = [_says_nothing(*arrays) for arrays in self._groups]
         self._first: dict[int, tuple[int, int]] = {}
         for group, g in enumerate(groups):
             requests, places = np.unique(g.requests, return_index=True)
             for request, at in zip(requests.tolist(), places.tolist(), strict=True):
                 self._first[request] = group, at
 
-    def slice_request(self, req_idx: int, num_positions: int) -> LogprobsLists:
+    def slice_request(self, req_idx: int, num_positions: int) -> LogprobsLists | None:
         """Return the rows of the tokens that a request got in this step.
 
-        With drafted tokens it has more rows than tokens: the rest are of rejected drafts.
+        With drafted tokens it has more rows than tokens: the rest are of rejected drafts. None
+        if they would only tell that all is well: a row costs both ends more than its token.
         """
         group, at = self._first[req_idx]
+        if self._says_nothing[group]:
+            return None
         token_ids, logprobs, statistics = self._groups[group]
         end = at + num_positions
         return LogprobsLists(token_ids[at:end], logprobs[at:end], statistics[at:end])
+
+
+def _says_nothing(
+    _token_ids: NDArray[np.int32], logprobs: NDArray[np.floating], statistics: NDArray[np.floating]
+) -> bool:
+    """Say whether rows measure no stage, and have all been left a token."""
+    return logprobs.shape[1] == 0 and bool((statistics[:, _ALIVE] == ALIVE).all())
 
 
 @dataclass
