@@ -83,16 +83,12 @@ class TimedStream(StreamingResponse):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_pieces(self, send: Send, chunk: bytes | memoryview | str) -> None:
-        data = chunk.encode() if isinstance(chunk, str) else chunk
+        data = memoryview(chunk.encode() if isinstance(chunk, str) else chunk)
         self._visit.is_between_parts = False
-        pieces = [data] if 0 < len(data) <= _PIECE else _split(memoryview(data))
-        for piece in pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        for at in range(0, len(data), _PIECE):
+            piece = {"type": "http.response.body", "body": data[at : at + _PIECE]}
+            await send({**piece, "more_body": True})
         self._visit.is_between_parts = True
-
-
-def _split(data: memoryview) -> list[memoryview]:
-    return [data[at : at + _PIECE] for at in range(0, len(data), _PIECE)]
 
 
 class _TimedSend:

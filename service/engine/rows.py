@@ -56,7 +56,9 @@ class HostRows:
         self._groups: list[Arrays] = [
             (g.token_ids.numpy(), g.logprobs.numpy(), g.statistics.numpy()) for g in groups
         ]
-        self._says_nothing = [_says_nothing(*arrays) for arrays in self._groups]
+        self._says_nothing = [
+            _says_nothing(logprobs, statistics) for _, logprobs, statistics in self._groups
+        ]
         self._first: dict[int, tuple[int, int]] = {}
         for group, g in enumerate(groups):
             requests, places = np.unique(g.requests, return_index=True)
@@ -77,9 +79,7 @@ class HostRows:
         return LogprobsLists(token_ids[at:end], logprobs[at:end], statistics[at:end])
 
 
-def _says_nothing(
-    _token_ids: NDArray[np.int32], logprobs: NDArray[np.floating], statistics: NDArray[np.floating]
-) -> bool:
+def _says_nothing(logprobs: NDArray[np.floating], statistics: NDArray[np.floating]) -> bool:
     """Say whether rows measure no stage, and have all been left a token."""
     return logprobs.shape[1] == 0 and bool((statistics[:, _ALIVE] == ALIVE).all())
 

@@ -26,35 +26,46 @@ _Work = tuple[list[_Span], list[tuple[Entry, ...]]]
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """A step's additions, ``deltas[layer]``: float32 ``[groups, hidden]``.
+class _BySpan:
+    """Adds ``[groups, hidden]`` to spans of one group each."""
 
-    ``active[layer]`` says where they are not all zero. They go to ``spans``, each of one
-    group, or to the tokens ``rows``, ``[steered]`` int64, of the ``groups`` ``[steered]``
-    int64; without ``groups`` they broadcast to ``[steered, hidden]`` as they are. A ``block``
-    of rows without a gap is addressed as such.
+    spans: Sequence[_Span]
+
+    def add(self, hidden: torch.Tensor, delta: torch.Tensor) -> None:
+        """Add in place to ``[tokens, hidden]``."""
+        for start, stop, group in self.spans:
+            hidden[start:stop].add_(delta[group])
+
+
+@dataclass(frozen=True)
+class _ByToken:
+    """Adds to the tokens ``rows``, ``[steered]`` int64, a ``block`` if they have no gap.
+
+    Each gets what its group has, ``groups`` ``[steered]`` int64; without groups, what is added
+    broadcasts to ``[steered, hidden]``.
     """
 
-    deltas: tuple[torch.Tensor, ...]
-    active: list[bool]
-    spans: Sequence[_Span]
     rows: torch.Tensor
-    groups: torch.Tensor | None
     block: slice | None
+    groups: torch.Tensor | None
 
-    def add(self, hidden: torch.Tensor, at: int) -> None:
-        """Add in place to a layer's ``[tokens, hidden]``."""
-        delta = self.deltas[at]
-        if self.spans:
-            for start, stop, group in self.spans:
-                hidden[start:stop].add_(delta[group])
-            return
+    def add(self, hidden: torch.Tensor, delta: torch.Tensor) -> None:
+        """Add in place to ``[tokens, hidden]``."""
         if self.groups is not None:
             delta = delta[self.groups]
         if self.block is not None:
             hidden[self.block].add_(delta)
         else:
             hidden[self.rows] = (hidden[self.rows] + delta).to(hidden.dtype)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A step's additions, float32, a layer each; ``active`` says where they are not all zero."""
+
+    deltas: Sequence[torch.Tensor]
+    active: Sequence[bool]
+    where: _BySpan | _ByToken
 
 
 class HostBuffers:
@@ -102,7 +113,7 @@ class HostBuffers:
             return
         at = int(layer)
         if plan is not None and plan.active[at]:
-            plan.add(hidden, at)
+            plan.where.add(hidden, plan.deltas[at])
         if copied is not None:
             stream = hidden[copied].float()
             self.captured[at, : len(copied)] = stream if other is None else stream + other[copied]
@@ -125,25 +136,21 @@ class HostBuffers:
         return self._last[1]
 
     def _made(self, spans: list[_Span], kinds: list[tuple[Entry, ...]]) -> _Plan:
+        strengths = np.array([entry.strengths for entries in kinds for entry in entries])
+        active = [bool(column.any()) for column in strengths.T]
+        deltas = torch.stack([self._sum(entries) for entries in kinds], dim=1)
+        if sum(stop - start for start, stop, _ in spans) >= _LONG * len(spans):
+            return _Plan(deltas.unbind(), active, _BySpan(spans))
         tokens = [token for start, stop, _ in spans for token in range(start, stop)]
         groups = [group for start, stop, group in spans for _ in range(start, stop)]
-        strengths = np.array([entry.strengths for entries in kinds for entry in entries])
-        deltas = torch.stack([self._sum(entries) for entries in kinds], dim=1)
-        long = len(tokens) >= _LONG * len(spans)
         index: torch.Tensor | None = torch.tensor(groups)
         if len(kinds) == 1 or groups == list(range(len(tokens))):
             index = None
-        elif len(tokens) <= _GATHERED and not long:
+        elif len(tokens) <= _GATHERED:
             deltas, index = deltas[:, index], None
-        one_block = tokens[-1] - tokens[0] + 1 == len(tokens)
-        return _Plan(
-            deltas.unbind(),
-            [bool(column.any()) for column in strengths.T],
-            spans if long else (),
-            torch.tensor(tokens),
-            index,
-            slice(tokens[0], tokens[-1] + 1) if one_block else None,
-        )
+        has_gap = tokens[-1] - tokens[0] + 1 != len(tokens)
+        block = None if has_gap else slice(tokens[0], tokens[-1] + 1)
+        return _Plan(deltas.unbind(), active, _ByToken(torch.tensor(tokens), block, index))
 
     def _sum(self, entries: Sequence[Entry]) -> torch.Tensor:
         total = torch.zeros(self._bank.table.shape[1:])
