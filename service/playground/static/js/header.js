@@ -4,7 +4,7 @@ import { html } from "./dom.js";
 import { load, save } from "./files.js";
 import { set, state } from "./state.js";
 
-const THEMES = { auto: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
+const THEMES = { auto: "system", light: "light", dark: "dark" };
 
 export function Header() {
   return html`<header class="top">
@@ -19,7 +19,9 @@ export function Header() {
         Load
         <input type="file" class="hidden" accept="application/json,.json" onChange=${open} />
       </label>
-      <button onClick=${turn}>${THEMES[state.theme]}</button>
+      <button aria-label=${`Theme: ${THEMES[state.theme]}`} onClick=${turn}>
+        <span class="spacious">Theme: </span>${THEMES[state.theme]}
+      </button>
     </div>
   </header>`;
 }

@@ -7,6 +7,7 @@ import { changed, set, state } from "./state.js";
 import { shown } from "./whitespace.js";
 
 const FEW = 6; // tokens told of a vector, either way
+const UNKNOWN = "unknown"; // in place of an answer that failed
 const draft = {
   kind: "text",
   name: "",
@@ -31,12 +32,14 @@ export async function loadVectors() {
 // What a vector raises and lowers; asked for when it is first shown.
 export function Nearest({ name }) {
   if (!(name in state.nearest)) {
-    state.nearest[name] = null;
-    get(`v1/vectors/${name}/nearest?k=${FEW}`)
-      .then((answer) => set({ nearest: { ...state.nearest, [name]: answer } }))
-      .catch(tell);
+    ask(name);
   }
   const answer = state.nearest[name];
+  if (answer === UNKNOWN) {
+    return html`<p class="quiet">
+      Its tokens could not be read. <button class="small" onClick=${() => ask(name)}>Try again</button>
+    </p>`;
+  }
   return html`<dl class="nearest">
     ${["raised", "lowered"].map(
       (side) => html`<dt>${side === "raised" ? "raises" : "lowers"}</dt>
@@ -45,6 +48,17 @@ export function Nearest({ name }) {
         </dd>`,
     )}
   </dl>`;
+}
+
+async function ask(name) {
+  set({ nearest: { ...state.nearest, [name]: null } });
+  const told = (answer) => set({ nearest: { ...state.nearest, [name]: answer } });
+  try {
+    told(await get(`v1/vectors/${name}/nearest?k=${FEW}`));
+  } catch (error) {
+    told(UNKNOWN);
+    tell(error);
+  }
 }
 
 export function MakeVector({ onMade }) {

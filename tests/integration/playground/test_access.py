@@ -1,0 +1,96 @@
+"""Whoever cannot see colours, use a mouse or open a wide window can use the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import axe_playwright_python
+from playwright.sync_api import Locator, Page, expect
+
+from tests.integration.playground.person import CHAT, run, settled, tokens
+
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+
+
+FOCUS = """
+() => {
+  const usable = (each) => each.tabIndex >= 0 && !each.disabled && each.checkVisibility()
+    && (each.type !== "radio" || each.checked);
+  const marked = (each) => each !== null
+    && (getComputedStyle(each).outlineStyle !== "none" || marked(each.parentElement));
+  const all = "a[href], button, input, select, textarea, summary, [tabindex]";
+  window.missed = new Set([...document.querySelectorAll(all)].filter(usable));
+  window.unmarked = [];
+  document.addEventListener("focusin", ({ target }) => {
+    window.missed.delete(target);
+    if (!marked(target)) window.unmarked.push(target.outerHTML.slice(0, 100));
+  });
+  document.activeElement.blur();
+  return window.missed.size;
+}
+"""
+"""Notes from now on what of all that can be used was focused, and whether that was seen."""
+
+
+def test_the_keyboard_is_enough(page: Page, tmp_path: Path) -> None:
+    reach(page, page.get_by_role("textbox", name="Prompt"))
+    page.keyboard.press("Control+Enter")
+    settled(page)
+    slider = page.get_by_role("slider", name="Bias of “ ocean” in nats")
+    reach(page, slider)
+    with page.expect_request(f"**{CHAT}"):
+        page.keyboard.press("ArrowRight")
+    expect(slider).to_have_value("4.5")
+    settled(page)
+    reach(page, page.get_by_role("listbox", name="Tokens with control").locator("[tabindex='0']"))
+    page.keyboard.press("Home")
+    for key, lane, place in (
+        ("ArrowRight", "With control", 1),
+        ("ArrowRight", "With control", 2),
+        ("ArrowLeft", "With control", 1),
+        ("ArrowUp", "Without control", 1),
+    ):
+        page.keyboard.press(key)
+        expect(tokens(page, lane).nth(place)).to_have_attribute("aria-selected", "true")
+        expect(tokens(page, lane).nth(place)).to_be_focused()
+    reach(page, page.get_by_role("button", name="Read every layer"))
+    page.keyboard.press("Enter")
+    expect(page.locator(".map tbody tr")).to_have_count(30)
+    reach(page, page.get_by_role("button", name="Save"))
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert json.loads(Path(download.value.path()).read_text())["lanes"]["controlled"]
+
+    usable = page.evaluate(FOCUS)
+    assert usable > 50
+    for _ in range(usable + 20):  # what scrolls can be focused too
+        page.keyboard.press("Tab")
+    assert page.evaluate("() => [...window.missed].map(each => each.outerHTML)") == []
+    assert page.evaluate("() => window.unmarked") == []
+
+
+def reach(page: Page, target: Locator) -> None:
+    """Press Tab until something has the focus."""
+    for _ in range(200):
+        if target.count() and target.evaluate("each => each === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+        page.evaluate("() => new Promise(requestAnimationFrame)")  # until the page has answered
+    raise AssertionError(f"Tab does not lead to {target}")
+
+
+def test_nothing_serious_stands_in_anyones_way(page: Page) -> None:
+    run(page)
+    for scheme, width in (("light", 1360), ("dark", 360)):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.set_viewport_size({"width": width, "height": 760})
+        page.evaluate(AXE)
+        found = page.evaluate("() => axe.run()")
+        serious = [
+            (each["id"], [node["target"] for node in each["nodes"]])
+            for each in found["violations"]
+            if each["impact"] in ("serious", "critical")
+        ]
+        assert serious == []
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width

@@ -1,0 +1,84 @@
+"""Traces saved and loaded, requests as code, refusals as sentences."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from functools import partial
+from pathlib import Path
+
+import openai
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.integration.playground.person import CHAT, run, save, sent, settled, tokens, told
+
+
+def test_a_trace_is_saved_and_loaded(page: Page, tmp_path: Path) -> None:
+    run(page)
+    before = [tokens(page, lane).all_inner_texts() for lane in ("Without control", "With control")]
+    file = save(page, tmp_path)
+    page.reload()
+    page.get_by_label("Load").set_input_files(file)
+    expect(told(page)).to_have_text("trace.json is loaded.")
+    after = [tokens(page, lane).all_inner_texts() for lane in ("Without control", "With control")]
+    assert after == before
+
+    content = json.loads(file.read_text())
+    content["lanes"]["controlled"]["tokens"][0]["text"] = "<img src=x onerror=alert(1)>"
+    file.write_text(json.dumps(content))
+    page.get_by_label("Load").set_input_files(file)
+    expect(tokens(page, "With control").first).to_contain_text("<img")
+    assert page.locator(".strip img").count() == 0
+
+    file.write_text('{"format": "another"}')
+    page.get_by_label("Load").set_input_files(file)
+    expect(page.get_by_role("alert")).to_contain_text("is no trace that this page can read.")
+
+
+def test_a_refusal_is_a_sentence(page: Page) -> None:
+    page.get_by_label("Most tokens").fill("4096")
+    page.get_by_role("button", name="Run", exact=True).click()
+    alert = page.get_by_role("alert").locator("span")
+    expect(alert).to_contain_text("max_tokens")
+    assert alert.inner_text()[0].isupper()
+    assert alert.inner_text().endswith(".")
+    page.get_by_role("button", name="Dismiss").click()
+    expect(alert).to_have_count(0)
+
+
+def test_the_code_is_the_request_that_was_sent(
+    page: Page, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bodies = sent(page)
+    run(page)
+    ran = []
+    hooks = {"request": [lambda asked: ran.append(asked.read())]}
+    hooked = openai.DefaultHttpxClient(event_hooks=hooks)
+    monkeypatch.setattr(openai, "OpenAI", partial(openai.OpenAI, http_client=hooked))
+    exec(code(page, "Python"), {})
+    hooked.close()
+    assert json.loads(ran[0]) == bodies[1]
+    assert "controlled_logprob" in capsys.readouterr().out
+
+    tokens(page, "Without control").nth(2).click()
+    page.locator(".bars tr:not(.drawn) button").first.click()
+    expect(tokens(page, "Without control").nth(2)).to_have_class("token forced")
+    settled(page)
+    command = shlex.split(code(page, "curl"))
+    assert command[:3] == ["curl", "--no-buffer", f"{page.url.rpartition('/playground')[0]}{CHAT}"]
+    assert json.loads(command[-1]) == bodies[2]
+    assert len(bodies[2]["logit_control"]["force"]["token_ids"]) == 3
+
+
+def code(page: Page, language: str) -> str:
+    """Return what a person copies as code."""
+    page.get_by_role("button", name=f"As {language}").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Copy").click()
+    expect(dialog.get_by_role("status")).to_have_text(f"Copied as {language}.")
+    copied: str = page.evaluate("() => navigator.clipboard.readText()")
+    assert copied == dialog.locator("pre").text_content()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    return copied
