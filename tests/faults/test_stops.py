@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from itertools import cycle
 
 import httpx
 import numpy as np
@@ -29,12 +30,13 @@ from tests.faults.streams import (
     seconds,
     watch,
 )
-from tests.faults.supervisor import SLOTS, process_of
+from tests.faults.supervisor import SLOTS, Supervisor, process_of
 from tests.integration.servers import MODEL, Server
 from tests.waiting import PATIENCE_SECONDS, until
 
 RUNNING = 50
 EXIT_SECONDS = 10
+LAYERS = 30
 
 
 async def test_a_killed_engine_is_told_to_all_and_ends_the_process(
@@ -146,6 +148,44 @@ async def test_a_killed_api_process_leaves_no_orphans(server: Server, report: Re
         server.process.wait(PATIENCE_SECONDS)
         await until(lambda: not living(group), "the other processes to end")
         row.observed = f"no process left after {seconds(struck)}"
+
+
+@pytest.mark.usefixtures("only_full")
+async def test_a_kill_among_uploads_leaves_a_whole_vector(
+    server: Server, supervisor: Supervisor, report: Report
+) -> None:
+    expected = "the one or the other of two that were uploaded in turns, whole"
+    with report.row("kill -9 of the API process among uploads", expected) as row:
+        uploads = [whole(value) for value in (1, 2)]
+        stored = 0
+
+        async def upload(client: httpx.AsyncClient) -> None:
+            nonlocal stored
+            for content in cycle(uploads):
+                (await client.put("/v1/vectors/torn", content=content)).raise_for_status()
+                stored += 1
+
+        async with client_of(server) as client:
+            uploading = [asyncio.create_task(upload(client)) for _ in range(4)]
+            await until(lambda: stored >= 20, "some uploads to be stored")
+            server.process.kill()
+            ends = await asyncio.gather(*uploading, return_exceptions=True)
+            assert all(isinstance(end, httpx.TransportError) for end in ends)
+        server.process.wait(PATIENCE_SECONDS)
+        async with client_of(supervisor.server()) as client:
+            content = (await client.get("/v1/vectors/torn/content")).content
+            layers = safetensors.numpy.load(content)
+            values = np.unique(np.stack(list(layers.values())))
+            assert len(layers) == LAYERS
+            assert values.tolist() in ([1], [2])
+            assert (await client.delete("/v1/vectors/torn")).status_code == 204
+        row.observed = f"one of them, whole, after {stored} that were stored"
+
+
+def whole(value: float) -> bytes:
+    """Return a vector that is the same number in every layer."""
+    each = np.full(576, value, np.float32)
+    return safetensors.numpy.save({f"layer.{at}": each for at in range(LAYERS)})
 
 
 async def test_a_stop_finishes_what_was_accepted(server: Server, report: Report) -> None:
