@@ -21,6 +21,8 @@ from service.context import Context
 from service.distributions.token_texts import TokenTexts
 from service.engine.cache_salt import SaltingEngine, secret_of
 from service.engine.first_step import run_first_step
+from service.engine.grammar_gate import GrammarGate, guard
+from service.engine.grammar_trial import Limits
 from service.engine.prompt_states import PromptStates
 from service.engine.tenants import keep_apart
 from service.errors import StartupError
@@ -84,6 +86,8 @@ class SensefieldEndpoints:
         budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
         secret = await secret_of(engine_client)
         keep_apart(engine_client, TENANT.get, secret)
+        limits = Limits(own.grammar_cpu_seconds)
+        guard(engine_client, GrammarGate(engine_client.vllm_config, limits))
         salting = SaltingEngine(engine_client, registry.layers_of, secret)
         prompts = PromptEncoder(
             tokenizer, load_chat_template(args.chat_template), model_config.max_model_len - 1

@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     distribution_total_bytes: int = Field(
         4 * _GIB, ge=1, description="Most bytes of rows promised to all running requests."
     )
+    grammar_cpu_seconds: int = Field(
+        8, ge=1, description="Most CPU seconds that compiling one request's grammar may take."
+    )
     request_timeout_seconds: float | None = Field(
         None, gt=0, description="Longest a request may take in all; none means no limit."
     )

@@ -1,7 +1,6 @@
-"""What a grammar may be: on more, its compiler takes minutes and memory, and then the engine.
+"""How long a grammar may be, told before anything reads it; what it takes is tried later.
 
-A pattern of 100,000 alternatives is past the compiler's own time limit still at work, until it
-finds no more memory. What is let through here compiles within seconds.
+The trial is :mod:`service.engine.grammar_gate`'s.
 """
 
 from __future__ import annotations

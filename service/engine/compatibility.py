@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 import vllm
+from vllm.sampling_params import SamplingParams
 from vllm.triton_utils import HAS_TRITON
 from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -49,6 +50,11 @@ _SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
         "GPUModelRunner._get_prompt_logprobs_dict",
         GPUModelRunner._get_prompt_logprobs_dict,
         ("self", "hidden_states", "num_scheduled_tokens"),
+    ),
+    (
+        "SamplingParams._validate_structured_outputs",
+        SamplingParams._validate_structured_outputs,
+        ("self", "model_config", "structured_outputs_config", "tokenizer"),
     ),
     ("KVCacheManager.get_computed_blocks", KVCacheManager.get_computed_blocks, ("self", "request")),
     ("WorkerWrapperBase.init_device", WorkerWrapperBase.init_device, ("self",)),

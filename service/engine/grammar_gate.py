@@ -1,0 +1,126 @@
+"""No grammar comes to the engine that was not tried before, in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import multiprocessing
+import pickle
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from cachetools import LRUCache
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import SamplingParams
+
+from service.engine.grammar_trial import Limits, serve
+from service.errors import SaturatedError
+
+FIELD = "structured_outputs"
+KNOWN = 4096
+"""Grammars whose outcome is remembered."""
+START_SECONDS = 300.0
+WALL_FACTOR = 15
+"""How much longer than its CPU seconds a trial may last, on a machine that is busy."""
+
+
+class GrammarGate:
+    """Asks a process of its own, started for the first grammar, what each new one takes.
+
+    Args:
+        config: vLLM's, whose compilers are tried.
+        limits: on a grammar.
+
+    """
+
+    def __init__(self, config: Any, limits: Limits) -> None:
+        self._config = config
+        self._limits = limits
+        self._known: LRUCache[bytes, str | None] = LRUCache(KNOWN)
+        # One at a time, on threads that nothing else waits for.
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="grammar-gate")
+        self._process: BaseProcess | None = None
+        self._questions: Connection | None = None
+
+    async def check(self, params: SamplingParams) -> None:
+        """Return if a grammar is within the limits.
+
+        Raises:
+            VLLMValidationError: it is not.
+            SaturatedError: the trial was not over in time.
+
+        """
+        outcome = await asyncio.get_running_loop().run_in_executor(self._asking, self._try, params)
+        if outcome is not None:
+            raise VLLMValidationError(f"the grammar is too costly: {outcome}", parameter=FIELD)
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None and self._questions is not None:
+            self._questions.close()
+            self._process.kill()
+            self._process.join()
+        self._process = self._questions = None
+
+    def _try(self, params: SamplingParams) -> str | None:
+        key = hashlib.blake2b(pickle.dumps(params.structured_outputs)).digest()
+        if key not in self._known:
+            self._known[key] = self._ask(params)
+        return self._known[key]
+
+    def _ask(self, params: SamplingParams) -> str | None:
+        questions = self._questions or self._start()
+        try:
+            questions.send(params)
+            if questions.poll(self._limits.cpu_seconds * WALL_FACTOR):
+                outcome: str | None = questions.recv()
+                return outcome
+        except (EOFError, OSError):
+            pass
+        self.close()
+        raise SaturatedError("the grammar could not be tried in time", FIELD)
+
+    def _start(self) -> Connection:
+        context = multiprocessing.get_context("spawn")
+        self._questions, theirs = context.Pipe()
+        self._process = context.Process(
+            target=serve, args=(theirs, self._config, self._limits), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        if not self._questions.poll(START_SECONDS):
+            self.close()
+            raise SaturatedError("the process that tries grammars has not started", FIELD)
+        self._questions.recv()
+        return self._questions
+
+
+def guard(engine: Any, gate: GrammarGate) -> None:
+    """Have vLLM's engine client try each new grammar before the engine sees it.
+
+    Args:
+        engine: the client that all routes share, vLLM's own included.
+        gate: that tries them.
+
+    """
+    stock = engine.generate
+
+    def generate(prompt: Any, params: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        if getattr(params, FIELD, None) is None:
+            free: AsyncGenerator[Any, None] = stock(prompt, params, *args, **kwargs)
+            return free
+        return tried(prompt, params, *args, **kwargs)
+
+    async def tried(
+        prompt: Any, params: Any, *args: Any, **kwargs: Any
+    ) -> AsyncGenerator[Any, None]:
+        await gate.check(params)
+        async with aclosing(stock(prompt, params, *args, **kwargs)) as outputs:
+            async for output in outputs:
+                yield output
+
+    engine.generate = generate

@@ -1,0 +1,85 @@
+"""Grammars tried in a process of their own before the engine is asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import pytest
+from vllm.config import VllmConfig
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import SamplingParams, StructuredOutputsParams
+
+from service.engine.grammar_gate import GrammarGate, guard
+from service.engine.grammar_trial import Limits
+from service.errors import SaturatedError
+
+
+@pytest.fixture(scope="module")
+def gate(vllm_config: VllmConfig) -> Iterator[GrammarGate]:
+    """A gate of the embedded model's server."""
+    made = GrammarGate(vllm_config, Limits(cpu_seconds=2))
+    yield made
+    made.close()
+
+
+class Engine:
+    """Counts what it is asked, and answers with two outputs."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.closed = 0
+
+    async def generate(self, prompt: str, params: Any, request_id: str) -> AsyncGenerator[str]:
+        self.asked += 1
+        try:
+            for at in range(2):
+                yield f"{prompt} {params is not None} {request_id} {at}"
+        finally:
+            self.closed += 1
+
+
+def grammar(regex: str) -> SamplingParams:
+    return SamplingParams(structured_outputs=StructuredOutputsParams(regex=regex))
+
+
+async def test_a_plain_request_goes_straight_to_the_engine() -> None:
+    engine, never = Engine(), GrammarGate(None, Limits(1))
+    guard(engine, never)
+    outputs = [output async for output in engine.generate("a", SamplingParams(), "1")]
+    assert outputs == ["a True 1 0", "a True 1 1"]
+    assert never._process is None
+
+
+async def test_a_grammar_is_tried_first_and_once(gate: GrammarGate) -> None:
+    engine = Engine()
+    guard(engine, gate)
+    outputs = [output async for output in engine.generate("a", grammar("[a-c]+"), "1")]
+    assert outputs == ["a True 1 0", "a True 1 1"]
+    for _ in range(2):
+        with pytest.raises(VLLMValidationError, match="too costly") as caught:
+            _ = [output async for output in engine.generate("a", grammar(".?" * 40), "1")]
+        assert caught.value.parameter == "structured_outputs"
+    assert engine.asked == 1
+    assert len(gate._known) == 2
+
+
+async def test_who_leaves_takes_the_engines_request_along(gate: GrammarGate) -> None:
+    engine = Engine()
+    guard(engine, gate)
+    outputs = engine.generate("a", grammar("[a-c]+"), "1")
+    assert await anext(outputs) == "a True 1 0"
+    await outputs.aclose()
+    assert engine.closed == 1
+
+
+async def test_a_trial_that_dies_is_told_and_the_next_one_starts_anew(gate: GrammarGate) -> None:
+    await gate.check(grammar("before"))
+    assert gate._process is not None
+    assert gate._process.pid is not None
+    os.kill(gate._process.pid, signal.SIGKILL)
+    with pytest.raises(SaturatedError, match="could not be tried"):
+        await gate.check(grammar("after"))
+    await gate.check(grammar("after"))
