@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 UNION_TAGS = ("<text>", "<chat>", "<tokens>")
 """What pydantic puts into a path where a value may be of two kinds; no part of the JSON's."""
@@ -25,3 +26,18 @@ def json_path(location: Iterable[str | int]) -> str:
             name = part if len(part) <= MAX_NAME else part[:MAX_NAME] + "…"
             path += f".{name}" if path else name
     return path or "body"
+
+
+def parts_in(body: Any, location: Iterable[str | int]) -> Iterator[str | int]:
+    """Yield what a JSON body has of pydantic's location in it, or lacks at its end.
+
+    Between the two, pydantic names the kinds that a value might have been.
+    """
+    parts = list(location)
+    for at, part in enumerate(parts):
+        item = isinstance(body, list) and isinstance(part, int) and part < len(body)
+        if item or (isinstance(body, dict) and part in body):
+            body = body[part]
+        elif at < len(parts) - 1 or not isinstance(body, dict):
+            continue
+        yield part

@@ -20,7 +20,7 @@ from service.errors import (
     UnsupportedMediaError,
     echo,
 )
-from service.json_path import json_path
+from service.json_path import json_path, parts_in
 from service.metrics import REJECTED
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -84,7 +84,7 @@ class SensefieldRoute(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                return error_response(from_validation(error.errors()))
+                return error_response(from_validation(error.errors(), error.body))
             except ValidationError as error:
                 return error_response(from_validation(error.errors()))
             except HTTPException as error:
@@ -109,8 +109,14 @@ def error_answer(error: RequestError) -> JSONResponse:
     return JSONResponse(error.to_body(), error.status, error.headers)
 
 
-def from_validation(errors: Iterable[Mapping[str, Any] | str]) -> BadRequestError:
-    """Return pydantic's errors as one of ours: the first names the param, ten are told."""
+def from_validation(errors: Iterable[Mapping[str, Any] | str], body: Any = None) -> BadRequestError:
+    """Return pydantic's errors as one of ours: the first names the param, ten are told.
+
+    Args:
+        errors: pydantic's.
+        body: the JSON that they are about, if it is at hand.
+
+    """
     listed = list(errors)
     told = []
     first: str | None = None
@@ -119,7 +125,10 @@ def from_validation(errors: Iterable[Mapping[str, Any] | str]) -> BadRequestErro
         if isinstance(error, str):
             told.append(error[:MAX_ECHO])
             continue
-        path = json_path(error["loc"])
+        where, *rest = error["loc"] or ("body",)
+        if where == "body" and body is not None:
+            rest = list(parts_in(body, rest))
+        path = json_path((where, *rest))
         first = first if first is not None else path
         shown = _shown(error.get("input"), left)
         left -= len(shown)

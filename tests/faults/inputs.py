@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import struct
 from dataclasses import dataclass
 from math import inf, nan
 from typing import Any
@@ -31,6 +33,7 @@ class Case:
     expected: str
     """What :func:`tests.faults.test_inputs.outcome` makes of the answer."""
     path: str = CHAT
+    method: str = "POST"
     media_type: str = "application/json"
     like: bytes | None = None
     """Another body, to which the answer is to be the same."""
@@ -73,9 +76,35 @@ def tokens(ids: range) -> list[dict[str, Any]]:
     return [{"token_id": token_id} for token_id in ids]
 
 
+def upload(name: str, request: str, body: bytes, param: str = "body", status: int = 400) -> Case:
+    """Return the upload of a file that is no vector, under a name of its own."""
+    path = f"/v1/vectors/{name}"
+    return Case(
+        name, request, body, refused(param, status), path, "PUT", "application/octet-stream"
+    )
+
+
+def file(header: dict[str, Any], data: bytes = b"") -> bytes:
+    """Return a safetensors file as its format has it, whatever the header says."""
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def tensor(size: int = 2304, kind: str = "F32", width: int = 4) -> dict[str, Any]:
+    """Return a header's entry for so many bytes."""
+    return {"dtype": kind, "shape": [size // width], "data_offsets": [0, size]}
+
+
+def floats(value: float, count: int = 576) -> bytes:
+    """Return the same number so many times, as float32."""
+    return struct.pack("<f", value) * count
+
+
 ADD, TOKEN = "logit_control.bias[0].add", "logit_control.bias[0].token_id"
 STRENGTH = "logit_control.steer[0].strength"
 TEXT = "messages[0].content"
+CHAIN = "\n".join(f"r{at} ::= r{at + 1} | [a-z] r{at + 1}" for at in range(500))
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
 CASES = (
     Case("add-nan", "a bias of NaN", bias(nan), refused(ADD)),
@@ -173,6 +202,49 @@ CASES = (
     Case("schema-enum", "a JSON schema of 10^5 values",
          chat(structured_outputs={"json": {"enum": list(range(10**5))}}),
          refused("structured_outputs.json.enum")),
+    Case("regex-any", "a regular expression of 40 optional characters",
+         chat(structured_outputs={"regex": ".?" * 40}), refused("structured_outputs")),
+    Case("grammar-chain", "a grammar of 500 rules, each of which may go on with the next",
+         chat(structured_outputs={"grammar": f'root ::= r0\n{CHAIN}\nr500 ::= "x"'}),
+         refused("structured_outputs")),
+    Case("schema-million", "a JSON schema of up to 10^6 items",
+         chat(structured_outputs={
+             "json": {"type": "array", "items": {"type": "string"}, "maxItems": 10**6}}),
+         refused("structured_outputs")),
+    Case("tag", "a structural tag of nothing", chat(structured_outputs={"structural_tag": "{}"}),
+         refused("structured_outputs")),
+    Case("format", "a `response_format` that there is not", chat(response_format={"type": "xml"}),
+         refused("response_format.type")),
+    Case("tool-choice", "a tool chosen that is not there",
+         chat(tools=[TOOL], tool_choice={"type": "function", "function": {"name": "g"}}),
+         refused("tool_choice")),
+    Case("tool-parameters", "a tool whose parameters are a list",
+         chat(tools=[{"type": "function", "function": {"name": "f", "parameters": [1]}}]),
+         refused("tools[0].function.parameters")),
+    Case("template", "a chat template of the client's", chat(chat_template="{{ 7 * 7 }}"),
+         refused("chat_template")),
+    Case("seed-2-to-70", "a `seed` of 2^70", chat(seed=2**70), refused("seed")),
+    Case("max-tokens-2-to-70", "`max_tokens` of 2^70", chat(max_tokens=2**70),
+         refused("max_tokens")),
+    Case("max-tokens-0", "`max_tokens` of 0", chat(max_tokens=0), refused("max_tokens")),
+    Case("temperature-nan", "a temperature of NaN", chat(temperature=nan), refused("temperature")),
+    Case("frequency-infinity", "`frequency_penalty` of Infinity", chat(frequency_penalty=inf),
+         refused("frequency_penalty")),
+    Case("stops", "1000 texts to stop at", chat(stop=[str(at) for at in range(1000)]),
+         refused("stop")),
+    Case("stop-empty", "an empty text to stop at", chat(stop=[""]), refused("stop")),
+    Case("stop-id", "a token to stop at that is none", chat(stop_token_ids=[10**9]),
+         refused("stop_token_ids")),
+    Case("allowed-id", "an allowed token that is none", chat(allowed_token_ids=[-1]),
+         refused("allowed_token_ids")),
+    Case("prompt-id", "a prompt of token -1", completion(prompt=[-1]), refused("prompt[0]"),
+         COMPLETION),
+    Case("prompt-id-2-to-70", "a prompt of token 2^70", completion(prompt=[2**70]),
+         refused("prompt[0]"), COMPLETION),
+    Case("prompt-nothing", "an empty prompt", completion(prompt=""), refused("prompt"),
+         COMPLETION),
+    Case("prompt-long", "a prompt longer than the context", completion(prompt="sea " * 5000),
+         refused("input_tokens"), COMPLETION),
     Case("surrogate", "half a surrogate pair in the text",
          chat(messages=[{"role": "user", "content": "\ud800"}]), refused(TEXT)),
     Case("nul", "a NUL in the text", chat(messages=[{"role": "user", "content": "a\0b"}]),
@@ -191,4 +263,26 @@ CASES = (
          as_json(prompt="Hi", positions=[5000]), refused("positions[0]"), LENS),
     Case("lens-k", "a lens of one token more than the vocabulary",
          as_json(prompt="Hi", k=VOCABULARY + 1), refused("k"), LENS),
+    upload("v-empty", "a vector of no bytes", b""),
+    upload("v-text", "a vector that is a text", b"no file of any kind", status=415),
+    upload("v-pickle", "a vector that is a pickle", pickle.dumps([1.0]), status=415),
+    upload("v-header", "a vector whose header claims 2^64 - 1 bytes", b"\xff" * 8 + b"{}"),
+    upload("v-shape", "a vector of 2^40 numbers that are not there",
+           file({"direction": tensor(4 << 40)})),
+    upload("v-cut", "a vector cut short",
+           file({"direction": tensor()}, floats(1))[:-1]),
+    upload("v-overlap", "a vector of two layers in the same bytes",
+           file({"layer.1": tensor(), "layer.2": tensor()}, floats(1))),
+    upload("v-nan", "a vector with NaN", file({"direction": tensor()}, floats(nan))),
+    upload("v-zero", "a vector of zeros", file({"direction": tensor()}, floats(0))),
+    upload("v-width", "a vector of one number too many",
+           file({"direction": tensor(2308)}, floats(1, 577))),
+    upload("v-integers", "a vector of integers",
+           file({"direction": tensor(4608, "I64", 8)}, bytes(4608))),
+    upload("v-layer", "a vector of a layer that the model has not",
+           file({"layer.30": tensor()}, floats(1))),
+    upload("v-name", "a tensor of another name", file({"weight": tensor()}, floats(1))),
+    upload("v-gguf", "a GGUF file of version 2^32 - 1", b"GGUF" + b"\xff" * 100),
+    upload("V-Name", "a vector under a name in capitals",
+           file({"direction": tensor()}, floats(1)), param="name"),
 )  # fmt: skip

@@ -92,7 +92,8 @@ def outcome(http: httpx.Client, case: Case) -> tuple[str, str]:
 
 
 def send(http: httpx.Client, case: Case, body: bytes) -> httpx.Response:
-    return http.post(case.path, content=body, headers={"content-type": case.media_type})
+    headers = {"content-type": case.media_type}
+    return http.request(case.method, case.path, content=body, headers=headers)
 
 
 def shown(message: str) -> str:
