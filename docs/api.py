@@ -22,6 +22,8 @@ ADDED = ("logit_control", "distribution")
 """Fields of vLLM's requests that are Sensefield's."""
 STOCK = ("ChatRequest", "TextRequest")
 """The requests that have them."""
+ANSWERS = {"ChatAnswer": "ChatChoice", "TextAnswer": "TextChoice"}
+"""Answers of vLLM's whose choices have distributions."""
 Schemas = dict[str, Any]
 
 
@@ -85,7 +87,7 @@ def route(method: str, path: str, operation: dict[str, Any], schemas: Schemas) -
         else:
             lines += [f"Body: `{media}`, {kind(content['schema'])}.", ""]
     answers = [
-        (status, ", ".join(f"`{media}`" for media in answer.get("content", ())))
+        (status, ", ".join(_told(media, each) for media, each in answer.get("content", {}).items()))
         for status, answer in operation["responses"].items()
         if status < "400"
     ]
@@ -152,6 +154,12 @@ def reached(own: list[tuple[str, str, Any]], schemas: Schemas) -> list[str]:
             name = content["schema"].get("$ref", "").rpartition("/")[2]
             properties = schemas[name]["properties"] if name in STOCK else {}
             waiting += [properties[field] for field in ADDED] if properties else [content["schema"]]
+    for _, _, operation in own:
+        for status, answer in operation["responses"].items():
+            for content in answer.get("content", {}).values() if status < "400" else ():
+                schema = content.get("schema", {})
+                name = ANSWERS.get(schema.get("$ref", "").rpartition("/")[2])
+                waiting.append(schemas[name]["properties"]["distribution"] if name else schema)
     found: list[str] = []
     while waiting:
         for reference in references(waiting.pop(0)):
@@ -185,6 +193,14 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["| " + " | ".join(part.replace("|", "\\|") for part in row) + " |" for row in cells] + [
         ""
     ]
+
+
+def _told(media: str, content: Schemas) -> str:
+    """Return a media type, and the object in it if it has one."""
+    reference = content.get("schema", {}).get("$ref", "")
+    if reference.rpartition("/")[2] in ANSWERS:
+        return f"`{media}`: vLLM's, with a [Distribution](#distribution) in each choice"
+    return f"`{media}`" + (f": {kind(content['schema'])}" if reference else "")
 
 
 def _described(schema: Schemas, schemas: Schemas) -> str:

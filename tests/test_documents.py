@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,14 +12,37 @@ from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[1]
 OPERATING = (ROOT / "docs/operating.md").read_text()
-_ROW = re.compile(r"^\| `--([a-z-]+)`[^|]*\| `(SENSEFIELD_[A-Z_]+)` \|", re.MULTILINE)
+_ROW = re.compile(r"^\| `--([a-z-]+)`[^|]*\| `(SENSEFIELD_[A-Z_]+)` \| (.*?) \|$", re.MULTILINE)
+NOTHING = {"max_tokens": "the context", "max_top_logprobs": "the vocabulary"}
+"""What the lack of a setting means, where it is not none."""
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
 DOCUMENTS = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
 
 
-def test_the_table_of_settings_is_complete() -> None:
-    rows = {flag.replace("-", "_"): variable for flag, variable in _ROW.findall(OPERATING)}
-    assert rows == {name: f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+def test_the_table_of_settings_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    rows = {
+        flag.replace("-", "_"): (variable, default)
+        for flag, variable, default in _ROW.findall(OPERATING)
+    }
+    assert rows == {
+        name: (f"{PREFIX}{name.upper()}", told(name, field.get_default(call_default_factory=True)))
+        for name, field in Settings.model_fields.items()
+    }
+
+
+def told(name: str, default: Any) -> str:
+    """Return a setting's default as the table has it."""
+    if default in (None, ""):
+        return NOTHING.get(name, "none")
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if name.endswith("_bytes"):
+        gib = default / 2**30
+        return f"{gib:g} GiB" if gib >= 1 else f"{default / 2**20:g} MiB"
+    if isinstance(default, str):
+        return f"`{default}`".replace(str(Path.home()), "~")
+    return f"{default:g}"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -10,8 +10,6 @@ from typing import Annotated, Any, TypeVar
 import orjson
 from fastapi import APIRouter, Body, Request, Response
 from pydantic import BaseModel
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
-from vllm.entrypoints.openai.completion.protocol import CompletionResponse
 from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.utils.api_utils import load_aware_call, with_cancellation
@@ -20,6 +18,7 @@ from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
 from vllm.exceptions import RetryableRequestError, VLLMError
 
 from service.access.visit import Visit
+from service.api.answers import ChatAnswer, TextAnswer
 from service.api.arrow import ArrowAnswer, accepts_arrow
 from service.api.documentation import statuses
 from service.api.outcome import Outcome
@@ -49,7 +48,7 @@ Planned = TypeVar("Planned", ChatRequest, TextRequest)
 @router.post(
     "/v1/chat/completions",
     response_model=None,
-    responses=_answered(ChatCompletionResponse),
+    responses=_answered(ChatAnswer),
 )
 @with_cancellation
 @load_aware_call
@@ -66,7 +65,7 @@ async def create_chat_completion(
 @router.post(
     "/v1/completions",
     response_model=None,
-    responses=_answered(CompletionResponse),
+    responses=_answered(TextAnswer),
 )
 @with_cancellation
 @load_aware_call

@@ -13,6 +13,7 @@ from service.api.documentation import statuses
 from service.api.route import error_answer, error_response
 from service.context import context_of
 from service.errors import NotReadyError
+from service.schemas.vector_answers import Readiness
 
 _ASKING = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that are always answered."""
@@ -20,7 +21,11 @@ _ASKING = frozenset({"GET", "HEAD", "OPTIONS"})
 router = APIRouter(tags=["health"])
 
 
-@router.get("/ready", responses=statuses(503))
+@router.get(
+    "/ready",
+    response_model=None,
+    responses={200: {"model": Readiness}, **statuses(503)},
+)
 async def ready(request: Request) -> Response:
     """Say whether the engine answers requests and the server takes them."""
     try:

@@ -17,11 +17,10 @@ from vllm.sampling_params import RequestOutputKind
 from logit_processors.residual import ResidualSteer
 from service.access.visit import Visit
 from service.api.arrow import accepts_arrow
-from service.api.documentation import statuses
 from service.api.outcome import Outcome, counted
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
-from service.api.sight import ANSWERED, check_model, planned, prompt_tokens
+from service.api.sight import answered, check_model, planned, prompt_tokens
 from service.context import Context, context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.distributions.sight_arrow import lens_stream
@@ -29,6 +28,7 @@ from service.distributions.tensors import WRITERS
 from service.engine.scoring import run
 from service.errors import BadRequestError, echo
 from service.plan import Plan
+from service.schemas.answers import LensAnswer
 from service.schemas.sight import LensRequest
 
 MAX_CELLS = 16_384
@@ -43,7 +43,7 @@ Read = dict[str, NDArray[Any]]
 router = APIRouter(route_class=SensefieldRoute, tags=["sight"])
 
 
-@router.post("/v1/lens", responses=ANSWERED | statuses(404, 409))
+@router.post("/v1/lens", response_model=None, responses=answered(LensAnswer))
 @with_cancellation
 async def lens(body: LensRequest, raw_request: Request) -> Response:
     """Read the residual stream after each layer through the final norm and the unembedding.

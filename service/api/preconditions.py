@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request
 
@@ -13,6 +14,10 @@ from service.vectors.store import Entry, StoredName
 _TAG = re.compile(r'(W/)?"([\x21\x23-\x7e]*)"')
 _TAGS = re.compile(rf"\s*{_TAG.pattern}\s*(,\s*{_TAG.pattern}\s*)*")
 ANY = "*"
+_HELP = {
+    "If-Match": "SHA-256 of the content that the name must have, in quotes, or *.",
+    "If-None-Match": "The same, that it must not have.",
+}
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,17 @@ def preconditions_of(request: Request) -> Preconditions:
     return Preconditions(
         _tags(request, "if-match", weak=False), _tags(request, "if-none-match", weak=True)
     )
+
+
+def documented(*headers: str) -> dict[str, Any]:
+    """Return what the OpenAPI says of preconditions that a route takes."""
+    schema = {"type": "string"}
+    return {
+        "parameters": [
+            {"name": name, "in": "header", "schema": schema, "description": _HELP[name]}
+            for name in headers
+        ]
+    }
 
 
 def quoted(tag: str) -> str:

@@ -16,16 +16,16 @@ from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 from logit_processors.row_spec import STATISTICS, TokenRow
 from service.access.visit import Visit
 from service.api.arrow import accepts_arrow
-from service.api.documentation import statuses
 from service.api.outcome import Outcome, counted
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
-from service.api.sight import ANSWERED, check_model, check_tokens, planned, prompt_tokens
+from service.api.sight import answered, check_model, check_tokens, planned, prompt_tokens
 from service.context import Context, context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.distributions.sight_arrow import score_stream
 from service.engine.scoring import base_rows, controlled_rows
 from service.errors import BadRequestError
+from service.schemas.answers import ScoreAnswer
 from service.schemas.control import Force, LogitControl
 from service.schemas.distribution import DistributionRequest
 from service.schemas.sight import ScoreRequest
@@ -38,7 +38,7 @@ _AT_ONCE = 32
 router = APIRouter(route_class=SensefieldRoute, tags=["sight"])
 
 
-@router.post("/v1/score", responses=ANSWERED | statuses(404, 409))
+@router.post("/v1/score", response_model=None, responses=answered(ScoreAnswer))
 @with_cancellation
 async def score(body: ScoreRequest, raw_request: Request) -> Response:
     """Return each token's log-probability, rank and entropy, and each continuation's loss.

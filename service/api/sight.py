@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Request
+from pydantic import BaseModel
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
 
+from service.api.documentation import statuses
 from service.context import Context
 from service.distributions.arrow import MEDIA_TYPE
 from service.errors import BadRequestError, NotFoundError, SaturatedError, echo
@@ -18,13 +20,15 @@ from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
 from service.schemas.sight import Prompted
 
-ANSWERED: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "What was asked; with `Accept: application/vnd.apache.arrow.stream` in "
-        "Arrow.",
-        "content": {"application/json": {"schema": {"type": "object"}}, MEDIA_TYPE: {}},
+
+def answered(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """Return what the documentation says of answers."""
+    told = "What was asked; with `Accept: application/vnd.apache.arrow.stream` in Arrow."
+    content: dict[str, Any] = {MEDIA_TYPE: {}}
+    return {
+        200: {"model": model, "description": told, "content": content},
+        **statuses(404, 409),
     }
-}
 
 
 def check_model(name: str | None, request: Request) -> None:

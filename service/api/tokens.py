@@ -10,11 +10,12 @@ from fastapi import APIRouter, Query, Request, Response
 from service.api.route import SensefieldRoute
 from service.context import Context, context_of
 from service.errors import BadRequestError, echo
+from service.schemas.vector_answers import NeighboursAnswer, TokenTextsAnswer
 
 router = APIRouter(route_class=SensefieldRoute, tags=["tokens"])
 
 
-@router.get("/v1/tokens")
+@router.get("/v1/tokens", response_model=None, responses={200: {"model": TokenTextsAnswer}})
 async def list_tokens(request: Request) -> Response:
     """Return the text of every token, in the order of token ids.
 
@@ -25,7 +26,7 @@ async def list_tokens(request: Request) -> Response:
     return Response(data, media_type="application/json")
 
 
-@router.get("/v1/tokens/nearest")
+@router.get("/v1/tokens/nearest", response_model=None, responses={200: {"model": NeighboursAnswer}})
 async def get_nearest(
     request: Request,
     text: Annotated[str | None, Query(max_length=256, description="Its tokens' mean.")] = None,

@@ -10,13 +10,14 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from service.api.documentation import statuses
-from service.api.preconditions import preconditions_of
+from service.api.documentation import STATUSES, statuses
+from service.api.preconditions import documented, preconditions_of
 from service.api.route import SensefieldRoute
-from service.api.vectors import answer
+from service.api.vectors import STORED, answer
 from service.context import Context, context_of
 from service.errors import BadRequestError, ConflictError, RequestError, echo, error_body
 from service.metrics import REJECTED
+from service.schemas.vector_answers import VectorAnswer
 from service.schemas.vectors import Contrast, MakeVector, Source
 from service.vectors.creation import (
     Progress,
@@ -29,10 +30,24 @@ from service.vectors.exchange import Made
 from service.vectors.names import check_name
 from service.vectors.store import Entry, Guard, StoredName
 
+_PROGRESS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": VectorAnswer,
+        "description": STATUSES[200],
+        "content": {"text/event-stream": {}},
+    }
+}
+
 router = APIRouter(route_class=SensefieldRoute, tags=["vectors"])
 
 
-@router.post("/v1/vectors", status_code=201, responses=statuses(200, 404, 409, 412, 507))
+@router.post(
+    "/v1/vectors",
+    response_model=None,
+    status_code=201,
+    responses=STORED | _PROGRESS | statuses(404, 409, 412, 507),
+    openapi_extra=documented("If-Match", "If-None-Match"),
+)
 async def make_vector(body: MakeVector, request: Request, response: Response) -> Any:
     """Make a vector of a text, of contrasting prompts, or of other vectors.
 

@@ -9,11 +9,23 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from service.api.documentation import statuses
-from service.api.preconditions import ANY, Preconditions, preconditions_of, quoted
+from service.api.documentation import STATUSES, statuses
+from service.api.preconditions import (
+    ANY,
+    Preconditions,
+    documented,
+    preconditions_of,
+    quoted,
+)
 from service.api.route import SensefieldRoute
 from service.context import Context, context_of
 from service.errors import TooLargeError
+from service.schemas.vector_answers import (
+    DescribedVector,
+    NearestAnswer,
+    VectorAnswer,
+    VectorPage,
+)
 from service.vectors.exchange import MEDIA_TYPES, Format
 from service.vectors.names import check_name
 
@@ -21,12 +33,16 @@ MAX_PAGE = 1000
 _FILES: dict[str, Any] = {
     media: {"schema": {"type": "string", "format": "binary"}} for media in MEDIA_TYPES.values()
 }
+STORED: dict[int | str, dict[str, Any]] = {
+    200: {"model": VectorAnswer},
+    201: {"model": VectorAnswer, "description": STATUSES[201]},
+}
 
 router = APIRouter(route_class=SensefieldRoute, tags=["vectors"])
 Name = Annotated[str, Path(description="1 to 64 of a-z, 0-9, '.', '_', '-'.")]
 
 
-@router.get("/v1/vectors")
+@router.get("/v1/vectors", response_model=None, responses={200: {"model": VectorPage}})
 async def list_vectors(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Vectors of a page.")] = 100,
@@ -47,8 +63,12 @@ async def list_vectors(
 
 @router.put(
     "/v1/vectors/{name}",
-    responses=statuses(201, 412, 415, 507),
-    openapi_extra={"requestBody": {"required": True, "content": _FILES}},
+    response_model=None,
+    responses=STORED | statuses(412, 415, 507),
+    openapi_extra={
+        "requestBody": {"required": True, "content": _FILES},
+        **documented("If-Match", "If-None-Match"),
+    },
 )
 async def put_vector(name: Name, request: Request, response: Response) -> dict[str, Any]:
     """Store a safetensors or GGUF file as a vector, in the place of what the name pointed at."""
@@ -60,7 +80,11 @@ async def put_vector(name: Name, request: Request, response: Response) -> dict[s
     return answer(response, described, new)
 
 
-@router.get("/v1/vectors/{name}", responses=statuses(409))
+@router.get(
+    "/v1/vectors/{name}",
+    response_model=None,
+    responses={200: {"model": DescribedVector}, **statuses(409)},
+)
 async def get_vector(
     name: Name,
     request: Request,
@@ -79,6 +103,7 @@ async def get_vector(
     "/v1/vectors/{name}/content",
     response_class=Response,
     responses={200: {"content": _FILES}, **statuses(304, 409)},
+    openapi_extra=documented("If-None-Match"),
 )
 async def get_content(
     name: Name,
@@ -96,7 +121,11 @@ async def get_content(
     return Response(data, headers=headers, media_type=MEDIA_TYPES[form])
 
 
-@router.get("/v1/vectors/{name}/nearest", responses=statuses(409))
+@router.get(
+    "/v1/vectors/{name}/nearest",
+    response_model=None,
+    responses={200: {"model": NearestAnswer}, **statuses(409)},
+)
 async def get_nearest(
     name: Name,
     request: Request,
@@ -113,7 +142,12 @@ async def get_nearest(
     return {**found, "layers": layers}
 
 
-@router.delete("/v1/vectors/{name}", status_code=204, responses=statuses(412))
+@router.delete(
+    "/v1/vectors/{name}",
+    status_code=204,
+    responses=statuses(412),
+    openapi_extra=documented("If-Match", "If-None-Match"),
+)
 async def delete_vector(name: Name, request: Request) -> Response:
     """Delete a vector; running requests keep it."""
     wanted: Preconditions = preconditions_of(request)

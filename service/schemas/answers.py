@@ -1,0 +1,140 @@
+"""What Sensefield's part of an answer looks like. For the documentation: nothing is made of these.
+
+Shapes: ``n`` generated tokens, ``k`` entries a row, ``v`` tokens of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from service.schemas.control import StrictModel
+
+
+class EncodedArray(StrictModel):
+    """An array as base64 of its bytes, little-endian, in C order."""
+
+    dtype: Literal["float32", "float16", "int32"]
+    shape: list[int]
+    data: str = Field(description="Base64.")
+
+
+Array = EncodedArray | list[Any]
+"""As ``encoding`` has it; in lists a log-probability of -inf is -9999.0."""
+
+
+class SampledTokens(StrictModel):
+    """The tokens that came, and where they stood in the whole vocabulary."""
+
+    token_id: Array = Field(description="[n]")
+    base_logprob: Array | None = Field(None, description="[n], nats, before control.")
+    controlled_logprob: Array | None = Field(None, description="[n], nats, after control.")
+    base_rank: Array | None = Field(None, description="[n], from 1, before control.")
+    controlled_rank: Array | None = Field(None, description="[n], from 1, after control.")
+
+
+class StageRows(StrictModel):
+    """The rows of one stage: all of equal length, or flat, one after another, with offsets."""
+
+    token_ids: Array | None = Field(
+        None, description="[n, k], or flat; absent where a row is the whole vocabulary."
+    )
+    logprobs: Array = Field(
+        description="[n, k], [n, v] in token-id order, or flat; nats, over the whole vocabulary."
+    )
+    offsets: Array | None = Field(
+        None, description="[n + 1]: where each row of flat arrays begins; with `top_p`."
+    )
+    entropy: Array = Field(description="[n], nats, over the whole vocabulary.")
+
+
+class Distribution(StrictModel):
+    """The distributions of a choice's tokens; in a stream, of each event's."""
+
+    positions: int = Field(description="n")
+    top_k: int
+    vocab_size: int = Field(description="v")
+    sampled: SampledTokens
+    base: StageRows | None = Field(None, description="Before control.")
+    controlled: StageRows | None = Field(None, description="After control.")
+    kl: Array | None = Field(
+        None, description="[n]: KL(controlled || base), nats, where both stages are asked."
+    )
+    prompt: Distribution | None = Field(
+        None, description="Of the prompt's tokens from the second on, if asked."
+    )
+
+
+class BestToken(StrictModel):
+    """The most likely token of a position."""
+
+    token_id: int
+    token: str
+    logprob: float = Field(description="Nats.")
+
+
+class StageScore(StrictModel):
+    """A continuation of n tokens as one stage sees it."""
+
+    logprobs: list[float] = Field(description="[n], nats.")
+    ranks: list[int] = Field(description="[n], from 1.")
+    entropies: list[float] = Field(description="[n], nats.")
+    best: list[BestToken] = Field(description="[n]")
+    loss: float = Field(description="Mean negative log-likelihood a token, nats.")
+    perplexity: float | None = Field(description="exp(loss); null where no float holds it.")
+    parts_at: int | None = Field(
+        description="First position whose token is not the most likely one; null if none is."
+    )
+
+
+class ScoredContinuation(StrictModel):
+    """What a continuation costs the model."""
+
+    index: int
+    token_ids: list[int]
+    tokens: list[str]
+    base: StageScore
+    controlled: StageScore | None = Field(None, description="With `logit_control`.")
+
+
+class ScoreAnswer(StrictModel):
+    """The continuations in the order in which they were asked."""
+
+    object: Literal["score"]
+    model: str
+    prompt_tokens: int
+    continuations: list[ScoredContinuation]
+
+
+class LensTop(StrictModel):
+    """The most likely tokens of each layer and position: [layers, positions, k]."""
+
+    token_ids: Array
+    logprobs: Array = Field(description="Nats.")
+    tokens: list[list[list[str]]] | None = Field(None, description="With `encoding` json.")
+
+
+class LensNext(StrictModel):
+    """What the layers say of the token that followed."""
+
+    token_ids: list[int | None] = Field(description="[positions]; null after the last token.")
+    logprobs: Array = Field(description="[layers, positions], nats; null or NaN where none is.")
+    ranks: Array = Field(description="[layers, positions], from 1; 0 where none is.")
+
+
+class LensAnswer(StrictModel):
+    """What each layer says at each position."""
+
+    object: Literal["lens"]
+    model: str
+    vocab_size: int
+    prompt_tokens: int
+    token_ids: list[int] = Field(description="Of the prompt and what was generated after it.")
+    tokens: list[str]
+    layers: list[int]
+    positions: list[int]
+    top: LensTop
+    entropy: Array = Field(description="[layers, positions], nats.")
+    kl: Array = Field(description="[layers, positions]: KL(final layer || layer), nats.")
+    next: LensNext
