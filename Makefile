@@ -12,10 +12,14 @@ LOCKED  := $(PIP) --no-deps --only-binary :all:
 TORCH   := $(LOCKED) --requirement requirements/torch-cpu.txt
 TRITON  := $(VENV)/triton-interpreter
 APART   := repeng lm-eval ray router
+# Of the tests, those that a GPU could answer otherwise: against transformers in float32, and alone.
+EXACT    := $(addprefix tests/integration/test_,exactness.py force.py lens.py prompt_rows.py residual.py \
+            residual_requests.py score.py)
+ISOLATED := $(addprefix tests/integration/test_,isolation.py text.py vectors.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test check bench bench-gpu loadtest faults soak clean browser
+.PHONY: help serve test test-gpu check bench bench-gpu loadtest faults soak clean browser
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +30,11 @@ serve: $(VENV)/sensefield ## start the server; ARGS='MODEL --port 8001', no mode
 
 test: check browser $(TRITON)/installed $(APART:%=$(VENV)/%/installed) ## all that CI runs: check, then the tests; ARGS='-k vectors'
 	$(VENV)/bin/python -m pytest --numprocesses 2 $(ARGS)
+
+test-gpu: $(VENV)/sensefield $(VENV)/dev ## what control does, on a GPU: eager, with CUDA graphs, in bfloat16
+	$(VENV)/bin/python -m pytest $(EXACT) $(ISOLATED) $(ARGS)
+	SENSEFIELD_TEST_FLAGS="--no-enforce-eager" $(VENV)/bin/python -m pytest $(EXACT) $(ISOLATED) $(ARGS)
+	SENSEFIELD_TEST_FLAGS="--no-enforce-eager --dtype bfloat16" $(VENV)/bin/python -m pytest $(ISOLATED) $(ARGS)
 
 check: $(VENV)/sensefield $(VENV)/dev ## lint, formatting and types
 	$(VENV)/bin/ruff check

@@ -13,7 +13,13 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.integration.client import Client
-from tests.integration.servers import REPOSITORY, TRITON, V2_ENVIRONMENT, serving
+from tests.integration.servers import (
+    ON_GPU,
+    REPOSITORY,
+    TRITON,
+    V2_ENVIRONMENT,
+    serving,
+)
 
 _ASKS = {
     "shared servers": re.compile(r"\b(?:v1|v2|crowded): "),
@@ -65,7 +71,7 @@ def _client_of(
 
 @pytest.fixture(scope="session")
 def v1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A server on vLLM's V1 runner, as it runs on a CPU."""
+    """A server on the runner that vLLM picks: V1 on a CPU, V2 on a GPU."""
     flags = (
         # Small blocks, so that short prompts come out of the prefix cache too.
         *("--max-model-len", "1024", "--max-num-seqs", "16", "--block-size", "32"),
@@ -77,8 +83,8 @@ def v1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def v2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A server on vLLM's V2 runner, as it runs on a GPU, through Triton's interpreter."""
-    assert TRITON.is_dir(), f"{TRITON} is missing: run the tests with `make test`"
+    """A server on vLLM's V2 runner, as it runs on a GPU; without one in Triton's interpreter."""
+    assert ON_GPU or TRITON.is_dir(), f"{TRITON} is missing: run the tests with `make test`"
     flags = ("--max-model-len", "256", "--max-num-seqs", "8")
     with _client_of(tmp_path_factory.mktemp("v2"), flags, V2_ENVIRONMENT) as client:
         yield client

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -24,12 +25,20 @@ REPOSITORY = Path(__file__).parents[2]
 TRITON = Path(sys.prefix) / "triton-interpreter"
 """Where ``make`` installs Triton, apart, because a plain CPU engine must not see it."""
 
-V2_ENVIRONMENT = {
-    "TRITON_INTERPRET": "1",
-    "VLLM_USE_V2_MODEL_RUNNER": "1",
-    "VLLM_CPU_CI_ENV": "1",
-    "PYTHONPATH": f"{REPOSITORY / 'tests' / 'triton_interpreter'}:{TRITON}",
-}
+ON_GPU = Path("/proc/driver/nvidia").exists()
+V2_ENVIRONMENT = {"VLLM_USE_V2_MODEL_RUNNER": "1"} | (
+    {}
+    if ON_GPU
+    else {
+        "TRITON_INTERPRET": "1",
+        "VLLM_CPU_CI_ENV": "1",
+        "PYTHONPATH": f"{REPOSITORY / 'tests' / 'triton_interpreter'}:{TRITON}",
+    }
+)
+SHARED_GPU = ("--gpu-memory-utilization", "0.2") if ON_GPU else ()
+"""Servers of several fixtures run at once."""
+MORE_FLAGS = shlex.split(os.environ.get("SENSEFIELD_TEST_FLAGS", ""))
+"""Of each server, after its own: `make test-gpu` runs the same tests with other ones."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ def serving(
 ) -> Iterator[Server]:
     """Serve a model, the embedded one unless told otherwise, in float32 until the context ends."""
     named = (str(model or embedded_model_dir()), "--served-model-name", MODEL, "--enforce-eager")
-    flags = (*named, "--dtype", "float32", *flags)
+    flags = (*named, "--dtype", "float32", *SHARED_GPU, *flags, *MORE_FLAGS)
     with _running(folder, flags, environment or {}) as server:
         yield server
 
