@@ -88,7 +88,7 @@ async def profile(client: Client, server: Server, requests: Sequence[Request]) -
 
 
 async def _post(client: Client, url: str) -> None:
-    async with client.session.post(url) as answer:
+    async with client.session.post(url, json={}) as answer:
         if not answer.ok:
             raise RequestError(f"HTTP {answer.status}: {await answer.text()}")
 

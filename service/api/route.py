@@ -34,7 +34,7 @@ def checked(route: APIRoute, handle: Handler) -> Handler:
     takes_json = field is not None and not isinstance(field.field_info, params.Form)
 
     async def answer(request: Request) -> Response:
-        if takes_json:
+        if takes_json and _has_body(request):
             _check_media_type(request)
         try:
             return await handle(CheckedRequest(request.scope, request.receive))
@@ -53,6 +53,12 @@ def check_bodies(app: FastAPI) -> None:
         if isinstance(route, APIRoute) and not isinstance(route, SensefieldRoute):
             handle = checked(route, route.get_route_handler())
             route.app = request_response(_refusing(handle))
+
+
+def _has_body(request: Request) -> bool:
+    """Say whether there is one: a route whose body may be left out is asked without."""
+    headers = request.headers
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def _check_media_type(request: Request) -> None:

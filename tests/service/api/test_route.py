@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -135,6 +136,19 @@ async def test_the_wrong_media_type_is_a_415(media_type: str | None) -> None:
     async with app_raising() as client:
         answer = await client.post("/", content=orjson.dumps(GOOD), headers=headers)
     assert (answer.status_code, answer.json()["error"]["param"]) == (415, "content-type")
+
+
+async def test_without_a_body_there_is_no_media_type_to_be_wrong() -> None:
+    async with app_raising() as client:
+        answer = await client.post("/")
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "body")
+        streamed = in_pieces(orjson.dumps(GOOD))
+        assert (await client.post("/", content=streamed)).status_code == 415
+
+
+async def in_pieces(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 @pytest.mark.parametrize("media_type", ["application/json;charset=utf-8", "Application/JSON ; x"])
