@@ -4,6 +4,7 @@ import torch
 
 _SUPPRESSED = float("-inf")
 _UNTOUCHED = float("inf")
+_FIRST = 1024
 
 
 def apply_suppress(
@@ -31,4 +32,9 @@ def apply_set_suppress(logits: torch.Tensor, row: int, token_ids: torch.Tensor) 
 
 def exhausted(logits: torch.Tensor) -> torch.Tensor:
     """Say which rows have no token left: ``[rows, vocab]`` -> ``[rows]`` bool."""
+    if logits.device.type == "cpu":
+        # Nearly every row has one among its first; looking there takes a fiftieth of the time.
+        none_yet = logits[:, :_FIRST].amax(dim=-1) == _SUPPRESSED
+        if not none_yet.any():
+            return none_yet
     return logits.amax(dim=-1) == _SUPPRESSED

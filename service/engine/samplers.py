@@ -38,8 +38,7 @@ def tap_v1_sampler() -> None:
                 self, logits, sampling_metadata, predict_bonus_token, logprobs_mode_override
             )
         kept = Kept.of(wanted, Layout(logits.device))
-        # The sampler works in place on float32 logits: copy the rows before it does.
-        base = logits[kept.measured.rows].float()
+        base = raw_rows(logits, kept)
         quiet = replace(sampling_metadata, max_num_logprobs=None, logprob_token_ids=None)
         output = stock(self, logits, quiet, predict_bonus_token, logprobs_mode_override)
         sampled = output.sampled_token_ids.squeeze(-1).long()
@@ -47,6 +46,17 @@ def tap_v1_sampler() -> None:
         return output
 
     V1Sampler.forward = forward
+
+
+def raw_rows(logits: torch.Tensor, kept: Kept) -> torch.Tensor:
+    """Return the measured rows of ``[rows, vocab]``, float32, as they are before V1 samples.
+
+    It works in place on float32 logits, and on a copy of its own of any others.
+    """
+    is_copied = logits.dtype != torch.float32
+    if is_copied and kept.is_whole(len(logits), len(logits)):
+        return logits.float()
+    return logits[kept.measured.rows].float()
 
 
 def tap_v2_samplers() -> None:

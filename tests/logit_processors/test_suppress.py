@@ -76,6 +76,14 @@ def test_only_a_row_with_no_token_left_is_exhausted() -> None:
     assert exhausted(logits).tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize("left", [0, 1023, 1024, 2999])
+def test_one_token_is_enough_wherever_it_stands(left: int) -> None:
+    logits = torch.full((3, 3000), -INF)
+    logits[1, left] = -5.0
+    logits[2] = 1.0
+    assert exhausted(logits).tolist() == [True, False, False]
+
+
 def test_a_program_can_exhaust_its_row_and_no_other() -> None:
     everything = Program(token_suppress=tuple(TokenSuppress(i) for i in range(4)))
     logits = run_programs([everything, None], LOGITS.repeat(2, 1))

@@ -12,9 +12,11 @@ import torch
 
 from logit_processors import v2
 from logit_processors.controls import WIRE_KEY, Program, TokenBias, TokenSuppress, Window
+from logit_processors.places import Layout
 from logit_processors.processor import ControlProcessor
 from logit_processors.row_spec import ALIVE, BROKEN, DENSE, EXHAUSTED, STATISTICS, RowSpec
-from service.engine.samplers import drawn_tokens, sample
+from service.engine.capture import Kept
+from service.engine.samplers import drawn_tokens, raw_rows, sample
 from tests.unit_support import CPU
 
 SLOTS, VOCAB, DRAFTS, PROMPT = 8, 5, 2, 3
@@ -42,6 +44,17 @@ def add(
     processor.add_request(
         slot, SimpleNamespace(extra_args=extra, logprob_token_ids=None, num_logprobs=logprobs)
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("requests", [[0, 1, 2], [2, 0], [1]])
+def test_raw_rows_stay_when_v1_samples(dtype: torch.dtype, requests: list[int]) -> None:
+    logits = torch.arange(12).reshape(3, 4).to(dtype)
+    kept = Kept.of(dict.fromkeys(requests, BOTH), Layout(CPU))
+    rows = raw_rows(logits, kept)
+    logits.float().div_(7)  # what V1 does: in place only on float32
+    assert rows.dtype == torch.float32
+    assert rows.tolist() == [[4.0 * at + column for column in range(4)] for at in requests]
 
 
 def batch(slots: Sequence[int], generated: Sequence[int], drafts: Sequence[int] | None) -> Any:
