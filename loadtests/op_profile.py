@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from loadtests import report
-from loadtests.cases import CONTROL, PLAIN, RESIDUAL_WIDE, WIDE, Case, throughput_cases
+from loadtests.cases import (
+    CONTROL,
+    PLAIN,
+    RESIDUAL_ALL,
+    RESIDUAL_ONE,
+    RESIDUAL_WIDE,
+    Case,
+    throughput_cases,
+)
 from loadtests.chats import make_vectors
 from loadtests.client import Client, Request, RequestError, connected
 from loadtests.machine import describe_command, describe_machine
@@ -27,7 +35,7 @@ from loadtests.servers import SCRATCH, SENSEFIELD, Server, running
 from service.embedded_model import embedded_model_dir
 
 TRACES = SCRATCH / "traces"
-FLAGS = ("--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "64")
+FLAGS = ("--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "256")
 PROFILER = json.dumps(
     {
         "profiler": "torch",
@@ -36,7 +44,10 @@ PROFILER = json.dumps(
         "ignore_frontend": True,
     }
 )
-CASES = ("top20", "top1000", CONTROL, RESIDUAL_WIDE[WIDE[0]])
+CASES = (
+    *("top20", "top1000", "vocabulary", CONTROL, RESIDUAL_ONE, RESIDUAL_ALL),
+    *RESIDUAL_WIDE.values(),
+)
 SHOWN = 8
 """Operations of a case."""
 
