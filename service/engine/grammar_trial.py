@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from vllm.config import VllmConfig
+from vllm.exceptions import VLLMError
 from vllm.sampling_params import SamplingParams
 from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.structured_output.backend_guidance import GuidanceBackend
@@ -35,7 +36,9 @@ STEPS = 32
 """Tokens after which a grammar has been seen at work."""
 STEP_SECONDS = 0.1
 """Most CPU time in which the tokens allowed next may be found: the whole batch waits for it."""
-_SLOW_STEP, _NO_MEMORY = 3, 4
+_FAILED, _SLOW_STEP, _NO_MEMORY = 1, 3, 4
+_REFUSED = (VLLMError, ValueError, RuntimeError, TypeError, LookupError)
+"""What vLLM and its compilers raise for a grammar that is none, which the client is told later."""
 _BACKENDS = {
     "xgrammar": "backend_xgrammar:XgrammarBackend",
     "guidance": "backend_guidance:GuidanceBackend",
@@ -71,21 +74,19 @@ def apart(work: Callable[[], int], limits: Limits) -> str | None:
     """Do work in a fork under limits; return which of them ended it, or None.
 
     Args:
-        work: returns the fork's exit code. What it raises is no concern of the limits.
+        work: returns the fork's exit code.
         limits: on the fork.
 
     """
     child = os.fork()
     if child == 0:
-        code = 0
+        code = _FAILED
         try:
             _limit(limits)
             _hush()
             code = work()
         except MemoryError:
             code = _NO_MEMORY
-        except Exception:  # a grammar that is none: vLLM tells its client so
-            code = 0
         finally:
             os._exit(code)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -97,6 +98,8 @@ def apart(work: Callable[[], int], limits: Limits) -> str | None:
         return f"compiling it takes over {limits.cpu_seconds} s"
     if code in (_NO_MEMORY, -signal.SIGABRT):
         return f"compiling it takes over {limits.memory_bytes >> 20} MiB"
+    if code == _FAILED:
+        return "compiling it fails"
     return f"compiling it ends with {signal.Signals(-code).name}"
 
 
@@ -129,9 +132,12 @@ class Compilers:
     def run(self, params: SamplingParams) -> int:
         """Compile a grammar and follow it for some tokens; return an exit code."""
         assert params.structured_outputs is not None
-        params._validate_structured_outputs(
-            self._config.model_config, self._config.structured_outputs_config, self._tokenizer
-        )
+        try:
+            params._validate_structured_outputs(
+                self._config.model_config, self._config.structured_outputs_config, self._tokenizer
+            )
+        except _REFUSED:
+            return 0
         chosen = str(params.structured_outputs._backend)
         made = self._made
         if chosen not in made:
@@ -140,9 +146,7 @@ class Compilers:
         for backend in made.values():
             try:
                 grammar = backend.compile_grammar(kind, text, params.all_stop_token_ids)
-            except MemoryError:
-                raise
-            except Exception:  # the engine will refuse it for the same reason
+            except _REFUSED:
                 continue
             if any(seconds > STEP_SECONDS for seconds in follow(grammar, backend)):
                 return _SLOW_STEP
