@@ -19,7 +19,6 @@ WIDTHS = {"desktop": (1360, 1100, 1.0), "phone": (390, 844, 1.5)}
 CHEERFUL = {
     "positive": ["I feel happy about this, it is", "She loved the movie because it was"],
     "negative": ["I feel sad about this, it is", "She hated the movie because it was"],
-    "layers": [10, 11, 12, 13, 14],
 }
 
 
@@ -52,6 +51,7 @@ def take(browser: Browser, url: str, out: Path) -> None:
         )
         page.goto(f"{url}/playground")
         fill(page)
+        page.evaluate("() => scrollTo(0, 0)")  # the cards that stay in sight go along
         for theme in ("light", "dark"):
             page.emulate_media(color_scheme=theme)
             page.screenshot(path=out / f"{device}-{theme}.png", full_page=True)
