@@ -32,7 +32,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def ask(server: Server, steer: list[dict[str, Any]]) -> list[httpx.Response]:
+def ask(
+    server: Server, steer: list[dict[str, Any]], grammar: dict[str, Any] | None = None
+) -> list[httpx.Response]:
     """Return the answers to one request on several connections: each goes to either process."""
     body = {
         "model": MODEL,
@@ -42,6 +44,7 @@ def ask(server: Server, steer: list[dict[str, Any]]) -> list[httpx.Response]:
         "temperature": 0,
         "ignore_eos": True,
         "logit_control": {"steer": steer},
+        "structured_outputs": grammar,
     }
 
     def post(_: int) -> httpx.Response:
@@ -115,6 +118,12 @@ def test_a_contrast_is_taken_whichever_process_is_asked(server: Server) -> None:
         made.append(safetensors.numpy.load(content)["layer.10"])
     for other in made[1:]:
         np.testing.assert_allclose(made[0], other, atol=1e-3)
+
+
+def test_a_grammar_is_tried_whichever_process_is_asked(server: Server) -> None:
+    assert texts(ask(server, [], {"choice": ["a river"]})) == {"a river"}
+    refused = ask(server, [], {"regex": ".?" * 40})
+    assert {answer.status_code for answer in refused} == {400}
 
 
 def test_a_killed_engine_is_told_by_both(server: Server) -> None:

@@ -21,7 +21,7 @@ from service.embedded_model import embedded_model_dir
 from tests.integration.client import Client, array
 from tests.integration.collector import Collector, collecting
 from tests.integration.offline import vector
-from tests.integration.servers import serving
+from tests.integration.servers import MODEL, serving
 
 LIMITS = ("--max-model-len", "256", "--max-num-seqs", "8", "--block-size", "32")
 ONE_THREAD_EACH = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -184,6 +184,13 @@ def test_the_lens_reads_the_layers_of_one_rank(ranks: Ranks, alone: Client) -> N
         ]
         found, expected = (np.array(lens["top"]["logprobs"]) for lens in lenses)
         np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+def test_a_grammar_holds(ranks: Ranks) -> None:
+    body = {"model": MODEL, "prompt": PROMPT, "structured_outputs": {"choice": ["a river"]}}
+    answer = ranks.client.http.post("/v1/completions", json=body)
+    assert answer.is_success, answer.text
+    assert answer.json()["choices"][0]["text"] == "a river"
 
 
 def test_a_request_leaves_a_span(ranks: Ranks) -> None:
