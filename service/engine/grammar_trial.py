@@ -104,6 +104,8 @@ def apart(work: Callable[[], int], limits: Limits) -> str | None:
 
 
 def _limit(limits: Limits) -> None:
+    # By the clock of a busy machine vLLM would give up on what the engine may yet compile.
+    os.environ["VLLM_REGEX_COMPILATION_TIMEOUT_S"] = "0"
     with open("/proc/self/statm") as statm:
         data = int(statm.read().split()[5]) * resource.getpagesize()
     most = data + limits.memory_bytes

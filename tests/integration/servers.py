@@ -35,6 +35,8 @@ V2_ENVIRONMENT = {"VLLM_USE_V2_MODEL_RUNNER": "1"} | (
         "PYTHONPATH": f"{REPOSITORY / 'tests' / 'triton_interpreter'}:{TRITON}",
     }
 )
+KV_CACHE = ("--kv-cache-memory-bytes", "400M")
+"""8,900 tokens: six servers and more run at once, and in time each touches all of its cache."""
 SHARED_GPU = ("--gpu-memory-utilization", "0.2") if ON_GPU else ()
 """Servers of several fixtures run at once."""
 MORE_FLAGS = shlex.split(os.environ.get("SENSEFIELD_TEST_FLAGS", ""))
@@ -67,7 +69,7 @@ def serving(
 ) -> Iterator[Server]:
     """Serve a model, the embedded one unless told otherwise, in float32 until the context ends."""
     named = (str(model or embedded_model_dir()), "--served-model-name", MODEL, "--enforce-eager")
-    flags = (*named, "--dtype", "float32", *SHARED_GPU, *flags, *MORE_FLAGS)
+    flags = (*named, "--dtype", "float32", *KV_CACHE, *SHARED_GPU, *flags, *MORE_FLAGS)
     with _running(folder, flags, environment or {}) as server:
         yield server
 
@@ -75,7 +77,7 @@ def serving(
 @contextmanager
 def serving_embedded(folder: Path) -> Iterator[Server]:
     """Serve as `make serve` does, without naming a model."""
-    with _running(folder, (), {}) as server:
+    with _running(folder, KV_CACHE, {}) as server:
         yield server
 
 
@@ -91,7 +93,6 @@ def _running(
     variables = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         **environment,
     }

@@ -68,6 +68,12 @@ def test_what_would_hold_up_the_engine_is_not(
     assert tried(compilers, grammar) == told
 
 
+def test_a_clock_ends_no_trial(compilers: Compilers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_REGEX_COMPILATION_TIMEOUT_S", "1")
+    params = SamplingParams(structured_outputs=StructuredOutputsParams(regex=".?" * 40))
+    assert apart(lambda: compilers.run(params), Limits(4)) == "compiling it takes over 4 s"
+
+
 def test_a_step_that_takes_too_long_is_told(
     compilers: Compilers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
