@@ -19,6 +19,7 @@ WIDTHS = {"desktop": (1360, 1100, 1.0), "phone": (390, 844, 1.5)}
 CHEERFUL = {
     "positive": ["I feel happy about this, it is", "She loved the movie because it was"],
     "negative": ["I feel sad about this, it is", "She hated the movie because it was"],
+    "layers": [14],
 }
 
 
