@@ -13,7 +13,7 @@ from service.api.documentation import statuses
 from service.api.route import error_answer, error_response
 from service.context import context_of
 from service.errors import NotReadyError
-from service.schemas.vector_answers import Readiness
+from service.schemas.answers import Readiness
 
 _ASKING = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that are always answered."""

@@ -138,3 +138,9 @@ class LensAnswer(StrictModel):
     entropy: Array = Field(description="[layers, positions], nats.")
     kl: Array = Field(description="[layers, positions]: KL(final layer || layer), nats.")
     next: LensNext
+
+
+class Readiness(StrictModel):
+    """The engine answers."""
+
+    status: Literal["ready"]

@@ -38,7 +38,7 @@ class VectorAnswer(StrictModel):
     object: Literal["vector"]
     usable: bool = Field(description="Whether the served model can use it.")
     reason: str | None = Field(description="Why it is not usable.")
-    created: float | int | str | None = None
+    created: int | None = Field(None, description="Seconds since 1970.")
     model: str | None = Field(None, description="That it was made with.")
     made_from: Any = Field(None, description="What it was made from, as it was asked for.")
     sha256: str | None = Field(None, description="Of its directions; its entity tag.")
@@ -88,9 +88,3 @@ class NeighboursAnswer(StrictModel):
     tokens: list[str]
     embedding: list[NearToken] | None = Field(None, description="Where tokens go in.")
     unembedding: list[NearToken] | None = Field(None, description="Where they come out.")
-
-
-class Readiness(StrictModel):
-    """The engine answers."""
-
-    status: Literal["ready"]

@@ -8,12 +8,11 @@ import pytest
 from pydantic import BaseModel
 
 from service.api.answers import ChatAnswer, TextAnswer
-from service.schemas.answers import LensAnswer, ScoreAnswer
+from service.schemas.answers import LensAnswer, Readiness, ScoreAnswer
 from service.schemas.vector_answers import (
     DescribedVector,
     NearestAnswer,
     NeighboursAnswer,
-    Readiness,
     TokenTextsAnswer,
     VectorAnswer,
     VectorPage,
