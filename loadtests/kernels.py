@@ -41,9 +41,10 @@ def paths(case: str, rows: int) -> list[Callable[[], object]]:
     import numpy as np
     import torch
 
-    from logit_processors.controls import Program, Steer, TokenBias, TokenSuppress
+    from logit_processors.controls import Steer, TokenBias, TokenSuppress
     from logit_processors.directions import Directions
     from logit_processors.host_text import HostText
+    from logit_processors.program import Program
     from logit_processors.row_spec import STATISTICS
     from logit_processors.slots import Slots
     from service.engine.measured import measure_by_kernels, measure_by_operations

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 
 from logit_processors.bias import apply_set_bias
-from logit_processors.controls import Program
 from logit_processors.patterns import Automaton, TokenSets
+from logit_processors.program import Program
 from logit_processors.suppress import apply_set_suppress
 from logit_processors.vocabulary import Vocabulary
 

@@ -18,8 +18,9 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import (
     LogitsProcessor as V2LogitsProcessor,
 )
 
-from logit_processors.controls import WIRE_KEY, ControlError, Program
+from logit_processors.checks import ControlError
 from logit_processors.places import Places
+from logit_processors.program import WIRE_KEY, Program
 from logit_processors.residual import StreamRequest
 from logit_processors.row_spec import PlainLogprobs, RowSpec
 from logit_processors.vocabulary import Vocabulary

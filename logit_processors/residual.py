@@ -9,14 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from logit_processors.controls import (
-    WIRE_KEY,
-    ControlError,
-    check_number,
-    is_int,
-    require,
-    shown,
-)
+from logit_processors.checks import ControlError, check_number, is_int, require, shown
+from logit_processors.program import WIRE_KEY
 
 MAX_RESIDUAL_STRENGTH = 10_000.0
 """Largest absolute strength, in multiples of the vector."""

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from logit_processors.bias import apply_bias
-from logit_processors.controls import Program
 from logit_processors.device_apply import add_directions, edit_tokens, force_tokens
 from logit_processors.directions import Directions
 from logit_processors.entries import EntryTable
 from logit_processors.force import ForceTable, apply_force
 from logit_processors.kernels import has_kernels
+from logit_processors.program import Program
 from logit_processors.steer import apply_steer
 from logit_processors.suppress import apply_suppress
 from logit_processors.token_sums import summed_token_bias

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from logit_processors.controls import Program, Window
+from logit_processors.controls import Window
 from logit_processors.device_text import DeviceText, History, TextRows
 from logit_processors.directions import DIRECTIONS
 from logit_processors.entries import EntryTable
@@ -17,6 +17,7 @@ from logit_processors.kernels import warm_up
 from logit_processors.patterns import Automaton
 from logit_processors.places import Places
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
+from logit_processors.program import Program
 from logit_processors.row_spec import BROKEN, PlainLogprobs, RowSpec
 from logit_processors.slots import Slots
 from logit_processors.suppress import exhausted

@@ -27,8 +27,8 @@ from service.engine.prompt_states import PromptStates
 from service.engine.tenants import keep_apart
 from service.errors import StartupError
 from service.life import Life
-from service.limits import Budget
-from service.plan import Planner
+from service.planning.budget import Budget
+from service.planning.planner import Planner
 from service.playground import page
 from service.prompts import PromptEncoder
 from service.readiness import Readiness

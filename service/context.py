@@ -13,7 +13,7 @@ from service.api.serving import ChatServing, TextServing
 from service.distributions.token_texts import TokenTexts
 from service.engine.cache_salt import SaltingEngine
 from service.engine.prompt_states import PromptStates
-from service.plan import Planner
+from service.planning.planner import Planner
 from service.prompts import PromptEncoder
 from service.readiness import Readiness
 from service.vectors.content import ModelFacts

@@ -13,10 +13,10 @@ from safetensors.numpy import save
 from vllm.platforms import current_platform
 from vllm.triton_utils import HAS_TRITON
 
-from logit_processors.controls import Program
 from logit_processors.directions import Directions
 from logit_processors.host_text import HostText, TextStates
 from logit_processors.patterns import TokenSets
+from logit_processors.program import Program
 from logit_processors.row_spec import STATISTICS, TokenRow
 from logit_processors.slots import Slots
 from logit_processors.vocabulary import Vocabulary

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import Request
 
-from logit_processors.controls import MAX_ENTRIES, WIRE_KEY
+from logit_processors.program import MAX_ENTRIES, WIRE_KEY
 from service.access.grammars import AS_TEXT, GRAMMARS, check_grammar
 from service.access.visit import Visit
 from service.errors import MAX_ECHO, BadRequestError, echo

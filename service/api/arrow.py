@@ -22,7 +22,7 @@ from service.distributions.arrow import BROKEN_OFF, END, ERROR, MEDIA_TYPE, RESP
 from service.distributions.token_texts import TokenTexts
 from service.errors import RequestError, SaturatedError, error_body
 from service.metrics import ENCODE_SECONDS
-from service.plan import Plan
+from service.planning.plan import Plan
 
 _IN_THREAD_BYTES = 256 << 10
 """Bytes from which a batch is compressed beside the event loop."""

@@ -27,7 +27,7 @@ from service.distributions.sight_arrow import lens_stream
 from service.distributions.tensors import WRITERS
 from service.engine.scoring import run
 from service.errors import BadRequestError, echo
-from service.plan import Plan
+from service.planning.plan import Plan
 from service.schemas.answers import LensAnswer
 from service.schemas.sight import LensRequest
 

@@ -9,10 +9,13 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.exceptions import VLLMValidationError
 
-from logit_processors.controls import ALWAYS, Program
+from logit_processors.controls import ALWAYS
+from logit_processors.program import Program
 from service.api.parameters import name_parameter
 from service.errors import BadRequestError
-from service.plan import Asked, Plan, Planner
+from service.planning.asked import Asked
+from service.planning.plan import Plan
+from service.planning.planner import Planner
 from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
 

@@ -10,13 +10,13 @@ import orjson
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.outputs import CompletionOutput, RequestOutput
 
-from logit_processors.controls import Program
+from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
 from service.distributions.encode import DistributionEncoder
 from service.distributions.openai_logprobs import chat_logprobs, completion_logprobs
 from service.distributions.token_texts import TokenTexts
 from service.metrics import ENCODE_SECONDS, KL_NATS, ROW_BYTES, ROWS
-from service.plan import Plan
+from service.planning.plan import Plan
 from service.schemas.distribution import DistributionRequest
 
 _ALIVE = STATISTICS.index("alive")

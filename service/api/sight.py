@@ -15,7 +15,8 @@ from service.api.documentation import statuses
 from service.context import Context
 from service.distributions.arrow import MEDIA_TYPE
 from service.errors import BadRequestError, NotFoundError, SaturatedError, echo
-from service.plan import Asked, Plan
+from service.planning.asked import Asked
+from service.planning.plan import Plan
 from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
 from service.schemas.sight import Prompted

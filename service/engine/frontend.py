@@ -9,7 +9,7 @@ from vllm.v1.engine import output_processor
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
-from logit_processors.controls import WIRE_KEY
+from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import PROMPT_KEY, TokenRow
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from service.errors import BadRequestError
-from service.plan import Plan
+from service.planning.plan import Plan
 
 
 class PromptClaims:

@@ -18,7 +18,7 @@ from vllm.triton_utils import HAS_TRITON
 from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
-from logit_processors.controls import WIRE_KEY
+from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import ALIVE, PROMPT_FROM_KEY, PROMPT_KEY, RowSpec
 from logit_processors.upload import upload
 from service.engine.capture import Stages, measure_rows

@@ -15,7 +15,7 @@ from vllm.exceptions import RetryableRequestError
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind
 
-from logit_processors.controls import WIRE_KEY
+from logit_processors.program import WIRE_KEY
 from logit_processors.residual import MAX_CAPTURED, Capture, ResidualSteer
 from logit_processors.row_spec import BROKEN, STATISTICS, RowSpec
 

@@ -7,13 +7,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from logit_processors.checks import ControlError
 from logit_processors.controls import (
     ALWAYS,
     MAX_ADD,
-    MAX_ENTRIES,
-    MAX_FORCED,
-    ControlError,
-    Program,
     Steer,
     TextBias,
     TextSuppress,
@@ -21,6 +18,7 @@ from logit_processors.controls import (
     TokenSuppress,
     Window,
 )
+from logit_processors.program import MAX_ENTRIES, MAX_FORCED, Program
 from logit_processors.residual import MAX_RESIDUAL_STRENGTH, Span
 from service.errors import RequestError, echo
 

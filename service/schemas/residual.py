@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from logit_processors.controls import ControlError
+from logit_processors.checks import ControlError
 from logit_processors.residual import (
     EVERYWHERE,
     MAX_RESIDUAL_ENTRIES,

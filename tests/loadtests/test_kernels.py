@@ -12,9 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from loadtests.kernels import PASSES, floor_lines, main
-from logit_processors.controls import Program, Steer, TokenBias, TokenSuppress
+from logit_processors.controls import Steer, TokenBias, TokenSuppress
 from logit_processors.directions import Directions
 from logit_processors.host_text import HostText
+from logit_processors.program import Program
 from logit_processors.row_spec import STATISTICS
 from logit_processors.slots import Slots
 from service.engine.measured import measure_by_operations

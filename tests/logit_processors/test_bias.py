@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from logit_processors.bias import apply_bias, apply_set_bias
-from logit_processors.controls import Program, TextBias, TokenBias, Window
+from logit_processors.controls import TextBias, TokenBias, Window
+from logit_processors.program import Program
 from tests.unit_support import FOUR, INF, run_programs, same
 
 # Probabilities 1/8, 1/8, 1/4, 1/2.

@@ -1,23 +1,15 @@
-"""Control programs: what they refuse, what they say about it, and their way over the wire."""
+"""The kinds of control: what they refuse, and what they say about it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logit_processors.checks import ControlError
 from logit_processors.controls import (
-    ALWAYS,
-    KINDS,
-    MAX_ENTRIES,
-    MAX_FORCED,
-    MAX_PATTERNS,
-    ControlError,
-    Program,
     Steer,
     TextBias,
     TextSuppress,
@@ -25,44 +17,6 @@ from logit_processors.controls import (
     TokenSuppress,
     Window,
 )
-
-token_ids = st.integers(0, 2**31 - 1)
-adds = st.floats(-100, 100)
-texts = st.text(st.characters(codec="utf-8", exclude_characters="\ufffd"), min_size=1)
-texts = texts.filter(lambda text: len(text.encode()) <= 256)
-windows = st.just(ALWAYS) | st.tuples(st.integers(0, 99), st.none() | st.integers(1, 99)).map(
-    lambda bounds: Window(bounds[0], None if bounds[1] is None else bounds[0] + bounds[1])
-)
-programs = st.builds(
-    Program,
-    token_bias=st.lists(st.builds(TokenBias, token_ids, adds, windows), max_size=4).map(tuple),
-    text_bias=st.lists(st.builds(TextBias, texts, adds, st.booleans(), windows), max_size=3).map(
-        tuple
-    ),
-    steer=st.lists(
-        st.builds(Steer, st.text("0123456789abcdef", min_size=1), adds, windows), max_size=3
-    ).map(tuple),
-    token_suppress=st.lists(st.builds(TokenSuppress, token_ids, windows), max_size=4).map(tuple),
-    text_suppress=st.lists(st.builds(TextSuppress, texts, st.booleans(), windows), max_size=3).map(
-        tuple
-    ),
-    force=st.just(()) | st.lists(st.just(2**31 - 1), max_size=3).map(tuple),
-)
-
-
-@given(programs)
-def test_a_program_survives_the_wire(program: Program) -> None:
-    # The wire is msgpack, which keeps no tuples either.
-    assert Program.from_wire(json.loads(json.dumps(program.to_wire()))) == program
-    assert Program.from_wire(program.to_wire()) == program
-
-
-def test_what_is_not_asked_for_is_not_sent() -> None:
-    assert Program().to_wire() == {}
-    assert Program(token_suppress=(TokenSuppress(3),)).to_wire() == {
-        "token_suppress": [{"token_id": 3}]
-    }
-
 
 BAD: list[tuple[str, Callable[[], object], str, list[str]]] = [
     # what is wrong, how it is made, the field that is named, words that the message must hold
@@ -85,28 +39,6 @@ BAD: list[tuple[str, Callable[[], object], str, list[str]]] = [
     ("from is bool", lambda: Window(True), "when.from", ["True", "0 to 2^31 - 1"]),
     ("until is from", lambda: Window(5, 5), "when.until", ["5", "above when.from (5)"]),
     ("until too small", lambda: Window(5, 4), "when.until", ["4", "above when.from (5)"]),
-    (
-        "too many entries",
-        lambda: Program(token_bias=(TokenBias(1, 1.0),) * (MAX_ENTRIES + 1)),
-        "",
-        ["1025 entries", "allowed: 1024"],
-    ),
-    (
-        "too many patterns",
-        lambda: Program(
-            text_bias=(TextBias("a", 1.0),) * MAX_PATTERNS, text_suppress=(TextSuppress("b"),)
-        ),
-        "",
-        ["65 text patterns", "allowed: 64"],
-    ),
-    ("forced below 0", lambda: Program(force=(3, -1)), "force[1]", ["-1", "integers from 0"]),
-    ("forced too many", lambda: Program(force=(1,) * (MAX_FORCED + 1)), "force", ["16385"]),
-    (
-        "forced and suppressed",
-        lambda: Program(token_suppress=(TokenSuppress(4, Window(1, 3)),), force=(4, 5, 4)),
-        "force",
-        ["token 4", "position 2"],
-    ),
 ]
 
 
@@ -131,63 +63,11 @@ def test_an_integer_that_no_float_holds_is_refused(add: int) -> None:
         TokenBias(1, add)
 
 
-def test_a_token_may_be_forced_where_it_is_not_suppressed() -> None:
-    Program(token_suppress=(TokenSuppress(4, Window(1, 3)),), force=(4, 5, 6, 4))
-
-
 def test_limits_themselves_are_allowed() -> None:
-    Program(force=(2**31 - 1,) * MAX_FORCED)
-    Program(
-        token_bias=(TokenBias(0, 100), TokenBias(2**31 - 1, -100.0)),
-        text_bias=(TextBias("x" * 256, 0.0),) * MAX_PATTERNS,
-        steer=(Steer("ab", -1000.0, Window(2**31 - 2, 2**31 - 1)),),
-        token_suppress=(TokenSuppress(0),) * (MAX_ENTRIES - MAX_PATTERNS - 3),
-    )
-
-
-@pytest.mark.parametrize(
-    ("wire", "param"),
-    [
-        (None, ""),
-        ([], ""),
-        ({"bias": []}, "bias"),
-        ({"token_bias": {}}, "token_bias"),
-        ({"token_bias": [3]}, "token_bias[0]"),
-        ({"token_bias": [{}]}, "token_bias[0]"),
-        ({"token_bias": [{"token_id": 1, "add": 1.0, "more": 1}]}, "token_bias[0]"),
-        ({"token_bias": [{"token_id": 1, "add": 1.0}, {"token_id": 1, "add": 200}]},
-         "token_bias[1].add"),
-        ({"text_suppress": [{"text": "a", "when": [1, 2, 3]}]}, "text_suppress[0]"),
-        ({"text_suppress": [{"text": "a", "when": [3, 3]}]}, "text_suppress[0].when.until"),
-        ({"force": 3}, "force"),
-        ({"force": [1, "2"]}, "force[1]"),
-    ],
-)  # fmt: skip
-def test_a_wire_that_is_no_program_is_refused(wire: object, param: str) -> None:
-    with pytest.raises(ControlError) as caught:
-        Program.from_wire(wire)
-    assert caught.value.param == param
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(
-                st.sampled_from([*KINDS, "force", "token_id", "add", "when", "text", "vector"]),
-                inner,
-            )
-        ),
-        max_leaves=8,
-    )
-)
-def test_any_wire_gives_a_program_or_a_control_error(wire: Any) -> None:
-    try:
-        program = Program.from_wire(wire)
-    except ControlError:
-        return
-    assert Program.from_wire(program.to_wire()) == program
+    TokenBias(0, 100)
+    TokenBias(2**31 - 1, -100.0)
+    TextBias("x" * 256, 0.0)
+    Steer("ab", -1000.0, Window(2**31 - 2, 2**31 - 1))
 
 
 @given(st.integers(0, 9), st.none() | st.integers(1, 9), st.integers(0, 30))
@@ -197,21 +77,3 @@ def test_a_window_covers_from_start_to_before_stop(
     stop = None if length is None else start + length
     expected = position in range(start, 1000 if stop is None else stop)
     assert Window(start, stop).covers(position) is expected
-
-
-def test_only_a_bias_on_tokens_can_never_fail() -> None:
-    assert not Program(token_bias=(TokenBias(1, -100),)).can_fail
-    assert Program(token_suppress=(TokenSuppress(1),)).can_fail
-    assert Program(text_suppress=(TextSuppress("a"),)).can_fail
-    assert Program(text_bias=(TextBias("a", 1.0),)).can_fail
-    assert Program(steer=(Steer("ab", 1),)).can_fail
-    assert Program(force=(1,)).can_fail
-
-
-@pytest.mark.parametrize(
-    ("param", "placed"), [("add", "bias[1].add"), ("", "bias[1]."), ("[2].add", "bias[1][2].add")]
-)
-def test_an_error_is_placed_below_a_field(param: str, placed: str) -> None:
-    moved = ControlError(param, "why").under("bias[1]")
-    assert moved.param == placed.rstrip(".")
-    assert str(moved) == f"{moved.param}: why"

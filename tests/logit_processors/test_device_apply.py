@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logit_processors.controls import Program, Steer, TokenBias, TokenSuppress, Window
+from logit_processors.controls import Steer, TokenBias, TokenSuppress, Window
 from logit_processors.directions import Directions
 from logit_processors.host_text import HostText
+from logit_processors.program import Program
 from logit_processors.slots import Slots
 from tests.unit_support import INF, KERNEL_DEVICE
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logit_processors import v2
-from logit_processors.controls import Program, TextBias, TextSuppress, Window
+from logit_processors.controls import TextBias, TextSuppress, Window
 from logit_processors.processor import ControlProcessor
+from logit_processors.program import Program
 from logit_processors.vocabulary import Vocabulary
 from tests.unit_support import INF, KERNEL_DEVICE, run_programs
 

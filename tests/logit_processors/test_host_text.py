@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logit_processors.controls import Program, TextBias, TextSuppress, Window
+from logit_processors.controls import TextBias, TextSuppress, Window
 from logit_processors.host_text import HostText, TextStates
 from logit_processors.patterns import Automaton, TokenSets
+from logit_processors.program import Program
 from logit_processors.vocabulary import Vocabulary
 from tests.unit_support import FOUR, INF, run_programs, same
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logit_processors.controls import ControlError
+from logit_processors.checks import ControlError
 from logit_processors.residual import (
     MAX_RESIDUAL_STRENGTH,
     NOTHING,

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from logit_processors.controls import (
     ALWAYS,
-    Program,
     Steer,
     TextBias,
     TextSuppress,
@@ -23,6 +22,7 @@ from logit_processors.controls import (
 from logit_processors.directions import Directions
 from logit_processors.entries import EntryTable
 from logit_processors.kernels import has_kernels
+from logit_processors.program import Program
 from logit_processors.slots import Slots
 from tests.unit_support import CPU, FOUR, INF, apply_slots, run_programs, same
 

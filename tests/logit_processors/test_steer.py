@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logit_processors.controls import Program, Steer, TokenSuppress, Window
+from logit_processors.controls import Steer, TokenSuppress, Window
 from logit_processors.directions import Directions
+from logit_processors.program import Program
 from logit_processors.steer import apply_steer, standardise
 from tests.unit_support import INF, run_programs, same
 

@@ -7,7 +7,8 @@ from itertools import permutations
 import pytest
 import torch
 
-from logit_processors.controls import Program, TextBias, TextSuppress, TokenBias, TokenSuppress
+from logit_processors.controls import TextBias, TextSuppress, TokenBias, TokenSuppress
+from logit_processors.program import Program
 from logit_processors.suppress import apply_set_suppress, apply_suppress, exhausted
 from tests.unit_support import INF, run_programs, same
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logit_processors.controls import ALWAYS, MAX_ENTRIES, TokenBias, Window
+from logit_processors.controls import ALWAYS, TokenBias, Window
+from logit_processors.program import MAX_ENTRIES
 from logit_processors.token_sums import summed_token_bias
 
 WINDOWS = st.just(ALWAYS) | st.builds(Window, st.integers(0, 6), st.none() | st.integers(7, 9))

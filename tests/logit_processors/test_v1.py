@@ -14,16 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
 
 from logit_processors import v1
-from logit_processors.controls import (
-    Program,
-    TextBias,
-    TextSuppress,
-    TokenBias,
-    TokenSuppress,
-    Window,
-)
+from logit_processors.controls import TextBias, TextSuppress, TokenBias, TokenSuppress, Window
 from logit_processors.places import Layout
 from logit_processors.processor import ControlProcessor
+from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED
 from logit_processors.vocabulary import Vocabulary
 from tests.integration.expected import set_of

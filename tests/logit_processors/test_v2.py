@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from logit_processors import v2
-from logit_processors.controls import Program, TokenBias, TokenSuppress, Window
+from logit_processors.controls import TokenBias, TokenSuppress, Window
 from logit_processors.places import Layout
 from logit_processors.processor import ControlProcessor
+from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED
 from tests.unit_support import CPU, INF
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
 
-from logit_processors.controls import Program
+from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
 from service.api.rows_tap import RowsTap
 

@@ -1,69 +1,21 @@
-"""The vector routes over HTTP, with a store of their own and an engine that only remembers."""
+"""The vector routes over HTTP: put, made, changed under a condition, listed, read, refused."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from safetensors.numpy import load
 
-from service.api import vector_making
-from service.api import vectors as routes
-from service.context import Context
-from service.distributions.token_texts import TokenTexts
-from service.prompts import PromptEncoder
 from service.vectors.exchange import read_upload
-from service.vectors.registry import VectorRegistry
-from service.vectors.store import VectorStore
-from tests.unit_support import FOUR, FakeEngine, FakeStates, model_facts, safetensors
+from tests.service.api.vector_routes import MODEL, ONE, URL, refusal
+from tests.unit_support import FOUR, safetensors
 
-MODEL = model_facts()
-ONE, TWO = safetensors(direction=[1, 2, 3, 4]), safetensors(layer_5=[4, 3, 2, 1])
+TWO = safetensors(layer_5=[4, 3, 2, 1])
 TAG_ONE, TAG_TWO = (f'"{read_upload(data, MODEL).content.sha256}"' for data in (ONE, TWO))
-URL = "/v1/vectors"
-
-
-class Tokenizer:
-    """Knows a text's bytes."""
-
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        return list(text.encode())
-
-
-@pytest.fixture
-async def http(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    app = FastAPI()
-    app.include_router(routes.router)
-    app.include_router(vector_making.router)
-    engine = FakeEngine()
-    store = VectorStore(tmp_path, max_names=5, max_bytes=2000)
-    app.state.sensefield = Context(
-        planner=cast(Any, None),
-        vectors=VectorRegistry(store, engine, MODEL),
-        engine=engine,
-        generating=cast(Any, None),
-        model=MODEL,
-        vocabulary=FOUR,
-        texts=TokenTexts(FOUR),
-        tokenizer=Tokenizer(),
-        prompts=PromptEncoder(Tokenizer(), None, 40),
-        states=cast(Any, FakeStates()),
-        chat=None,
-        completions=None,
-        readiness=cast(Any, None),
-    )
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        yield client
-
-
-def refusal(answer: httpx.Response) -> tuple[int, str | None]:
-    return answer.status_code, answer.json()["error"]["param"]
 
 
 async def test_put_is_201_then_200_and_says_what_is_there(http: httpx.AsyncClient) -> None:
@@ -266,87 +218,6 @@ async def test_a_text_in_the_embedding_is_a_vector_at_layer_0(http: httpx.AsyncC
     wrong = {"combine": [{"vector": "in"}], "space": "embedding"}
     refused = await http.post(URL, json={"name": "x", "from": wrong})
     assert refusal(refused) == (400, "from")
-
-
-CONTRAST = {"positive": ["ab", "b"], "negative": ["c"], "layers": [3, 1]}
-
-
-async def test_a_vector_of_contrasting_prompts(http: httpx.AsyncClient) -> None:
-    made = await http.post(URL, json={"name": "up", "from": {"contrast": CONTRAST}})
-    assert made.status_code == 201, made.text
-    assert made.json()["layers"] == [1, 3]
-    found = load((await http.get(f"{URL}/up/content")).content)
-    # FakeStates: layer times the last token, in all places but the first, which is 1.
-    mean = (ord("b") + ord("b")) / 2 - ord("c")
-    assert found["layer.3"].tolist() == [0, 3 * mean, 3 * mean, 3 * mean]
-    assert made.json()["made_from"]["contrast"] == {
-        "method": "mean_difference",
-        "last": 1,
-        "positive": ["ab", "b"],
-        "negative": ["c"],
-    }
-
-
-async def events(http: httpx.AsyncClient, body: dict[str, Any]) -> list[Any]:
-    answer = await http.post(URL, json={**body, "stream": True})
-    assert answer.headers["content-type"].startswith("text/event-stream"), answer.text
-    lines = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
-    assert lines.pop() == "[DONE]"
-    return [json.loads(line) for line in lines]
-
-
-async def test_progress_is_told_prompt_by_prompt(http: httpx.AsyncClient) -> None:
-    *progress, made = await events(http, {"name": "up", "from": {"contrast": CONTRAST}})
-    assert [(each["object"], each["done"], each["total"]) for each in progress] == [
-        ("vector.progress", done, 3) for done in range(4)
-    ]
-    assert made["name"] == "up"
-    assert made["sha256"] == (await http.get(f"{URL}/up")).json()["sha256"]
-
-
-async def test_a_stream_ends_in_the_error_that_it_met(http: httpx.AsyncClient) -> None:
-    source = {"contrast": {**CONTRAST, "layers": [99]}}
-    *_, last = await events(http, {"name": "up", "from": source})
-    assert last["error"]["param"] == "from.contrast.layers"
-    assert (await http.get(f"{URL}/up")).status_code == 404
-
-
-async def test_what_is_known_to_fail_fails_before_any_work(http: httpx.AsyncClient) -> None:
-    body = {"name": "up", "from": {"contrast": CONTRAST}}
-    assert (await http.post(URL, json=body)).status_code == 201
-    again = await http.post(URL, json={**body, "stream": True})
-    assert refusal(again) == (409, "name")
-
-
-@pytest.mark.parametrize(
-    ("contrast", "param"),
-    [
-        ({"positive": []}, "from.contrast.positive"),
-        ({"negative": []}, "from.contrast.negative"),
-        ({"positive": [""]}, "from.contrast.positive[0]"),
-        ({"positive": [[]]}, "from.contrast.positive[0]"),
-        ({"positive": ["a", [{"role": "user"}]]}, "from.contrast.positive[1][0].content"),
-        ({"positive": [[{"role": "x", "content": ""}]]}, "from.contrast.positive[0][0].role"),
-        ({"positive": ["a" * 41]}, "from.contrast.positive[0]"),
-        ({"positive": ["a"] * 513}, "from.contrast.positive"),
-        ({"positive": ["c"]}, "from.contrast"),
-        ({"method": "pca"}, "from.contrast"),
-        ({"method": "mean"}, "from.contrast.method"),
-        ({"layers": [12]}, "from.contrast.layers"),
-        ({"layers": [1, 1]}, "from.contrast"),
-        ({"layers": []}, "from.contrast.layers"),
-        ({"layers": [-1]}, "from.contrast.layers[0]"),
-        ({"last": 0}, "from.contrast.last"),
-        ({"last": 65}, "from.contrast.last"),
-        ({"positive": ["xb"], "negative": ["yb"]}, "from.contrast"),
-    ],
-)
-async def test_what_makes_no_contrast(
-    contrast: dict[str, Any], param: str, http: httpx.AsyncClient
-) -> None:
-    body = {"name": "up", "from": {"contrast": {**CONTRAST, **contrast}}}
-    assert refusal(await http.post(URL, json=body)) == (400, param)
-    assert (await http.get(URL)).json()["data"] == []
 
 
 async def test_each_layer_tells_what_it_raises(http: httpx.AsyncClient) -> None:

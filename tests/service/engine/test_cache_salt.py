@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logit_processors.controls import WIRE_KEY
+from logit_processors.program import WIRE_KEY
 from logit_processors.residual import ResidualSteer, Span
 from service.engine.cache_salt import SaltingEngine, fingerprint, secret_of
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from logit_processors.controls import WIRE_KEY
+from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import DENSE, PROMPT_FROM_KEY, PROMPT_KEY, STATISTICS, RowSpec
 from service.engine.prompt_rows import PromptRows, first_row_of, prompt_spec_of
 

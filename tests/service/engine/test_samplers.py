@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from logit_processors import v2
-from logit_processors.controls import WIRE_KEY, Program, TokenBias, TokenSuppress, Window
+from logit_processors.controls import TokenBias, TokenSuppress, Window
 from logit_processors.places import Layout
 from logit_processors.processor import ControlProcessor
+from logit_processors.program import WIRE_KEY, Program
 from logit_processors.row_spec import ALIVE, BROKEN, DENSE, EXHAUSTED, STATISTICS, RowSpec
 from service.engine.capture import Kept
 from service.engine.samplers import drawn_tokens, raw_rows, sample

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from logit_processors.checks import ControlError
 from logit_processors.controls import (
-    ControlError,
-    Program,
     Steer,
     TextBias,
     TextSuppress,
@@ -18,6 +17,7 @@ from logit_processors.controls import (
     TokenSuppress,
     Window,
 )
+from logit_processors.program import Program
 from service.api.route import from_validation
 from service.schemas.control import LogitControl, build_program
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from logit_processors.controls import ControlError
+from logit_processors.checks import ControlError
 from logit_processors.residual import EVERYWHERE, ResidualSteer, Span
 from service.errors import BadRequestError, NotFoundError, RequestError
 from service.schemas.control import LogitControl

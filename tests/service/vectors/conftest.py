@@ -1,4 +1,4 @@
-"""A registry on an empty store, and the engine that records what it is told."""
+"""An empty store, a registry, and the engine that records what it is told."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.vectors.registry import VectorRegistry
+from service.vectors.store import VectorStore
 from tests.registry_support import HIDDEN, new_registry
 from tests.unit_support import FakeEngine
 
@@ -19,3 +20,8 @@ def engine() -> FakeEngine:
 @pytest.fixture
 def registry(tmp_path: Path, engine: FakeEngine) -> VectorRegistry:
     return new_registry(tmp_path, engine)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> VectorStore:
+    return VectorStore(tmp_path)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from logit_processors.residual import Capture, ResidualSteer, StreamRequest
 from service.engine.residual.bank import Bank
+from service.engine.residual.device import DeviceBuffers
+from service.engine.residual.host import HostBuffers
 from service.engine.residual.step import StepLayout
 from service.engine.residual.stream import Buffers, ResidualStream, Support
 
@@ -20,6 +23,12 @@ LAYERS = 3
 OWN = (2, 3, 5)
 """Numbers of the layers that the simulated rank runs, of six."""
 SIZE = 5
+ROWS = 4
+"""Requests in a step, at most."""
+INTERPRETED = "TRITON_INTERPRET" in os.environ
+"""Whether this is the child that one test starts, which has Triton's interpreter."""
+VECTORS = {"a": OWN, "b": (0, 3, 5), "c": (2,)}
+"""The vectors that every simulation starts with, and the layers that each carries."""
 
 
 def params(wanted: StreamRequest) -> Any:
@@ -60,22 +69,21 @@ class Simulated:
 
 
 class Simulation:
-    """Steps through a stream with the buffers of one kind."""
+    """Steps through a stream, with a GPU's buffers under Triton's interpreter and else a CPU's."""
 
     def __init__(
-        self,
-        make_buffers: Callable[[Bank], Buffers],
-        dtype: torch.dtype = torch.float32,
-        capacity: int = 8,
-        seed: int = 0,
+        self, dtype: torch.dtype = torch.float32, capacity: int = 8, seed: int = 0
     ) -> None:
         bank = Bank(capacity, OWN, SIZE, dtype, torch.device("cpu"))
-        self.stream = ResidualStream(Support(None, 6, OWN), bank, make_buffers(bank))
+        buffers: Buffers = DeviceBuffers(bank, ROWS, 128) if INTERPRETED else HostBuffers(bank)
+        self.stream = ResidualStream(Support(None, 6, OWN), bank, buffers)
         self.vectors: dict[str, dict[int, NDArray[np.float64]]] = {}
         self.running: dict[str, Simulated] = {}
         self._random = np.random.default_rng(seed)
         self._dtype = dtype
         self._started = 0
+        for name, numbers in VECTORS.items():
+            self.put(name, numbers)
 
     def put(self, name: str, numbers: Sequence[int]) -> None:
         """Keep a random vector that carries some layers."""

@@ -16,7 +16,7 @@ from hypothesis.stateful import (
 )
 
 from service.errors import BadRequestError, SaturatedError
-from service.limits import Budget, Claim
+from service.planning.budget import Budget, Claim
 
 REQUEST_BYTES, TOTAL_BYTES = 60, 100
 

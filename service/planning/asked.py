@@ -1,0 +1,104 @@
+"""What a request asks for, which rows must be kept for it, and the memory they may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from logit_processors.row_spec import DENSE, RowSpec
+from service.planning.budget import BASE64_COPIES, JSON_BYTES_PER_NUMBER, OPENAI_BYTES_PER_ENTRY
+from service.schemas.control import LogitControl
+from service.schemas.distribution import DistributionRequest
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The parts of a request that Sensefield answers for."""
+
+    control: LogitControl | None
+    distribution: DistributionRequest | None
+    logit_bias: dict[str, float] | None
+    logprobs: int | None
+    """OpenAI's number of alternatives; None if no logprobs were asked for, -1 for all."""
+    logprobs_field: str
+    """Where that number stands in the request."""
+    stream: bool
+    choices: int
+    """``n``."""
+    beam_search: bool
+    scored_token_ids: bool
+    """Whether vLLM's ``logprob_token_ids`` is used."""
+    prompt_logprobs: int | None = None
+    """The alternatives that vLLM's ``prompt_logprobs`` or ``echo`` ask for, likewise."""
+    arrow: bool = False
+    """Whether the answer is an Arrow stream."""
+
+
+def row_spec(asked: Asked, can_fail: bool) -> RowSpec | None:
+    """Return what must be kept of each row for everything that was asked.
+
+    Args:
+        asked: the request.
+        can_fail: whether its control can lack a vector or pattern, or leave a row no token.
+
+    """
+    if asked.beam_search or asked.scored_token_ids:
+        return None
+    distribution, logprobs = asked.distribution, asked.logprobs
+    if distribution is None and logprobs is None:
+        # A row that says whether control could be applied and left the token a choice.
+        return RowSpec() if can_fail else None
+    kept = distribution.kept if distribution is not None else 0
+    wanted = {kept, logprobs or 0}
+    stages = distribution.stages if distribution is not None else []
+    return RowSpec(
+        top_k=DENSE if DENSE in wanted else max(wanted),
+        base="base" in stages or logprobs is not None,
+        controlled="controlled" in stages,
+        half=distribution is not None and distribution.dtype == "float16" and logprobs is None,
+    )
+
+
+def prompt_spec(asked: Asked) -> RowSpec | None:
+    """Return what must be kept of each of the prompt's rows."""
+    like = _of_prompt(asked)
+    if like.distribution is None and like.logprobs is None:
+        return None
+    return row_spec(like, can_fail=False)
+
+
+def prompt_bytes(asked: Asked, spec: RowSpec, width: int, tokens: int) -> int:
+    """Return the most memory that the rows of a prompt of ``tokens`` may take."""
+    return request_bytes(_of_prompt(asked), spec, width, tokens)
+
+
+def _of_prompt(asked: Asked) -> Asked:
+    """Return what was asked of the prompt, as if it was asked of tokens, and at once."""
+    distribution = asked.distribution
+    return replace(
+        asked,
+        distribution=None if distribution is None or not distribution.prompt else distribution,
+        logprobs=asked.prompt_logprobs,
+        scored_token_ids=False,
+        stream=False,
+        arrow=False,
+        choices=1,
+    )
+
+
+def request_bytes(asked: Asked, spec: RowSpec, width: int, tokens: int) -> int:
+    """Return the most memory that ``tokens`` generated tokens of this request may take."""
+    kept = width if spec.top_k == DENSE else spec.top_k
+    number = 2 if spec.half else 4
+    size = 0
+    if asked.distribution is not None:
+        entries = kept * len(spec.stages)
+        row = entries * (number + (0 if spec.top_k == DENSE else 4))
+        if asked.distribution.encoding == "json" and not asked.arrow:
+            row += 2 * entries * JSON_BYTES_PER_NUMBER
+        # Rows of OpenAI's logprobs stay until the end of an Arrow stream.
+        leaves = asked.stream or (asked.arrow and asked.logprobs is None)
+        size += row if leaves else row * BASE64_COPIES
+    if asked.logprobs is not None:
+        listed = width if asked.logprobs == DENSE else asked.logprobs
+        size += (listed + 1) * OPENAI_BYTES_PER_ENTRY
+    return size * tokens * asked.choices

@@ -1,0 +1,111 @@
+"""What Sensefield does for one request: its program, its rows, its share of the budget."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from logit_processors.program import WIRE_KEY, Program
+from logit_processors.residual import ResidualSteer
+from logit_processors.row_spec import PROMPT_KEY, RowSpec
+from service.metrics import QUEUED
+from service.planning.asked import Asked, prompt_bytes, request_bytes
+from service.planning.budget import Budget, Claim
+
+
+@dataclass
+class Plan:
+    """One request's plan, from admission to the end of its answer."""
+
+    asked: Asked
+    program: Program | None
+    residual: tuple[ResidualSteer, ...]
+    spec: RowSpec | None
+    prompt_spec: RowSpec | None
+    width: int
+    budget: Budget
+    resources: ExitStack
+    tokens: int = 0
+    """Tokens generated so far."""
+    _claims: list[Claim] = field(default_factory=list)
+    _queued: bool = False
+
+    def enter_queue(self) -> None:
+        """Count the request as waiting for its first token."""
+        self._queued = True
+        QUEUED.inc()
+
+    def leave_queue(self) -> None:
+        """Count it as waiting no longer."""
+        if self._queued:
+            self._queued = False
+            QUEUED.dec()
+
+    @property
+    def shows_rows(self) -> bool:
+        """Say whether rows go into the answer, and do not only tell that control was applied."""
+        return self.asked.distribution is not None or self.asked.logprobs is not None
+
+    @property
+    def controls(self) -> dict[str, int]:
+        """Return how many entries of each kind of control are used."""
+        program = self.program or Program()
+        used = {
+            "token_bias": program.token_bias,
+            "text_bias": program.text_bias,
+            "steer_logits": program.steer,
+            "steer_residual": self.residual,
+            "token_suppress": program.token_suppress,
+            "text_suppress": program.text_suppress,
+            "force": program.force,
+        }
+        return {kind: len(entries) for kind, entries in used.items() if entries}
+
+    def apply_to(self, params: Any, max_tokens: int) -> None:
+        """Put the plan into a request's ``SamplingParams`` and claim its memory.
+
+        Raises:
+            BadRequestError: its rows can never fit the budget.
+            SaturatedError: they do not fit now.
+
+        """
+        wire: dict[str, Any] = {}
+        if self.program is not None:
+            wire["program"] = self.program.to_wire()
+        if self.residual:
+            wire["residual"] = [entry.to_wire() for entry in self.residual]
+        if self.spec is not None:
+            wire["rows"] = self.spec.to_wire()
+            asked = self.asked
+            param = "distribution" if asked.distribution is not None else asked.logprobs_field
+            size = request_bytes(self.asked, self.spec, self.width, max_tokens)
+            if size:
+                self._claims.append(self.budget.claim(size, param))
+            # Any number makes the scheduler hand rows on; the rows have their own width.
+            params.logprobs = 0
+        if self.prompt_spec is not None:
+            wire[PROMPT_KEY] = self.prompt_spec.to_wire()
+            # Any number makes the runner look at the prompt; what is in the prefix cache is
+            # not computed again, and has no rows.
+            params.prompt_logprobs = 1
+            params.skip_reading_prefix_cache = True
+        if wire:
+            params.extra_args = {**(params.extra_args or {}), WIRE_KEY: wire}
+
+    def claim_prompt(self, tokens: int) -> None:
+        """Claim the memory of a prompt's rows; raises as :meth:`apply_to` does."""
+        if self.prompt_spec is not None:
+            size = prompt_bytes(self.asked, self.prompt_spec, self.width, tokens)
+            param = "prompt_logprobs"
+            if self.asked.distribution is not None and self.asked.distribution.prompt:
+                param = "distribution.prompt"
+            self._claims.append(self.budget.claim(size, param))
+
+    def close(self) -> None:
+        """Give back what the request held."""
+        self.leave_queue()
+        for claim in self._claims:
+            claim.release()
+        self._claims.clear()
+        self.resources.close()

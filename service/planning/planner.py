@@ -1,0 +1,124 @@
+"""Checks a request against what this server holds and allows, and plans it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from logit_processors.checks import ControlError
+from logit_processors.row_spec import DENSE
+from service.errors import BadRequestError, echo
+from service.planning.asked import Asked, prompt_spec, row_spec
+from service.planning.budget import Budget
+from service.planning.plan import Plan
+from service.schemas.control import build_program
+from service.schemas.residual import build_residual
+from service.settings import Settings
+from service.vectors.registry import VectorRegistry
+
+
+@dataclass
+class Planner:
+    """Checks requests against what this server holds and allows."""
+
+    settings: Settings
+    vectors: VectorRegistry
+    vocab_size: int
+    """Tokens that exist."""
+    width: int
+    """Logits."""
+    budget: Budget
+    encode: Callable[[str], list[int]]
+    """The tokens of a text that goes on."""
+
+    def plan(self, asked: Asked) -> Plan:
+        """Return the plan of a request.
+
+        Raises:
+            BadRequestError: something that cannot be.
+            NotFoundError: a vector that does not exist.
+
+        """
+        try:
+            program = build_program(
+                asked.control,
+                asked.logit_bias,
+                self.vocab_size,
+                self.vectors.scored_content_of,
+                self.encode,
+            )
+            residual = build_residual(
+                asked.control,
+                self.vectors.content_of,
+                self.vectors.layers_of,
+                self.vectors.residual.support.unsupported,
+            )
+        except ControlError as error:
+            raise BadRequestError(error.message, error.param) from None
+        self._check(asked, program is not None or bool(residual))
+        can_fail = bool(residual) or (program is not None and program.can_fail)
+        spec = row_spec(asked, can_fail)
+        resources = ExitStack()
+        if program is not None and program.steer:
+            leased = {entry.vector for entry in program.steer}
+            resources.enter_context(self.vectors.lease(leased))
+        if residual:
+            leased = {entry.vector for entry in residual}
+            resources.enter_context(self.vectors.lease(leased))
+            resources.enter_context(self.vectors.residual.lease(leased))
+        prompt = prompt_spec(asked)
+        return Plan(asked, program, residual, spec, prompt, self.width, self.budget, resources)
+
+    def _check(self, asked: Asked, controls: bool) -> None:
+        distribution = asked.distribution
+        self._check_form(asked)
+        if distribution is not None and distribution.kept > self.width:
+            raise BadRequestError(
+                f"{echo(distribution.top_k)} is more than the vocabulary; allowed: 1 to "
+                f'{self.width}, or "all"',
+                "distribution.top_k",
+            )
+        cap = self.settings.max_top_logprobs
+        cap = self.width if cap is None else min(cap, self.width)
+        for field_name, count in (
+            (asked.logprobs_field, asked.logprobs),
+            ("prompt_logprobs", asked.prompt_logprobs),
+        ):
+            if count is not None and (count > cap or (count == DENSE and cap < self.width)):
+                raise BadRequestError(
+                    f"{echo(count)} alternatives are too many; allowed: up to {cap}", field_name
+                )
+        if asked.beam_search and (controls or distribution is not None):
+            raise BadRequestError(
+                "beam search cannot be combined with logit_control, logit_bias or distribution",
+                "use_beam_search",
+            )
+        if asked.scored_token_ids and distribution is not None:
+            raise BadRequestError(
+                "logprob_token_ids cannot be combined with distribution; a distribution holds "
+                "every token",
+                "logprob_token_ids",
+            )
+
+    def _check_form(self, asked: Asked) -> None:
+        """Refuse what has no meaning in the form that was asked for."""
+        distribution = asked.distribution
+        if asked.arrow and distribution is None:
+            raise BadRequestError(
+                "an Arrow stream holds distributions; ask for one, or accept application/json",
+                "distribution",
+            )
+        if distribution is None:
+            return
+        if asked.arrow and "encoding" in distribution.model_fields_set:
+            raise BadRequestError(
+                f"{echo(distribution.encoding)} does not apply to an Arrow stream; leave it out",
+                "distribution.encoding",
+            )
+        if distribution.compression is not None and not asked.arrow:
+            raise BadRequestError(
+                f"{echo(distribution.compression)} applies to an Arrow stream only; send "
+                "Accept: application/vnd.apache.arrow.stream",
+                "distribution.compression",
+            )

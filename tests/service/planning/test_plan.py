@@ -1,0 +1,145 @@
+"""Plans: what travels with a request, what memory is claimed and given back."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from logit_processors.program import WIRE_KEY, Program
+from logit_processors.row_spec import PROMPT_KEY, RowSpec
+from service.errors import BadRequestError, SaturatedError
+from service.planning.budget import BASE64_COPIES
+from service.planning.planner import Planner
+from tests.service.planning.asking import BIAS, NOTHING, STEER, SUPPRESS, asked
+from tests.unit_support import FakeEngine, safetensors
+
+
+def test_asking_for_nothing_changes_nothing(planner: Planner, params: SimpleNamespace) -> None:
+    plan = planner.plan(NOTHING)
+    plan.apply_to(params, 100)
+    assert (plan.program, plan.spec, list(plan.controls)) == (None, None, [])
+    assert (params.logprobs, params.extra_args) == (None, None)
+    assert planner.budget.promised_bytes == 0
+    plan.close()
+
+
+def test_program_and_rows_travel_with_the_request(
+    planner: Planner, params: SimpleNamespace
+) -> None:
+    params.extra_args = {"theirs": 1}
+    plan = planner.plan(asked(BIAS, {"top_k": 5}, logit_bias={"4": -1.0}))
+    plan.apply_to(params, 10)
+    assert params.extra_args["theirs"] == 1
+    wire = params.extra_args[WIRE_KEY]
+    assert Program.from_wire(wire["program"]) == plan.program
+    assert RowSpec.from_wire(wire["rows"]) == plan.spec == RowSpec(5, controlled=True)
+    assert params.logprobs == 0
+
+
+async def test_residual_steering_travels_and_holds_its_place(
+    planner: Planner, params: SimpleNamespace, engine: FakeEngine
+) -> None:
+    await planner.vectors.put("calm", safetensors(layer_2=[1, 2, 3, 4]))
+    steer = {"vector": "calm", "strength": 1.5, "at": "residual", "when": {"from": -2}}
+    plan = planner.plan(asked({"steer": [steer]}))
+    plan.apply_to(params, 10)
+    content = planner.vectors.content_of("calm")
+    entry = {"vector": content, "strength": 1.5, "layers": None, "when": [-2, None]}
+    assert params.extra_args[WIRE_KEY] == {"residual": [entry], "rows": RowSpec().to_wire()}
+    assert list(plan.controls) == ["steer_residual"]
+    await planner.vectors.bring_residual([content])
+    assert engine.residual == {content}
+    await planner.vectors.delete("calm")
+    assert content in engine.resident, "the running request still needs it"
+    plan.close()
+
+
+async def test_a_running_request_keeps_its_vector(planner: Planner, engine: FakeEngine) -> None:
+    await planner.vectors.put("calm", safetensors(direction=[1, 2, 3, 4]))
+    plan = planner.plan(asked(STEER))
+    assert plan.program is not None
+    (sha256,) = {entry.vector for entry in plan.program.steer}
+    await planner.vectors.delete("calm")
+    assert engine.resident == {sha256}
+    plan.close()
+    await planner.vectors.put("other", safetensors(direction=[4, 3, 2, 1]))
+    assert sha256 not in engine.resident
+
+
+def test_kinds_of_control(planner: Planner) -> None:
+    control = {
+        "bias": [{"token_id": 1, "add": 1.0}, {"text": "a", "add": 1.0}],
+        "suppress": [{"token_id": 2}, {"text": "b"}],
+        "force": {"text": "a"},
+    }
+    assert list(planner.plan(asked(control)).controls) == [
+        "token_bias",
+        "text_bias",
+        "token_suppress",
+        "text_suppress",
+        "force",
+    ]
+    assert list(planner.plan(asked(logit_bias={"1": 1.0})).controls) == ["token_bias"]
+
+
+def test_memory_is_claimed_for_every_token_and_choice_and_given_back(
+    planner: Planner, params: SimpleNamespace
+) -> None:
+    request = asked(None, {"top_k": 10}, stream=True, choices=2)
+    plan = planner.plan(request)
+    plan.apply_to(params, 50)
+    # 10 entries of a float32 and an int32.
+    assert planner.budget.promised_bytes == 10 * 8 * 50 * 2
+    plan.close()
+    plan.close()
+    assert planner.budget.promised_bytes == 0
+
+
+def test_a_request_that_does_not_fit_is_refused(planner: Planner, params: SimpleNamespace) -> None:
+    request = asked(None, {"top_k": 10}, stream=True)
+    with pytest.raises(BadRequestError) as caught:
+        planner.plan(request).apply_to(params, 126)
+    assert caught.value.param == "distribution"
+    running = planner.plan(request)
+    running.apply_to(params, 120)
+    with pytest.raises(SaturatedError):
+        planner.plan(request).apply_to(params, 120)
+    running.close()
+    planner.plan(request).apply_to(params, 120)
+
+
+def test_rows_that_only_tell_whether_a_token_is_left_cost_nothing(
+    planner: Planner, params: SimpleNamespace
+) -> None:
+    planner.plan(asked(SUPPRESS)).apply_to(params, 10**9)
+    assert params.extra_args[WIRE_KEY]["rows"] == RowSpec().to_wire()
+    assert planner.budget.promised_bytes == 0
+
+
+def test_a_prompts_rows_are_claimed_when_its_length_is_known(
+    planner: Planner, params: SimpleNamespace
+) -> None:
+    plan = planner.plan(asked(distribution={"top_k": 5, "prompt": True}, stream=True))
+    plan.apply_to(params, 10)
+    assert params.prompt_logprobs == 1
+    assert params.skip_reading_prefix_cache
+    assert params.extra_args[WIRE_KEY][PROMPT_KEY] == RowSpec(5, controlled=True).to_wire()
+    before = planner.budget.promised_bytes
+    plan.claim_prompt(20)
+    assert planner.budget.promised_bytes == before + 20 * 5 * 8 * BASE64_COPIES
+    plan.close()
+    assert planner.budget.promised_bytes == 0
+
+
+def test_a_prompt_too_long_for_the_budget_is_refused(planner: Planner) -> None:
+    plan = planner.plan(asked(distribution={"top_k": 5, "prompt": True}))
+    with pytest.raises(BadRequestError) as refused:
+        plan.claim_prompt(1000)
+    assert refused.value.param == "distribution.prompt"
+    plan.close()
+    plan = planner.plan(asked(prompt_logprobs=5))
+    with pytest.raises(BadRequestError) as refused:
+        plan.claim_prompt(1000)
+    assert refused.value.param == "prompt_logprobs"
+    plan.close()
