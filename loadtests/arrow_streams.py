@@ -20,12 +20,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from loadtests import report
-from loadtests.chats import TOPICS, chat, with_distribution
-from loadtests.client import Client, Request, RequestError, connected
-from loadtests.machine import describe_machine
-from loadtests.memory import idle_memory, watching
-from loadtests.servers import SENSEFIELD, Server, running
+from loadtests.cases.chats import TOPICS, chat, with_distribution
+from loadtests.measure.client import Client, Request, RequestError, connected
+from loadtests.measure.machine import describe_machine
+from loadtests.measure.memory import idle_memory, watching
+from loadtests.measure.servers import SENSEFIELD, Server, running
+from loadtests.report import pages
 from service.embedded_model import embedded_model_dir
 
 STREAMS, TOKENS, AT_ONCE = 100, 200, 16
@@ -173,15 +173,15 @@ def streams_markdown(
         for name, found in rates.items()
     ]
     return (
-        f"{report.machine_line(machine, embedded_model_dir().name)}.\n\n"
+        f"{pages.machine_line(machine, embedded_model_dir().name)}.\n\n"
         f"{streams['streams']} streams of the whole vocabulary in float16, {TOKENS} tokens each, "
         f"{AT_ONCE} at a time, {streams['preemptions']:.0f} preemptions, prompts in chunks of 64 "
         f"tokens: {streams['tokens_checked']} rows, each of the text's own token. Resident "
-        f"memory, MiB:\n\n{report.markdown_table(('', *streams['before']), memory)}\n"
+        f"memory, MiB:\n\n{pages.markdown_table(('', *streams['before']), memory)}\n"
         f"{READERS} readers of top-1000, alone and beside a ninth that reads fast, or 1 KB/s; "
         f"tokens a second of the eight, and the ratio to those alone (median, min to max of "
         f"{ROUNDS} rounds in turns):\n\n"
-        f"{report.markdown_table(('the ninth', 'tokens/s', 'ratio'), readers)}\n"
+        f"{pages.markdown_table(('the ninth', 'tokens/s', 'ratio'), readers)}\n"
         f"`python -m loadtests.arrow_streams`\n"
     )
 
@@ -201,8 +201,8 @@ async def _run(out: Path) -> None:
     content = {"machine": machine, "streams": streams, "rates": rates}
     text = streams_markdown(streams, rates, machine)
     print(f"\n{text}")
-    report.write(out, "streams.md", text)
-    report.write(out, "streams.json", json.dumps(content, indent=1) + "\n")
+    pages.write(out, "streams.md", text)
+    pages.write(out, "streams.json", json.dumps(content, indent=1) + "\n")
 
 
 def main() -> int:

@@ -18,20 +18,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtests import memory, report
-from loadtests.cases import PLAIN, Case, throughput_cases
-from loadtests.chart import draw
-from loadtests.chats import make_vectors
-from loadtests.client import FAILURES, connected
-from loadtests.encode import measure_encoding
-from loadtests.machine import describe_command, describe_machine
-from loadtests.memory_report import memory_markdown
-from loadtests.results import Result
-from loadtests.rounds import measure
-from loadtests.servers import SENSEFIELD, STOCK, ServerError, running
-from loadtests.stall import STALL, measure_stall
-from loadtests.sweep_chart import draw_sweeps
-from loadtests.sweeps import SWEEPS, sweep_cases
+from loadtests.cases.chats import make_vectors
+from loadtests.cases.sweeps import SWEEPS, sweep_cases
+from loadtests.cases.throughput import PLAIN, Case, throughput_cases
+from loadtests.measure import memory
+from loadtests.measure.client import FAILURES, connected
+from loadtests.measure.encode import measure_encoding
+from loadtests.measure.machine import describe_command, describe_machine
+from loadtests.measure.results import Result
+from loadtests.measure.rounds import measure
+from loadtests.measure.servers import SENSEFIELD, STOCK, ServerError, running
+from loadtests.measure.stall import STALL, measure_stall
+from loadtests.report import pages
+from loadtests.report.chart import draw
+from loadtests.report.memory_page import memory_markdown
+from loadtests.report.sweep_chart import draw_sweeps
 from service.embedded_model import embedded_model_dir
 from service.errors import SensefieldError
 
@@ -146,17 +147,17 @@ async def _memory(options: argparse.Namespace, model: str, settings: dict[str, A
     content = {"machine": machine, "settings": settings, "streams": streams, "short": short}
     text = memory_markdown(streams, short, settings, machine)
     print(f"\n{text}")
-    report.write(options.out, "memory.md", text)
-    report.write(options.out, "memory.json", json.dumps(content, indent=1) + "\n")
+    pages.write(options.out, "memory.md", text)
+    pages.write(options.out, "memory.json", json.dumps(content, indent=1) + "\n")
 
 
 def _report(folder: Path, results: Sequence[Result], settings: dict[str, Any]) -> None:
     machine = describe_machine()
-    text = report.benchmark_markdown(results, settings, machine)
+    text = pages.benchmark_markdown(results, settings, machine)
     print(f"\n{text}")
-    report.write(folder, "bench.md", text)
-    report.write(folder, "bench.json", report.benchmark_json(results, settings, machine))
-    caption = report.machine_line(machine, settings["model"])
+    pages.write(folder, "bench.md", text)
+    pages.write(folder, "bench.json", pages.benchmark_json(results, settings, machine))
+    caption = pages.machine_line(machine, settings["model"])
     draw(results, caption, folder / "bench.png")
     draw_sweeps(results, caption, folder / "sweep.png")
 

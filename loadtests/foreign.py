@@ -17,12 +17,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from loadtests import report
-from loadtests.cases import BOTH, CONCURRENCY
-from loadtests.chats import plain, with_distribution
-from loadtests.client import connected
-from loadtests.machine import describe_machine
-from loadtests.servers import MODEL_NAME, SENSEFIELD, STOCK, Server, running
+from loadtests.cases.chats import plain, with_distribution
+from loadtests.cases.throughput import BOTH, CONCURRENCY
+from loadtests.measure.client import connected
+from loadtests.measure.machine import describe_machine
+from loadtests.measure.servers import MODEL_NAME, SENSEFIELD, STOCK, Server, running
+from loadtests.report import pages
 from service.embedded_model import embedded_model_dir
 
 ENGINE_FLAGS = ("--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "64")
@@ -154,12 +154,12 @@ def foreign_markdown(
         )
     header = ("instrument, tokens/s", *LOADS, "plain, over stock", "top-1000 over plain")
     return (
-        f"{report.machine_line(machine, embedded_model_dir().name)}.\n\n"
+        f"{pages.machine_line(machine, embedded_model_dir().name)}.\n\n"
         f"Output tokens per second, {CONCURRENCY} streams at once of {TOKENS} tokens each, medians "
         f"of {rounds} rounds in turns after one to warm up. Ours sends {CONCURRENCY} requests and "
         f"waits for the last; the others send {REQUESTS}, {CONCURRENCY} at a time, and count the "
         f"time at their start and end in which fewer run.\n\n"
-        f"{report.markdown_table(header, rows)}\n"
+        f"{pages.markdown_table(header, rows)}\n"
         f"They order the three {'alike' if len(orders) == 1 else 'differently'}.\n\n"
         f"`python -m loadtests.foreign --guidellm COMMAND`\n"
     )
@@ -176,8 +176,8 @@ async def _run(options: argparse.Namespace) -> None:
     machine = describe_machine()
     page = foreign_markdown(rates, options.rounds, machine)
     content = {"machine": machine, "rates": rates}
-    report.write(options.out, "foreign.json", json.dumps(content, indent=1) + "\n")
-    report.write(options.out, "foreign.md", page)
+    pages.write(options.out, "foreign.json", json.dumps(content, indent=1) + "\n")
+    pages.write(options.out, "foreign.md", page)
     print(f"\n{page}")
 
 

@@ -17,19 +17,19 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests import report
-from loadtests.cases import CONTROL, PLAIN, RESIDUAL_ALL, RESIDUAL_ONE, throughput_cases
-from loadtests.chats import make_vectors
-from loadtests.client import FAILURES, Client, connected
-from loadtests.deadline import Deadline
-from loadtests.gpu_models import Model, default_models, models_in
-from loadtests.gpu_report import Outcome, gpu_json, gpu_markdown
-from loadtests.machine import describe_command, describe_machine
-from loadtests.results import Result
-from loadtests.rounds import measure
-from loadtests.servers import SENSEFIELD, STOCK, STOP_SECONDS, Server, ServerError, running
-from loadtests.stall import STALL, TITLE, measure_stall
-from loadtests.sweeps import sweep_cases
+from loadtests.cases.chats import make_vectors
+from loadtests.cases.gpu_models import Model, default_models, models_in
+from loadtests.cases.sweeps import sweep_cases
+from loadtests.cases.throughput import CONTROL, PLAIN, RESIDUAL_ALL, RESIDUAL_ONE, throughput_cases
+from loadtests.measure.client import FAILURES, Client, connected
+from loadtests.measure.deadline import Deadline
+from loadtests.measure.machine import describe_command, describe_machine
+from loadtests.measure.results import Result
+from loadtests.measure.rounds import measure
+from loadtests.measure.servers import SENSEFIELD, STOCK, STOP_SECONDS, Server, ServerError, running
+from loadtests.measure.stall import STALL, TITLE, measure_stall
+from loadtests.report import pages
+from loadtests.report.gpu_page import Outcome, gpu_json, gpu_markdown
 from service.errors import SensefieldError
 
 ORDER = (
@@ -108,9 +108,9 @@ async def _run(options: argparse.Namespace, command: str) -> int:
         "tokens": options.tokens,
         "minutes": options.minutes,
     }
-    report.write(options.out, "gpu.json", gpu_json(outcomes, kernels, settings, machine))
+    pages.write(options.out, "gpu.json", gpu_json(outcomes, kernels, settings, machine))
     page = gpu_markdown(outcomes, kernels, settings, machine)
-    report.write(options.out, "gpu.md", page)
+    pages.write(options.out, "gpu.md", page)
     print(f"\n{page}")
     return 0 if all(outcome.results for outcome in outcomes) else 1
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from loadtests import report
-from loadtests.cases import CONCURRENCY, PLAIN, throughput_cases
-from loadtests.chats import TOPICS, plain
-from loadtests.client import Client, RequestError, connected
-from loadtests.machine import describe_command, describe_machine
-from loadtests.results import Result, at_least
-from loadtests.rounds import Round, measure, ratios
-from loadtests.servers import MODEL_NAME, SENSEFIELD, STOCK, Server, running
+from loadtests.cases.chats import TOPICS, plain
+from loadtests.cases.throughput import CONCURRENCY, PLAIN, throughput_cases
+from loadtests.measure.client import Client, RequestError, connected
+from loadtests.measure.machine import describe_command, describe_machine
+from loadtests.measure.results import Result, at_least
+from loadtests.measure.rounds import Round, measure, ratios
+from loadtests.measure.servers import MODEL_NAME, SENSEFIELD, STOCK, Server, running
+from loadtests.report import pages
 from service.embedded_model import embedded_model_dir
 
 PROMPT = "The history of the city begins with a small group of people who"
@@ -74,13 +74,13 @@ def lens_markdown(
     """Return the page."""
     seconds = results[0].raw["lens_seconds"]
     return (
-        f"{report.machine_line(machine, embedded_model_dir().name)}.\n\n"
+        f"{pages.machine_line(machine, embedded_model_dir().name)}.\n\n"
         f"Tokens a second of {CONCURRENCY} plain chats of {settings['tokens']} tokens: with one "
         f"`/v1/lens` of every layer and position sent beside them over without, on the same "
         f"server; and of a server whose lens nobody asks over stock vLLM, whose model has no "
         f"hooks. In turns, median of {settings['rounds']} rounds. The lens took "
         f"{median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}).\n\n"
-        f"{report.results_table(results)}\n"
+        f"{pages.results_table(results)}\n"
         f"`{settings['command']}`\n"
     )
 
@@ -98,8 +98,8 @@ async def _run(tokens: int, rounds: int, out: Path) -> None:
     settings = {"tokens": tokens, "rounds": rounds, "command": command}
     text = lens_markdown(results, settings, machine)
     print(f"\n{text}")
-    report.write(out, "lens.md", text)
-    report.write(out, "lens.json", report.benchmark_json(results, settings, machine))
+    pages.write(out, "lens.md", text)
+    pages.write(out, "lens.json", pages.benchmark_json(results, settings, machine))
 
 
 def main() -> int:

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtests import report
-from loadtests.cases import (
+from loadtests.cases.chats import make_vectors
+from loadtests.cases.throughput import (
     CONTROL,
     PLAIN,
     RESIDUAL_ALL,
@@ -28,10 +28,10 @@ from loadtests.cases import (
     Case,
     throughput_cases,
 )
-from loadtests.chats import make_vectors
-from loadtests.client import Client, Request, RequestError, connected
-from loadtests.machine import describe_command, describe_machine
-from loadtests.servers import SCRATCH, SENSEFIELD, Server, running
+from loadtests.measure.client import Client, Request, RequestError, connected
+from loadtests.measure.machine import describe_command, describe_machine
+from loadtests.measure.servers import SCRATCH, SENSEFIELD, Server, running
+from loadtests.report import pages
 from service.embedded_model import embedded_model_dir
 
 TRACES = SCRATCH / "traces"
@@ -112,7 +112,7 @@ def section(case: Case, feature: Mapping[str, float], baseline: Mapping[str, flo
     ]
     whole, without = sum(feature.values()), sum(baseline.values())
     rows.append(("all operations", f"{whole:.1f}", f"{whole - without:+.1f}"))
-    return f"## {case.title}\n\n" + report.markdown_table(
+    return f"## {case.title}\n\n" + pages.markdown_table(
         ("operation", "us a token", "more than without"), rows
     )
 
@@ -134,14 +134,14 @@ async def _run(names: Sequence[str], tokens: int, out: Path) -> None:
             baseline = await profile(client, server, case.ours.baseline.requests)
             sections.append(section(case, feature, baseline))
             print(f"\n{sections[-1]}", flush=True)
-    machine = report.machine_line(describe_machine(), embedded_model_dir().name)
+    machine = pages.machine_line(describe_machine(), embedded_model_dir().name)
     command = describe_command(sys.argv[1:], "loadtests.op_profile")
     head = (
         f"# Operations of the worker\n\n{machine}.\n\n"
         "Self time of torch's operations in the worker, over all of its threads, by torch's "
         "profiler, which slows small ones most; beside the same chats without the feature.\n\n"
     )
-    report.write(out, "ops.md", head + "\n".join(sections) + f"\n`{command}`\n")
+    pages.write(out, "ops.md", head + "\n".join(sections) + f"\n`{command}`\n")
 
 
 def main() -> int:

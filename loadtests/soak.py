@@ -17,14 +17,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from loadtests import report
-from loadtests.chats import TOPICS, chat, make_vectors, with_control, with_residual
-from loadtests.client import FAILURES, Client, Request, connected
-from loadtests.machine import describe_machine
-from loadtests.memory import WARM_SHAPES, idle_memory, leave, short_request
-from loadtests.processes import open_files, resident_bytes
-from loadtests.report import machine_line, markdown_table
-from loadtests.servers import SENSEFIELD, Server, running
+from loadtests.cases.chats import TOPICS, chat, make_vectors, with_control, with_residual
+from loadtests.measure.client import FAILURES, Client, Request, connected
+from loadtests.measure.machine import describe_machine
+from loadtests.measure.memory import WARM_SHAPES, idle_memory, leave, short_request
+from loadtests.measure.processes import open_files, resident_bytes
+from loadtests.measure.servers import SENSEFIELD, Server, running
+from loadtests.report import pages
+from loadtests.report.pages import machine_line, markdown_table
 from service.embedded_model import embedded_model_dir
 
 CONCURRENCY = 8
@@ -192,7 +192,7 @@ async def _run(options: argparse.Namespace) -> int:
         result = await soak(client, servers[SENSEFIELD], options.minutes)
     text = page(result, options.minutes, describe_machine())
     print(f"\n{text}")
-    report.write(options.out, "soak.md", text)
+    pages.write(options.out, "soak.md", text)
     return 1 if result.wrong or result.failures or result.grown() else 0
 
 

@@ -1,4 +1,4 @@
-"""Servers that many files share, and which tests run in one process when two run them."""
+"""Servers that many files share, which tests run in one process, and how Hypothesis runs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.integration.client import Client
@@ -20,6 +21,10 @@ from tests.integration.servers import (
     V2_ENVIRONMENT,
     serving,
 )
+
+# No deadline: on a busy machine one slow example says nothing about the code.
+settings.register_profile("sensefield", deadline=None, max_examples=100)
+settings.load_profile("sensefield")
 
 _ASKS = {
     "shared servers": re.compile(r"\b(?:v1|v2|crowded): "),

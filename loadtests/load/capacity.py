@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtests.latency import percentile
 from loadtests.load.objectives import Objectives, Sample
-from loadtests.report import machine_line, markdown_table
+from loadtests.measure.latency import percentile
+from loadtests.report.pages import machine_line, markdown_table
 
 _COLOURS = ("#1f6f8b", "#e3b23c", "#c8553d")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loadtests.chats import TOPICS, chat
+from loadtests.cases.chats import TOPICS, chat
 
 GROUPS = ("plain", "control", "distribution")
 ARROW = "application/vnd.apache.arrow.stream"

@@ -16,13 +16,13 @@ from typing import Any
 import requests
 from locust import HttpUser, LoadTestShape, constant, events, tag
 
-from loadtests.client import RequestError
-from loadtests.latency import gaps
 from loadtests.load.kinds import KINDS, Kind, make_vectors
 from loadtests.load.objectives import Objectives, Sample
 from loadtests.load.options import add_load_options
 from loadtests.load.shapes import SHAPES
 from loadtests.load.streams import Batches, Events, Stream
+from loadtests.measure.client import RequestError
+from loadtests.measure.latency import gaps
 
 _samples: list[Sample] = []
 _numbers = count()

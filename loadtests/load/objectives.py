@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtests.latency import percentile
+from loadtests.measure.latency import percentile
 
 
 @dataclass(frozen=True)

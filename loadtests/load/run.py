@@ -18,13 +18,13 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from loadtests import report
 from loadtests.load.capacity import capacity_markdown, draw_capacity, steps
 from loadtests.load.kinds import GROUPS
 from loadtests.load.objectives import Objectives, Sample
 from loadtests.load.options import add_load_options
-from loadtests.machine import describe_command, describe_machine
-from loadtests.servers import ROOT, SCRATCH, SENSEFIELD, ServerError, running
+from loadtests.measure.machine import describe_command, describe_machine
+from loadtests.measure.servers import ROOT, SCRATCH, SENSEFIELD, ServerError, running
+from loadtests.report import pages
 from service.embedded_model import embedded_model_dir
 from service.errors import SensefieldError
 
@@ -70,9 +70,9 @@ async def _run(options: argparse.Namespace, command: str) -> int:
     page = capacity_markdown(groups, objectives, settings, machine)
     measured = {group: [asdict(step) for step in found] for group, found in groups.items()}
     content = {"machine": machine, "settings": settings, "groups": measured}
-    report.write(options.out, "loadtest.json", json.dumps(content, indent=1) + "\n")
-    report.write(options.out, "loadtest.md", page)
-    caption = report.machine_line(machine, settings["model"])
+    pages.write(options.out, "loadtest.json", json.dumps(content, indent=1) + "\n")
+    pages.write(options.out, "loadtest.md", page)
+    caption = pages.machine_line(machine, settings["model"])
     draw_capacity(groups, objectives, caption, options.out / "loadtest.png")
     print(f"\n{page}")
     return max(codes.values())

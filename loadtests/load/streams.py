@@ -9,8 +9,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from loadtests.client import RequestError
-from loadtests.latency import Arrivals
+from loadtests.measure.client import RequestError
+from loadtests.measure.latency import Arrivals
 
 Clock = Callable[[], float]
 _TAIL = 64

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.machine import describe_machine
-from loadtests.report import machine_line
+from loadtests.measure.machine import describe_machine
+from loadtests.report.pages import machine_line
 from tests.integration.servers import MODEL
 
 

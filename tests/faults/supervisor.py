@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from loadtests.processes import living
+from loadtests.measure.processes import living
 from tests.integration.servers import REPOSITORY, Server, serving
 
 STALL_SECONDS = 10

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from loadtests.processes import resident_bytes
+from loadtests.measure.processes import resident_bytes
 from tests.faults.report import Report
 from tests.faults.streams import ask, client_of, completion, metric, settle
 from tests.integration.servers import Server, serving

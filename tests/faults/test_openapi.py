@@ -115,7 +115,6 @@ def hold(operation: Operation, mode: GenerationMode, examples: int) -> None:
 
     @settings(
         max_examples=examples,
-        deadline=None,
         derandomize=True,
         database=None,
         phases=[Phase.generate],

@@ -136,7 +136,6 @@ def tried(full: bool) -> Callable[..., Any]:
     """How often each parser is tried."""
     return settings(
         max_examples=EXAMPLES_FULL if full else EXAMPLES,
-        deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
     )
 

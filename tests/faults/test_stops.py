@@ -15,7 +15,7 @@ import openai
 import pytest
 import safetensors.numpy
 
-from loadtests.processes import living
+from loadtests.measure.processes import living
 from tests.faults.raising import TRIGGER
 from tests.faults.report import Report
 from tests.faults.streams import (

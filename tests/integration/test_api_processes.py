@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from loadtests.processes import living
+from loadtests.measure.processes import living
 from tests.faults.supervisor import process_of
 from tests.integration.client import TIMEOUT_SECONDS
 from tests.integration.offline import vector

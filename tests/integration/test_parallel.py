@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadtests.processes import living
+from loadtests.measure.processes import living
 from service.embedded_model import embedded_model_dir
 from tests.integration.client import Client, array
 from tests.integration.collector import Collector, collecting

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from loadtests.arrow_streams import TOKENS, _check, streams_markdown
-from loadtests.client import RequestError
+from loadtests.measure.client import RequestError
 from logit_processors.row_spec import DENSE, RowSpec
 from service.distributions.arrow import END, RESPONSE, ArrowEncoder
 from service.distributions.token_texts import TokenTexts

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from loadtests import gpu_bench, servers
-from loadtests.client import RequestError
-from loadtests.deadline import Deadline
+from loadtests import gpu_bench
+from loadtests.cases.gpu_models import Model, models_in
 from loadtests.gpu_bench import ENGINE_FLAGS, ORDER, Step, measure_kernels, plan, take_steps
-from loadtests.gpu_models import Model, models_in
-from loadtests.gpu_report import Outcome, cases_table, gpu_json, gpu_markdown
-from loadtests.results import Result, at_least
+from loadtests.measure import servers
+from loadtests.measure.client import RequestError
+from loadtests.measure.deadline import Deadline
+from loadtests.measure.results import Result, at_least
+from loadtests.report.gpu_page import Outcome, cases_table, gpu_json, gpu_markdown
 from tests.loadtests.pages import MACHINE, cells
 
 SMALL, LARGE = Model("small", "folder", dummy=False), Model("large", "folder", dummy=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from loadtests.client import Request, RequestError, Run
 from loadtests.lens import lens_markdown, measure_lens
-from loadtests.results import Result, at_least
+from loadtests.measure.client import Request, RequestError, Run
+from loadtests.measure.results import Result, at_least
 from tests.loadtests.pages import MACHINE
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from loadtests.cases import throughput_cases
+from loadtests.cases.throughput import throughput_cases
 from loadtests.op_profile import CASES, added, per_token, section, self_times
 
 

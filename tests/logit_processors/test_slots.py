@@ -163,7 +163,7 @@ class SlotsMachine(RuleBasedStateMachine):
 
 
 SlotsMachine.TestCase.settings = settings(
-    max_examples=10 if KERNELS else 150, stateful_step_count=15, deadline=None
+    max_examples=10 if KERNELS else 150, stateful_step_count=15
 )
 TestSlots = SlotsMachine.TestCase
 

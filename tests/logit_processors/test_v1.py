@@ -180,7 +180,7 @@ class Batch(RuleBasedStateMachine):
         assert (alone == untouched).all()
 
 
-Batch.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+Batch.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestBatch = Batch.TestCase
 
 

@@ -7,8 +7,8 @@ from itertools import count
 import pyarrow as pa
 import pytest
 
-from loadtests.client import RequestError
 from loadtests.load.streams import Batches, Events, Stream
+from loadtests.measure.client import RequestError
 
 ROLE, TOKEN, DONE = b'data: {"role"}\n\n', b"data: {}\n\n", b"data: [DONE]\n\n"
 

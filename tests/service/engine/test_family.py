@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from loadtests.processes import living
+from loadtests.measure.processes import living
 from service.engine.family import end_with_parent
 
 FAMILY = """

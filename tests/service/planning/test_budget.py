@@ -98,5 +98,5 @@ class BudgetMachine(RuleBasedStateMachine):
         assert 0 <= self.budget.promised_bytes <= TOTAL_BYTES
 
 
-BudgetMachine.TestCase.settings = settings(max_examples=200, deadline=None)
+BudgetMachine.TestCase.settings = settings(max_examples=200)
 TestBudget = BudgetMachine.TestCase

@@ -89,7 +89,7 @@ async def test_a_worker_without_room_is_believed(bank: ResidualBank, engine: Fak
     assert engine.residual == names([CONTENTS[0]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=3), max_size=12))
 def test_who_gets_through_has_all_it_needs(wanted: list[list[int]]) -> None:
     """Requests that overlap two by two; the bank has three places."""

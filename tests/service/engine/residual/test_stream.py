@@ -99,9 +99,7 @@ class Engine(RuleBasedStateMachine):
         self.simulation.step(work, padding)
 
 
-Engine.TestCase.settings = settings(
-    max_examples=8 if INTERPRETED else 60, stateful_step_count=20, deadline=None
-)
+Engine.TestCase.settings = settings(max_examples=8 if INTERPRETED else 60, stateful_step_count=20)
 TestEngine = Engine.TestCase
 
 

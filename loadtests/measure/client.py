@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from loadtests.latency import Arrivals, gaps, percentile
+from loadtests.measure.latency import Arrivals, gaps, percentile
 
 _USAGE = re.compile(rb'"completion_tokens": ?(\d+)')
 _TAIL = 4096

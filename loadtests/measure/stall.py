@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loadtests.chats import TOPICS, chat, with_logprobs
-from loadtests.client import Client
-from loadtests.results import SECONDS, Result, at_most
-from loadtests.servers import SENSEFIELD, STOCK, Server
-from loadtests.stock import attempt
+from loadtests.cases.chats import TOPICS, chat, with_logprobs
+from loadtests.measure.client import Client
+from loadtests.measure.results import SECONDS, Result, at_most
+from loadtests.measure.servers import SENSEFIELD, STOCK, Server
+from loadtests.measure.stock import attempt
 
 STALL = "stall"
 TITLE = "first request with logprobs, longer than the second by"

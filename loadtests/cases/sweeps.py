@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from loadtests.cases import BOTH, CONTROL, Case, Load, Pair, against_plain, control_case
-from loadtests.chats import TOPICS, plain, with_distribution
-from loadtests.results import at_least
-from loadtests.servers import SENSEFIELD, STOCK
+from loadtests.cases.chats import TOPICS, plain, with_distribution
+from loadtests.cases.throughput import BOTH, CONTROL, Case, Load, Pair, against_plain, control_case
+from loadtests.measure.results import at_least
+from loadtests.measure.servers import SENSEFIELD, STOCK
 
 STREAMS = (1, 2, 4, 8, 16, 32, len(TOPICS))
 CONFIGURATIONS = (1, 8, 64, 256)

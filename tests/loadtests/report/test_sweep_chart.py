@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from loadtests.results import Result, at_least
-from loadtests.sweep_chart import curve, draw_sweeps
-from loadtests.sweeps import CONTROL_AT, LINES
+from loadtests.cases.sweeps import CONTROL_AT, LINES
+from loadtests.measure.results import Result, at_least
+from loadtests.report.sweep_chart import curve, draw_sweeps
 
 
 def result(name: str, *rates: float) -> Result:

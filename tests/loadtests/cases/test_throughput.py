@@ -6,11 +6,8 @@ from typing import Any
 import pytest
 
 from loadtests.bench import ALSO, CASES, chosen_cases
-from loadtests.cases import WIDE, Case, Pair, throughput_cases
-from loadtests.chats import SUBJECTS, TOPICS, with_control
-from loadtests.client import Request
-from loadtests.memory import REPEATED_AFTER, SHOWN_EVERY, short_chat, short_request
-from loadtests.sweeps import (
+from loadtests.cases.chats import SUBJECTS, TOPICS, with_control
+from loadtests.cases.sweeps import (
     BOTH_AT,
     CONFIGURATIONS,
     CONTROL_AT,
@@ -19,6 +16,9 @@ from loadtests.sweeps import (
     SWEEPS,
     sweep_cases,
 )
+from loadtests.cases.throughput import WIDE, Case, Pair, throughput_cases
+from loadtests.measure.client import Request
+from loadtests.measure.memory import REPEATED_AFTER, SHOWN_EVERY, short_chat, short_request
 
 TOKENS = 96
 DEFAULT = throughput_cases(TOKENS)

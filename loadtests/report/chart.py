@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from loadtests.results import MICROSECONDS, RATIO, SECONDS, Result
+from loadtests.measure.results import MICROSECONDS, RATIO, SECONDS, Result
 
 _MEASURED, _MISSED, _GOAL, _STOCK = "#1f6f8b", "#c8553d", "#9aa5b1", "#e3b23c"
 _HEIGHT = 0.27

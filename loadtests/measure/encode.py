@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 import orjson
 
-from loadtests.results import MICROSECONDS, Result, at_most
+from loadtests.measure.results import MICROSECONDS, Result, at_most
 from logit_processors.row_spec import STATISTICS, RowSpec, TokenRow
 from logit_processors.vocabulary import Vocabulary
 from service.distributions.encode import DistributionEncoder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from loadtests.client import Client, Request
-from loadtests.servers import MODEL_NAME
+from loadtests.measure.client import Client, Request
+from loadtests.measure.servers import MODEL_NAME
 
 _WORDS = """
 ocean river mountain forest desert island harbour bridge castle garden

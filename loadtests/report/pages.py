@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from loadtests.results import Result
+from loadtests.measure.results import Result
 
 _HEADER = ("case", "goal", "median", "min to max", "stock vLLM", "")
 _Columns = Mapping[str, Callable[[Mapping[str, Any]], float | None]]

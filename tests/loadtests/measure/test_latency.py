@@ -5,7 +5,7 @@ from itertools import count, pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.latency import Arrivals, gaps, percentile
+from loadtests.measure.latency import Arrivals, gaps, percentile
 
 EVENTS = [b'data: {"delta": "\\n\\n"}\n\n', b": ping\n\n", b"data: x\n\n", b"data: [DONE]\n\n"]
 STREAM = b"".join(EVENTS)

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from loadtests.results import Result
-from loadtests.sweeps import CONTROL_AT, LINES, Line
+from loadtests.cases.sweeps import CONTROL_AT, LINES, Line
+from loadtests.measure.results import Result
 
 _COLOURS = ("#1f6f8b", "#e3b23c", "#c8553d")
 _PANELS = {

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtests.chats import (
+from loadtests.cases.chats import (
     plain,
     with_control,
     with_distribution,
     with_logprobs,
     with_residual,
 )
-from loadtests.client import Request
-from loadtests.results import Goal, at_least
-from loadtests.servers import SENSEFIELD, STOCK
+from loadtests.measure.client import Request
+from loadtests.measure.results import Goal, at_least
+from loadtests.measure.servers import SENSEFIELD, STOCK
 
 PLAIN, CONTROL = "plain", "control"
 RESIDUAL_ONE, RESIDUAL_ALL = "residual-one", "residual-all"

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from loadtests.chart import draw
-from loadtests.machine import describe_command, describe_machine
-from loadtests.memory_report import memory_markdown
-from loadtests.report import (
+from loadtests.measure.machine import describe_command, describe_machine
+from loadtests.measure.results import MICROSECONDS, SECONDS, Result, at_least, at_most
+from loadtests.report.chart import draw
+from loadtests.report.memory_page import memory_markdown
+from loadtests.report.pages import (
     benchmark_json,
     benchmark_markdown,
     latency_table,
@@ -17,7 +18,6 @@ from loadtests.report import (
     processor_table,
     results_table,
 )
-from loadtests.results import MICROSECONDS, SECONDS, Result, at_least, at_most
 from tests.loadtests.pages import MACHINE, cells
 
 SETTINGS = {"model": "some-model", "rounds": 3, "command": "python -m loadtests.bench"}

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from loadtests.client import FAILURES
+from loadtests.measure.client import FAILURES
 
 Outcome = TypeVar("Outcome")
 

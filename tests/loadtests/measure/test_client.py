@@ -7,9 +7,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from loadtests.chats import chat
-from loadtests.client import RequestError, connected
-from loadtests.stock import attempt
+from loadtests.cases.chats import chat
+from loadtests.measure.client import RequestError, connected
+from loadtests.measure.stock import attempt
 
 Serve = Callable[[bytes], Awaitable[str]]
 ROLE = b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n'

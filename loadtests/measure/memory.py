@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtests.chats import TOPICS, chat, with_distribution, with_logprobs
-from loadtests.client import Client, Request
-from loadtests.processes import resident_bytes
-from loadtests.servers import Server
+from loadtests.cases.chats import TOPICS, chat, with_distribution, with_logprobs
+from loadtests.measure.client import Client, Request
+from loadtests.measure.processes import resident_bytes
+from loadtests.measure.servers import Server
 
 STREAMS = 20
 STREAM_TOKENS = 200

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadtests.gpu_models import Model
-from loadtests.report import described, latency_table, machine_line, markdown_table
-from loadtests.results import Result
+from loadtests.cases.gpu_models import Model
+from loadtests.measure.results import Result
+from loadtests.report.pages import described, latency_table, machine_line, markdown_table
 
 
 @dataclass

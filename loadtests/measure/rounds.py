@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from loadtests.cases import Case, Load, Pair
-from loadtests.client import Client, Run
-from loadtests.processes import processor_seconds, resident_bytes
-from loadtests.results import Result
-from loadtests.servers import Server
-from loadtests.stock import attempt
+from loadtests.cases.throughput import Case, Load, Pair
+from loadtests.measure.client import Client, Run
+from loadtests.measure.processes import processor_seconds, resident_bytes
+from loadtests.measure.results import Result
+from loadtests.measure.servers import Server
+from loadtests.measure.stock import attempt
 
 _WARM_UP_SHARE = 8
 """A warm-up generates an eighth of the tokens, and does nothing for requests of a few."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from loadtests import servers
-from loadtests.processes import living, processor_seconds, resident_bytes
-from loadtests.servers import STOCK, Server, ServerError, running
+from loadtests.measure import servers
+from loadtests.measure.processes import living, processor_seconds, resident_bytes
+from loadtests.measure.servers import STOCK, Server, ServerError, running
 from tests.waiting import wait_for
 
 # Says it runs, starts a child in its group, and neither ends when asked to.

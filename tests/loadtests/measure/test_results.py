@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from loadtests.client import Run
-from loadtests.results import MICROSECONDS, SECONDS, Goal, Result, at_least, at_most
-from loadtests.rounds import Round, ratios
+from loadtests.measure.client import Run
+from loadtests.measure.results import MICROSECONDS, SECONDS, Goal, Result, at_least, at_most
+from loadtests.measure.rounds import Round, ratios
 
 
 def run(tokens: int, seconds: float) -> Run:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import aiohttp
 
-from loadtests.processes import living, processor_seconds
+from loadtests.measure.processes import living, processor_seconds
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRATCH = ROOT / ".bench"
 """Logs of the servers and the vectors of Sensefield; `make clean` removes it."""
 SENSEFIELD = "sensefield"

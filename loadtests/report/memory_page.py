@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loadtests.memory import REPEATED_AFTER, STREAM_TOKENS, STREAMS, WARM_SHAPES
-from loadtests.report import machine_line, markdown_table
-from loadtests.servers import SENSEFIELD, STOCK
+from loadtests.measure.memory import REPEATED_AFTER, STREAM_TOKENS, STREAMS, WARM_SHAPES
+from loadtests.measure.servers import SENSEFIELD, STOCK
+from loadtests.report.pages import machine_line, markdown_table
 
 
 def memory_markdown(

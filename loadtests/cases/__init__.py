@@ -1,0 +1,1 @@
+"""What is measured: the requests, what they are compared with, and the goals."""

@@ -1,0 +1,1 @@
+"""How a server is measured: started, asked, timed and weighed, in turns with another."""
