@@ -23,7 +23,7 @@ STATUSES = {
     201: "The name is new.",
     204: "Deleted.",
     304: "If-None-Match names this content.",
-    400: "A value that cannot be; `param` names the field.",
+    400: "A value that is not allowed; `param` names the field.",
     401: "No key, or one that the server does not know.",
     403: "A key without the role for this path.",
     404: "Unknown model, vector or response.",

@@ -16,7 +16,7 @@ _TAGS = re.compile(rf"\s*{_TAG.pattern}\s*(,\s*{_TAG.pattern}\s*)*")
 ANY = "*"
 _HELP = {
     "If-Match": "SHA-256 of the content that the name must have, in quotes, or *.",
-    "If-None-Match": "The same, that it must not have.",
+    "If-None-Match": "SHA-256 of the content that the name must not have, in quotes, or *.",
 }
 
 

@@ -38,7 +38,9 @@ class When(StrictModel):
         description="First position. Residual steering also takes negative ones, prompt tokens "
         "counted back from the last, which is position 0, and null: from the first token.",
     )
-    until: int | None = Field(None, description="First position no more; null means no end.")
+    until: int | None = Field(
+        None, description="First position that is not covered; null means no end."
+    )
 
     def to_window(self) -> Window:
         """Return the window over logits; ControlError if it covers nothing."""
@@ -86,7 +88,7 @@ class SteerEntry(StrictModel):
         ge=-MAX_RESIDUAL_STRENGTH,
         le=MAX_RESIDUAL_STRENGTH,
         description="At the logits: standard deviations of logits, within ±1000. In the "
-        "residual stream: what the vector is times, as it is.",
+        "residual stream: the factor of the vector, which is not rescaled.",
     )
     at: Literal["logits", "residual"] = Field("logits", description="Where it acts.")
     layers: list[Annotated[int, Field(ge=0)]] | None = Field(

@@ -19,7 +19,7 @@ class Part(StrictModel):
     """One vector of a weighted sum."""
 
     vector: str = Field(description="Name of a stored vector.")
-    weight: float = Field(1.0, ge=-MAX_WEIGHT, le=MAX_WEIGHT, description="What it is times.")
+    weight: float = Field(1.0, ge=-MAX_WEIGHT, le=MAX_WEIGHT, description="Its factor in the sum.")
 
 
 class Message(StrictModel):
@@ -122,4 +122,7 @@ class MakeVector(StrictModel):
         False,
         description="Answer with server-sent events: progress, then the vector or an error.",
     )
-    replace: bool = Field(False, description="Take the name's place if it exists; else 409.")
+    replace: bool = Field(
+        False,
+        description="Replace the vector of that name; without it, a name that exists is a 409.",
+    )
