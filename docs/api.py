@@ -57,7 +57,7 @@ def page(spec: dict[str, Any]) -> str:
     for name in reached(own, schemas):
         lines += [f"### {titled(name)}", "", schemas[name].get("description", ""), ""]
         lines += fields(schemas[name], schemas)
-    lines += ["## Errors", "", "Every error is `{"error": {...}}`, with these fields in it:", ""]
+    lines += ["## Errors", "", 'Every error is `{"error": {...}}`, with these fields in it:', ""]
     lines += fields(schemas["Error"]["properties"]["error"], schemas)
     told = {
         status: answer["description"]

@@ -103,7 +103,6 @@ class SensefieldEndpoints:
             model=model,
             vocabulary=vocabulary,
             texts=texts,
-            tokenizer=tokenizer,
             prompts=prompts,
             states=PromptStates(engine_client),
             chat=_adopt(ChatServing, state.openai_serving_chat, texts, salting),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from fastapi import Request
 
@@ -33,7 +32,6 @@ class Context:
     model: ModelFacts
     vocabulary: Vocabulary
     texts: TokenTexts
-    tokenizer: Any
     prompts: PromptEncoder
     states: PromptStates
     chat: ChatServing | None

@@ -60,7 +60,7 @@ IN_FLIGHT = Gauge(
 )
 QUEUED = Gauge(
     "sensefield_queued_requests",
-    "Requests accepted whose first token has not come yet.",
+    "Streamed requests accepted whose first token has not come yet.",
     multiprocess_mode="livesum",
 )
 PROMISED_BYTES = Gauge(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,11 +91,15 @@ class FakeEngine:
     unscored_because: str | None = None
     residual: set[str] = field(default_factory=set)
     residual_capacity: int = 2
+    may_answer: asyncio.Event | None = None
+    """Until it is set, calls are recorded and wait."""
 
     async def collective_rpc(self, method: str, timeout: None, args: tuple[Any, ...]) -> list[Any]:
         """Record the call and do what it asks."""
         assert timeout is None
         self.calls.append((method, args))
+        if self.may_answer is not None:
+            await self.may_answer.wait()
         if self.refuse_with is not None:
             raise self.refuse_with
         answer = getattr(self, f"_{method.removeprefix('sensefield_')}")
@@ -191,3 +196,17 @@ def token_row(
     if token_ids is not None:
         ids = np.array(token_ids, np.int32)
     return TokenRow(ids, np.array(logprobs, dtype), values)
+
+
+async def cancelled_in_call(engine: FakeEngine, work: Coroutine[Any, Any, Any]) -> None:
+    """Cancel whoever waits for work once it has called the engine, which then answers."""
+    engine.may_answer = asyncio.Event()
+    calls = len(engine.calls)
+    waiting = asyncio.create_task(work)
+    while len(engine.calls) == calls:
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+    engine.may_answer.set()
+    engine.may_answer = None

@@ -119,7 +119,8 @@ def check_fields(body: dict[str, Any], max_tokens: int | None, trusts_templates:
     """Refuse sizes that no request may have.
 
     Args:
-        body: a request of any route; fields of a wrong type are left to the route.
+        body: a request of any route; fields of a wrong type are left to the route, but for
+            numbers, which vLLM also takes from texts.
         max_tokens: most tokens to generate, None for no cap.
         trusts_templates: whether a client may send its own chat template.
 
@@ -167,20 +168,23 @@ def _check_schemas(structured: Any) -> None:
 
 def _check_choices(body: dict[str, Any]) -> None:
     _check_most(body, "n", MAX_N)
-    prompt = body.get("prompt")
-    is_list = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
-    prompts = len(prompt) if isinstance(prompt, list) and is_list else 1
-    n = body.get("n")
-    choices = prompts * (n if isinstance(n, int) else 1)
-    if choices > MAX_CHOICES:
-        raise BadRequestError(
-            f"{prompts} prompts make {choices} choices; allowed: {MAX_CHOICES}", "prompt"
-        )
+    n = body.get("n") or 1
+    for field, part, plural in (("prompt", int, "prompts"), ("messages", dict, "conversations")):
+        value = body.get(field)
+        # A list of tokens is one prompt, and a list of messages one conversation.
+        if isinstance(value, list) and value and not isinstance(value[0], part):
+            choices = len(value) * n
+            if choices > MAX_CHOICES:
+                raise BadRequestError(
+                    f"{len(value)} {plural} make {choices} choices; allowed: {MAX_CHOICES}", field
+                )
 
 
 def _check_most(body: dict[str, Any], field: str, most: int | None) -> None:
     value = body.get(field)
-    if most is not None and isinstance(value, int) and value > most:
+    if value is not None and type(value) is not int:
+        raise BadRequestError(f"{echo(value)} is no integer", field)
+    if most is not None and value is not None and value > most:
         raise BadRequestError(f"{echo(value)} is too many; allowed: up to {most}", field)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import make_asgi_app
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from vllm.entrypoints.launchers.launcher import NoSignalServer
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
@@ -26,7 +28,9 @@ def remove_from(app: FastAPI) -> None:
 
 def serve(port: int, args: Namespace) -> asyncio.Task[None]:
     """Serve the metrics where the main port listens, until the event loop ends."""
-    app: Any = Door(make_asgi_app(registry=get_prometheus_registry()))
+    # The exporter answers on whatever path; the door asks a key for this one.
+    metrics = make_asgi_app(registry=get_prometheus_registry())
+    app: Any = Door(Starlette(routes=[Mount(PATH, metrics)]))
     config = uvicorn.Config(
         app,
         host=args.host or "0.0.0.0",

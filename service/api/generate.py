@@ -29,7 +29,7 @@ from service.api.streaming import EVENTS, TimedStream, error_in, sse_event
 from service.context import context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.engine.prompt_claims import PromptClaims
-from service.errors import NotFoundError, SaturatedError, error_body
+from service.errors import NotFoundError, RequestError, SaturatedError, error_body
 from service.metrics import PROMISED_BYTES
 
 _LOAD_FORMAT_HEADER = "endpoint-load-metrics-format"
@@ -110,6 +110,9 @@ async def _serve(
         except (asyncio.CancelledError, GeneratorExit):
             outcome.name = "cancelled"
             raise
+        except RequestError as error:
+            outcome.fail(error.status)
+            raise
         except RetryableRequestError as error:
             raise SaturatedError(str(error)) from None
         except (VLLMError, ValueError, TypeError, OverflowError) as error:
@@ -139,6 +142,9 @@ async def _serve(
 def _refuse(refusal: ErrorResponse, outcome: Outcome) -> Response:
     """Return the answer to a request that failed before its first byte."""
     body = orjson.dumps(_fail(refusal.error, outcome))
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():  # vLLM makes an error of a client that has left
+        outcome.name = "cancelled"
     return Response(body, refusal.error.code, media_type="application/json")
 
 

@@ -55,8 +55,13 @@ class _Planned(BaseModel):
             prompt_logprobs=self._prompt_alternatives(),
             arrow=arrow,
         )
-        self._plan = planner.plan(asked)
-        _check_allowed(self._plan.program, request.allowed_token_ids)
+        plan = planner.plan(asked)
+        try:
+            _check_allowed(plan.program, request.allowed_token_ids)
+        except BadRequestError:
+            plan.close()
+            raise
+        self._plan = plan
         if not request.use_beam_search:
             request.logit_bias = None
         if arrow:

@@ -114,7 +114,8 @@ class RowsTap:
     def take(self, choice: int, output: CompletionOutput) -> None:
         """Keep the rows of one output; raises as :func:`check_rows` does."""
         self._plan.leave_queue()
-        self._plan.tokens += len(output.token_ids)
+        if not self._plan.asked.arrow:  # whose tokens were counted as they were sent
+            self._plan.tokens += len(output.token_ids)
         rows: Any = output.logprobs
         if self._plan.spec is None or not rows:
             return

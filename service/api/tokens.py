@@ -64,7 +64,8 @@ def _token_ids(context: Context, text: str | None, token_id: int | None) -> list
                 "token_id",
             )
         return [token_id]
-    token_ids: list[int] = context.tokenizer.encode(text, add_special_tokens=False)
+    assert text is not None
+    token_ids = context.prompts.continuation(text)
     if not token_ids:
         raise BadRequestError(f"text {echo(text)} has no tokens", "text")
     return token_ids

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
+from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from service.api.documentation import STATUSES, statuses
 from service.api.preconditions import documented, preconditions_of
@@ -38,6 +39,9 @@ _PROGRESS: dict[int | str, dict[str, Any]] = {
     }
 }
 
+MAX_CONTRAST_TOKENS = 1 << 17
+"""Of all prompts of both sides."""
+
 router = APIRouter(route_class=SensefieldRoute, tags=["vectors"])
 
 
@@ -48,15 +52,16 @@ router = APIRouter(route_class=SensefieldRoute, tags=["vectors"])
     responses=STORED | _PROGRESS | statuses(404, 409, 412, 507),
     openapi_extra=documented("If-Match", "If-None-Match"),
 )
-async def make_vector(body: MakeVector, request: Request, response: Response) -> Any:
+@with_cancellation
+async def make_vector(body: MakeVector, raw_request: Request, response: Response) -> Any:
     """Make a vector of a text, of contrasting prompts, or of other vectors.
 
     A name that exists is a 409, unless ``replace`` is true or If-Match names its content.
     With ``stream``, events tell the progress; the last one holds the vector or an error.
     """
-    context = context_of(request)
+    context = context_of(raw_request)
     check_name(body.name)
-    guard = _guard(body, request)
+    guard = _guard(body, raw_request)
     # Asked before anything is computed, and again when the vector is stored.
     await context.vectors.check(body.name, guard)
     if body.stream:
@@ -90,7 +95,7 @@ async def _make_and_keep(
 async def _make(context: Context, source: Source, progress: Progress) -> Made:
     model = context.model
     if source.text is not None:
-        token_ids = await asyncio.to_thread(_encode, context, source.text)
+        token_ids = await asyncio.to_thread(context.prompts.continuation, source.text)
         if source.space == "embedding":
             size = len(context.vocabulary)
             return await from_embedding(source.text, token_ids, context.engine, model, size)
@@ -116,6 +121,12 @@ async def _contrast(context: Context, contrast: Contrast, progress: Progress) ->
         ]
 
     positive, negative = await asyncio.to_thread(lambda: (encode("positive"), encode("negative")))
+    total = sum(map(len, positive)) + sum(map(len, negative))
+    if total > MAX_CONTRAST_TOKENS:
+        raise BadRequestError(
+            f"prompts of {total} tokens are too many; allowed: {MAX_CONTRAST_TOKENS} in all",
+            "from.contrast",
+        )
     return await from_contrast(
         contrast, positive, negative, context.states, context.model, progress
     )
@@ -148,8 +159,3 @@ async def _events(
 
 def _event(value: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(value) + b"\n\n"
-
-
-def _encode(context: Context, text: str) -> list[int]:
-    token_ids: list[int] = context.tokenizer.encode(text, add_special_tokens=False)
-    return token_ids

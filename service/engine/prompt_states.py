@@ -18,6 +18,8 @@ from vllm.sampling_params import RequestOutputKind
 from logit_processors.program import WIRE_KEY
 from logit_processors.residual import MAX_CAPTURED, Capture, ResidualSteer
 from logit_processors.row_spec import BROKEN, STATISTICS, RowSpec
+from service.errors import SaturatedError
+from service.unbroken import begin
 
 _ALIVE = STATISTICS.index("alive")
 
@@ -25,7 +27,8 @@ _ALIVE = STATISTICS.index("alive")
 class PromptStates:
     """Runs prompts through the engine and collects the residual stream at their ends.
 
-    One caller's prompts are at work at a time, as many as the workers have room for.
+    One caller's prompts are at work at a time, as many as the workers have room for; then
+    whoever waits has a turn.
     """
 
     def __init__(self, engine: Any) -> None:
@@ -42,22 +45,26 @@ class PromptStates:
             layers: after which decoder layers, by number.
             last: the mean over so many of a prompt's last tokens, up to 64.
 
+        Raises:
+            SaturatedError: other API processes took the workers' room.
+
         """
-        async with self._turn:
-            room = asyncio.Semaphore(MAX_CAPTURED // last)
 
-            async def one(at: int) -> tuple[int, NDArray[np.float32]]:
-                async with room:
-                    return at, await self._take_one(prompts[at], layers, last)
+        async def one(at: int) -> tuple[int, NDArray[np.float32]]:
+            return at, await self._take_one(prompts[at], layers, last)
 
-            tasks = [asyncio.create_task(one(at)) for at in range(len(prompts))]
-            try:
-                for done in asyncio.as_completed(tasks):
-                    yield await done
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        room = MAX_CAPTURED // last
+        for first in range(0, len(prompts), room):
+            async with self._turn:
+                group = range(first, min(first + room, len(prompts)))
+                tasks = [asyncio.create_task(one(at)) for at in group]
+                try:
+                    for done in asyncio.as_completed(tasks):
+                        yield await done
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
 
     async def take_each(
         self,
@@ -78,6 +85,10 @@ class PromptStates:
             positions: places in the text, ascending.
             steer: what steers the stream.
             prompt_len: tokens of the prompt, from whose end the windows of steering count.
+
+        Raises:
+            SaturatedError: other API processes took the workers' room.
+            RetryableRequestError: a vector is not in the engine.
 
         """
         salt = f"lens-{uuid.uuid4().hex}"
@@ -111,21 +122,35 @@ class PromptStates:
         )
         # Tokens out of the prefix cache would pass no layer.
         tokens = tokens_input(list(prompt), cache_salt=salt or tag)
-        # Of several engines (data parallel) only the first one's answer to a call comes back.
-        async for result in self._engine.generate(tokens, params, tag, data_parallel_rank=0):
-            alive = [row.statistics[_ALIVE] for row in result.outputs[0].logprobs or ()]
-            if wire is not None and BROKEN in alive:
-                raise RetryableRequestError("a vector is not in the engine; send it again")
-        answers = await self._engine.collective_rpc("sensefield_fetch_capture", None, (tag,))
+        try:
+            # Of several engines (data parallel) only the first one's answer to a call comes back.
+            async for result in self._engine.generate(tokens, params, tag, data_parallel_rank=0):
+                alive = [row.statistics[_ALIVE] for row in result.outputs[0].logprobs or ()]
+                if wire is not None and BROKEN in alive:
+                    raise RetryableRequestError("a vector is not in the engine; send it again")
+        finally:
+            # Whoever has left too: what was captured would stay on the device.
+            fetching = begin(self._fetch(tag))
         streams: dict[int, NDArray[np.float32]] = {}
-        for answer in answers:
+        for answer in await asyncio.shield(fetching):
             # A rank of a pipeline has some of the layers.
-            if answer is not None:
-                own: list[int] = answer["layers"]
-                rows = np.frombuffer(answer["data"], np.float32)
-                rows = rows.reshape(len(own), *((last, -1) if capture.each else (-1,)))
-                streams |= zip(own, rows, strict=True)
+            if answer is None:
+                continue
+            if "failure" in answer:
+                raise SaturatedError(f"{answer['failure']}; send it again")
+            own: list[int] = answer["layers"]
+            rows = np.frombuffer(answer["data"], np.float32)
+            rows = rows.reshape(len(own), *((last, -1) if capture.each else (-1,)))
+            streams |= zip(own, rows, strict=True)
+        if not streams.keys() >= set(layers):
+            raise SaturatedError("other captures took the room of this one; send it again")
         return np.stack([streams[layer] for layer in layers])
+
+    async def _fetch(self, tag: str) -> list[dict[str, Any] | None]:
+        answers: list[dict[str, Any] | None] = await self._engine.collective_rpc(
+            "sensefield_fetch_capture", None, (tag,)
+        )
+        return answers
 
 
 def _parts(positions: Sequence[int]) -> list[list[int]]:

@@ -184,13 +184,13 @@ class SensefieldWorker:
 
         Returns:
             ``{"layers": numbers, "data": [len(layers), hidden] float32 bytes}``, the layers
-            that this worker runs; None if nothing was captured.
-
-        Raises:
-            ValueError: the capture failed; the message says why.
+            that this worker runs, or ``{"failure": why}``; None if nothing was captured.
 
         """
-        return self._stream().fetch(tag)
+        try:
+            return self._stream().fetch(tag)
+        except ValueError as error:
+            return {"failure": str(error)}
 
     def sensefield_read_stream(
         self, data: bytes, following: list[int], k: int

@@ -72,7 +72,10 @@ def prompt_bytes(asked: Asked, spec: RowSpec, width: int, tokens: int) -> int:
 
 
 def _of_prompt(asked: Asked) -> Asked:
-    """Return what was asked of the prompt, as if it was asked of tokens, and at once."""
+    """Return what was asked of the prompt, as if it was asked of tokens, and at once.
+
+    Each of the choices is a request of the engine's, with all rows of the prompt.
+    """
     distribution = asked.distribution
     return replace(
         asked,
@@ -81,7 +84,6 @@ def _of_prompt(asked: Asked) -> Asked:
         scored_token_ids=False,
         stream=False,
         arrow=False,
-        choices=1,
     )
 
 

@@ -21,8 +21,13 @@ class Budget:
         self.total_bytes = total_bytes
         self.promised_bytes = 0
 
-    def claim(self, size: int, param: str) -> Claim:
+    def claim(self, size: int, param: str, held: int = 0) -> Claim:
         """Promise ``size`` bytes; release the claim when the answer has been sent.
+
+        Args:
+            size: of what is asked for.
+            param: the field that asks.
+            held: bytes that were promised to the same request before.
 
         Raises:
             BadRequestError: more than one request may ever have.
@@ -30,10 +35,10 @@ class Budget:
 
         """
         limit = min(self.request_bytes, self.total_bytes)
-        if size > limit:
+        if held + size > limit:
             raise BadRequestError(
-                f"{param} asks for up to {size} bytes of rows; allowed: {limit} bytes a request. "
-                "Ask for fewer tokens (max_tokens), a smaller top_k, or float16",
+                f"{param} asks for up to {held + size} bytes of rows; allowed: {limit} bytes a "
+                "request. Ask for fewer tokens (max_tokens), a smaller top_k, or float16",
                 param,
                 "distribution_too_large",
             )

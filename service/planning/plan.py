@@ -32,9 +32,10 @@ class Plan:
     _queued: bool = False
 
     def enter_queue(self) -> None:
-        """Count the request as waiting for its first token."""
-        self._queued = True
-        QUEUED.inc()
+        """Count a request that streams as waiting for its first token; others do not show it."""
+        if self.asked.stream or self.asked.arrow:
+            self._queued = True
+            QUEUED.inc()
 
     def leave_queue(self) -> None:
         """Count it as waiting no longer."""
@@ -81,7 +82,7 @@ class Plan:
             param = "distribution" if asked.distribution is not None else asked.logprobs_field
             size = request_bytes(self.asked, self.spec, self.width, max_tokens)
             if size:
-                self._claims.append(self.budget.claim(size, param))
+                self._claim(size, param)
             # Any number makes the scheduler hand rows on; the rows have their own width.
             params.logprobs = 0
         if self.prompt_spec is not None:
@@ -100,7 +101,12 @@ class Plan:
             param = "prompt_logprobs"
             if self.asked.distribution is not None and self.asked.distribution.prompt:
                 param = "distribution.prompt"
-            self._claims.append(self.budget.claim(size, param))
+            self._claim(size, param)
+
+    def _claim(self, size: int, param: str) -> None:
+        # A request may have several prompts, each of which comes here.
+        held = sum(claim.size for claim in self._claims)
+        self._claims.append(self.budget.claim(size, param, held))
 
     def close(self) -> None:
         """Give back what the request held."""

@@ -18,11 +18,16 @@ from service.errors import (
     StoreUnavailableError,
 )
 from service.metrics import VECTORS
+from service.unbroken import unbroken
 from service.vectors.content import ModelFacts, VectorContent
 from service.vectors.entries import UNREADABLE, UnusableVectorError, describe, read_content
 from service.vectors.names import unknown
 from service.vectors.resident import ResidentContents
 from service.vectors.store import BrokenName, Entry, Guard, StoredName, VectorStore
+
+MAX_MISSING = 4096
+"""Names without a meaning that are remembered as such."""
+_UNSEEN = object()
 
 
 class Catalog:
@@ -37,6 +42,8 @@ class Catalog:
         self._unusable: dict[str, UnusableVectorError] = {}
         self._marks: dict[str, Hashable] = {}
         """What the store's mark was when a name's meaning was looked up."""
+        self._missing: dict[str, Hashable] = {}
+        """The same of names that mean nothing, the newest: clients think of any number of them."""
         self._lock = asyncio.Lock()
 
     async def load(self) -> None:
@@ -60,8 +67,10 @@ class Catalog:
             StoreUnavailableError: the store does not answer.
 
         """
-        if not self._stale(names):
-            return
+        if self._stale(names):
+            await unbroken(self._refresh(names))
+
+    async def _refresh(self, names: Collection[str]) -> None:
         async with self._lock:
             if stale := self._stale(names):
                 await self._learn(stale)
@@ -129,6 +138,11 @@ class Catalog:
             StoreFullError: no room for it.
 
         """
+        return await unbroken(self._write(stored, content, data, guard))
+
+    async def _write(
+        self, stored: StoredName, content: VectorContent, data: bytes, guard: Guard
+    ) -> bool:
         async with self._lock:
             # Asked here too, so that what is refused costs the workers nothing.
             guard(await self.find(stored.name))
@@ -143,6 +157,9 @@ class Catalog:
 
     async def delete(self, name: str, guard: Guard) -> None:
         """Forget a name; running requests keep the content they started with."""
+        await unbroken(self._delete(name, guard))
+
+    async def _delete(self, name: str, guard: Guard) -> None:
         async with self._lock:
             await asyncio.to_thread(self.store.delete, name, guard)
             await self._settle()
@@ -173,6 +190,8 @@ class Catalog:
                     self._names[name] = sha256
             if entry is not None:
                 self._marks[name] = marks[name]
+            else:
+                self._miss(name, marks[name])
         if len(self.resident) > before:
             await self._settle()
         else:
@@ -199,13 +218,18 @@ class Catalog:
         VECTORS.labels("resident").set(len(self.resident))
 
     def _stale(self, names: Iterable[str]) -> list[str]:
-        """Return the names whose meaning may have changed, and those that mean nothing yet."""
+        """Return the names whose meaning may have changed, and those that were not looked up."""
         return [
             name
             for name in dict.fromkeys(names)
-            if (name not in self._marks or self._marks[name] != self.store.mark(name))
+            if self._marks.get(name, self._missing.get(name, _UNSEEN)) != self.store.mark(name)
         ]
 
+    def _miss(self, name: str, mark: Hashable) -> None:
+        self._missing[name] = mark
+        if len(self._missing) > MAX_MISSING:
+            del self._missing[next(iter(self._missing))]
+
     def _forget(self, name: str) -> None:
-        for known in (self._names, self._unusable, self._marks):
+        for known in (self._names, self._unusable, self._marks, self._missing):
             known.pop(name, None)

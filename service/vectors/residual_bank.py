@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from service.errors import SaturatedError
+from service.unbroken import unbroken
 from service.vectors.content import VectorContent
 from service.vectors.leases import Leases
 from service.vectors.resident import HOLDER, Engine
@@ -64,15 +65,18 @@ class ResidualBank:
         """
         for content in contents:
             if content.sha256 not in self._present:
-                async with self._lock:
-                    await self._put(content)
+                # A client that leaves meanwhile must not leave a place that nobody counts.
+                await unbroken(self._put(content))
             # The most recently needed stand last.
             del self._present[content.sha256]
             self._present[content.sha256] = None
 
     async def _put(self, content: VectorContent) -> None:
-        if content.sha256 in self._present:
-            return
+        async with self._lock:
+            if content.sha256 not in self._present:
+                await self._put_new(content)
+
+    async def _put_new(self, content: VectorContent) -> None:
         if len(self._present) >= self.support.capacity:
             await self._make_room()
         layers = list(content.layers)

@@ -121,6 +121,8 @@ def test_metrics_are_on_their_own_port_for_their_own_role(guarded: Guarded, root
     assert root.http.get("/metrics").status_code == 404
     url = f"{guarded.metrics_url}/metrics"
     assert httpx.get(url).status_code == 401
+    for path in ("/health", "/playground", "/playground/metrics"):
+        assert httpx.get(f"{guarded.metrics_url}{path}").status_code == 404
     with guarded.client("alice").http as http:
         assert http.get(url).status_code == 403
     with guarded.client("meg").http as http:

@@ -11,6 +11,7 @@ from logit_processors.residual import MAX_CAPTURED, Capture
 from service.engine.residual.followed import Followed, Row
 
 _KEPT = 256
+"""Tokens' worth of copies that wait to be fetched: a client may leave that wanted them."""
 
 
 @dataclass
@@ -25,9 +26,14 @@ class _Copy:
     states: torch.Tensor
     failure: str | None = None
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens' states it holds; a mean, and a failure, counts as one."""
+        return self.states.shape[1] if self.states.ndim > 2 else 1
+
 
 class Captures:
-    """Captures by tag: growing while their requests run, then kept, the newest 256."""
+    """Captures by tag: growing while their requests run, then kept, the newest of them."""
 
     def __init__(self) -> None:
         self._growing: dict[Followed, _Copy] = {}
@@ -37,8 +43,9 @@ class Captures:
     def plan(self, rows: Sequence[Row]) -> list[int]:
         """Return a step's tokens that are to be copied, in the order of their places.
 
-        A step has 64 places; a request that finds too few left fails, and says so when it
-        is fetched: whoever asks for captures has no more than 64 tokens' worth of them at work.
+        A step has 64 places; a request that finds too few left fails, and says so when it is
+        fetched. One API process has no more than 64 tokens' worth of captures at work, but
+        several may ask in the same step.
         """
         places: list[int] = []
         self._step = []
@@ -105,7 +112,7 @@ class Captures:
     def _keep(self, copy: _Copy) -> None:
         self._kept.pop(copy.capture.tag, None)
         self._kept[copy.capture.tag] = copy
-        if len(self._kept) > _KEPT:
+        while sum(kept.tokens for kept in self._kept.values()) > _KEPT:
             del self._kept[next(iter(self._kept))]
 
     def _fail(self, request: Followed, capture: Capture) -> None:

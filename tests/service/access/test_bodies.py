@@ -120,7 +120,13 @@ def test_a_schema_in_a_text_is_checked_as_one_that_is_none(field: str) -> None:
         ({"n": 10**6}, "n"),
         ({"prompt": ["a"] * 1025}, "prompt"),
         ({"prompt": [[1]] * 100_000}, "prompt"),
+        ({"n": "129"}, "n"),
+        ({"n": 2.0}, "n"),
+        ({"n": True}, "n"),
+        ({"max_tokens": "10"}, "max_tokens"),
         ({"prompt": ["a"] * 9, "n": 128}, "prompt"),
+        ({"prompt": [[1]] * 1025}, "prompt"),
+        ({"messages": [[{"role": "user", "content": "a"}]] * 1025}, "messages"),
         ({"stop": ["a"] * 65}, "stop"),
         ({"stop": ["a", "b" * (MAX_STOP_CHARACTERS + 1)]}, "stop[1]"),
         ({"stop": "b" * (MAX_STOP_CHARACTERS + 1)}, "stop"),
@@ -144,7 +150,16 @@ def test_sizes_that_no_request_may_have(body: dict[str, Any], param: str) -> Non
     [
         {"prompt": list(range(100_000)), "n": 128, "max_tokens": 10},
         {"prompt": ["a"] * 8, "n": 128, "stop": None, "chat_template": None},
-        {"n": "many", "prompt": {}, "stop": 3, "logit_bias": "x", "vllm_xargs": []},
+        {"messages": [{"role": "user", "content": "a"}] * 2000, "n": 128},
+        {"messages": [[{"role": "user", "content": "a"}]] * 8, "n": 128},
+        {
+            "n": None,
+            "max_tokens": None,
+            "prompt": {},
+            "stop": 3,
+            "logit_bias": "x",
+            "vllm_xargs": [],
+        },
     ],
 )
 def test_what_is_within_is_left_to_the_route(body: dict[str, Any]) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from vllm.exceptions import VLLMValidationError
 
 from service.api.requests import ChatRequest, TextRequest
+from service.errors import BadRequestError
+from service.schemas.control import LogitControl
+from tests.service.planning.asking import new_planner
+from tests.unit_support import FakeEngine, safetensors
 
 
 @pytest.mark.parametrize(
@@ -31,3 +36,18 @@ def test_a_refused_sampling_parameter_is_named(fields: dict[str, Any], param: st
         with pytest.raises(VLLMValidationError) as refusal:
             request.to_sampling_params(2, {})
         assert refusal.value.parameter == param
+
+
+async def test_a_refusal_leaves_no_vector_leased(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    planner = new_planner(tmp_path, engine)
+    await planner.vectors.put("calm", safetensors(direction=[1, 2, 3, 4]))
+    control = LogitControl.model_validate(
+        {"suppress": [{"token_id": 3}], "steer": [{"vector": "calm", "strength": 1}]}
+    )
+    request = TextRequest(prompt="Hi", allowed_token_ids=[3], logit_control=control)
+    with pytest.raises(BadRequestError) as refused:
+        request.make_plan(planner, arrow=False)
+    assert refused.value.param == "logit_control.suppress"
+    await planner.vectors.delete("calm")
+    assert engine.resident == set()

@@ -31,8 +31,9 @@ def tap(
     program: Program | None = None,
     *,
     shows_rows: bool = False,
+    arrow: bool = False,
 ) -> RowsTap:
-    asked = SimpleNamespace(logprobs=None, distribution=None, arrow=False)
+    asked = SimpleNamespace(logprobs=None, distribution=None, arrow=arrow)
     plan: Any = SimpleNamespace(
         spec=spec,
         program=program,
@@ -93,3 +94,11 @@ def test_a_row_whose_program_could_not_run_may_be_sent_again(alive: tuple[float,
 
 def test_rows_are_nobodys_where_none_were_asked_for() -> None:
     tap(spec=None).take(0, output(BROKEN))
+
+
+@pytest.mark.parametrize(("arrow", "counted"), [(False, 3), (True, 0)])
+def test_tokens_are_counted_where_they_are_first_seen(arrow: bool, counted: int) -> None:
+    taken = tap(arrow=arrow)
+    taken.take(0, output(ALIVE))
+    taken.take(1, output(ALIVE, ALIVE))
+    assert taken._plan.tokens == counted

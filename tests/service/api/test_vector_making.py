@@ -9,6 +9,7 @@ import httpx
 import pytest
 from safetensors.numpy import load
 
+from service.api import vector_making
 from tests.service.api.vector_routes import URL, refusal
 
 CONTRAST = {"positive": ["ab", "b"], "negative": ["c"], "layers": [3, 1]}
@@ -90,3 +91,15 @@ async def test_what_makes_no_contrast(
     body = {"name": "up", "from": {"contrast": {**CONTRAST, **contrast}}}
     assert refusal(await http.post(URL, json=body)) == (400, param)
     assert (await http.get(URL)).json()["data"] == []
+
+
+async def test_both_sides_together_have_a_limit(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_making, "MAX_CONTRAST_TOKENS", 4)
+    body = {"name": "up", "from": {"contrast": {**CONTRAST, "positive": ["ab", "cd"]}}}
+    refused = await http.post(URL, json=body)
+    assert refusal(refused) == (400, "from.contrast")
+    assert "5 tokens" in refused.json()["error"]["message"]
+    body["from"] = {"contrast": CONTRAST}
+    assert (await http.post(URL, json=body)).status_code == 201

@@ -46,7 +46,6 @@ async def vector_routes(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         model=MODEL,
         vocabulary=FOUR,
         texts=TokenTexts(FOUR),
-        tokenizer=Tokenizer(),
         prompts=PromptEncoder(Tokenizer(), None, 40),
         states=cast(Any, FakeStates()),
         chat=None,

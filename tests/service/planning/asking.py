@@ -1,13 +1,21 @@
-"""Requests for the tests of plans."""
+"""Requests and a planner for the tests of plans."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from service.planning.asked import Asked
+from service.planning.budget import Budget
+from service.planning.planner import Planner
 from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
+from service.settings import Settings
+from service.vectors.registry import VectorRegistry
+from service.vectors.residual_bank import ResidualSupport
+from service.vectors.store import VectorStore
+from tests.unit_support import FakeEngine, model_facts
 
 VOCAB, WIDTH = 90, 96  # a model may pad its logits
 NOTHING = Asked(None, None, None, None, "top_logprobs", False, 1, False, False)
@@ -29,3 +37,12 @@ def asked(
         ),
         **fields,
     )
+
+
+def new_planner(folder: Path, engine: FakeEngine) -> Planner:
+    """Return a planner with vectors in a folder and ten kilobytes for a request's rows."""
+    settings = Settings(vectors_dir=folder, max_top_logprobs=None)
+    support = ResidualSupport(None, engine.residual_capacity)
+    vectors = VectorRegistry(VectorStore(folder), engine, model_facts(), support)
+    budget = Budget(10_000, 15_000)
+    return Planner(settings, vectors, VOCAB, WIDTH, budget, lambda text: [len(text)])

@@ -7,14 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from service.planning.budget import Budget
 from service.planning.planner import Planner
-from service.settings import Settings
-from service.vectors.registry import VectorRegistry
-from service.vectors.residual_bank import ResidualSupport
-from service.vectors.store import VectorStore
-from tests.service.planning.asking import VOCAB, WIDTH
-from tests.unit_support import FakeEngine, model_facts
+from tests.service.planning.asking import new_planner
+from tests.unit_support import FakeEngine
 
 
 @pytest.fixture
@@ -24,11 +19,7 @@ def engine() -> FakeEngine:
 
 @pytest.fixture
 def planner(tmp_path: Path, engine: FakeEngine) -> Planner:
-    settings = Settings(vectors_dir=tmp_path, max_top_logprobs=None)
-    support = ResidualSupport(None, engine.residual_capacity)
-    vectors = VectorRegistry(VectorStore(tmp_path), engine, model_facts(), support)
-    budget = Budget(10_000, 15_000)
-    return Planner(settings, vectors, VOCAB, WIDTH, budget, lambda text: [len(text)])
+    return new_planner(tmp_path, engine)
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from logit_processors.row_spec import DENSE, RowSpec
-from service.planning.asked import Asked, prompt_spec, request_bytes, row_spec
+from service.planning.asked import Asked, prompt_bytes, prompt_spec, request_bytes, row_spec
 from tests.service.planning.asking import WIDTH, asked
 
 
@@ -51,3 +52,11 @@ def test_more_of_anything_never_takes_less_memory() -> None:
 )
 def test_what_is_kept_of_a_prompt(wanted: Asked, spec: RowSpec | None) -> None:
     assert prompt_spec(wanted) == spec
+
+
+def test_each_choice_has_the_rows_of_the_prompt() -> None:
+    one = asked(distribution={"top_k": 3, "prompt": True})
+    spec = prompt_spec(one)
+    assert spec is not None
+    many = replace(one, choices=5)
+    assert prompt_bytes(many, spec, WIDTH, 7) == 5 * prompt_bytes(one, spec, WIDTH, 7)

@@ -32,6 +32,14 @@ def test_a_request_beyond_its_own_limit_is_refused_for_good() -> None:
     assert budget.promised_bytes == 0
 
 
+def test_what_a_request_holds_counts_towards_its_limit() -> None:
+    budget = Budget(REQUEST_BYTES, TOTAL_BYTES)
+    with pytest.raises(BadRequestError, match="61 bytes"):
+        budget.claim(41, "distribution", held=20)
+    budget.claim(40, "distribution", held=20)
+    assert budget.promised_bytes == 40
+
+
 def test_a_request_beyond_all_that_there_is_is_refused_for_good() -> None:
     with pytest.raises(BadRequestError, match="allowed: 100 bytes"):
         Budget(1000, TOTAL_BYTES).claim(101, "distribution")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from logit_processors.program import WIRE_KEY, Program
 from logit_processors.row_spec import PROMPT_KEY, RowSpec
@@ -143,3 +145,32 @@ def test_a_prompt_too_long_for_the_budget_is_refused(planner: Planner) -> None:
         plan.claim_prompt(1000)
     assert refused.value.param == "prompt_logprobs"
     plan.close()
+
+
+def test_the_limit_is_for_all_prompts_of_a_request(
+    planner: Planner, params: SimpleNamespace
+) -> None:
+    plan = planner.plan(asked(None, {"top_k": 10}, stream=True))
+    plan.apply_to(params, 60)
+    plan.apply_to(params, 60)
+    with pytest.raises(BadRequestError, match="10080 bytes") as refused:
+        plan.apply_to(params, 6)
+    assert refused.value.param == "distribution"
+    plan.close()
+    assert planner.budget.promised_bytes == 0
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}, {"arrow": True, "distribution": {}}])
+def test_only_what_streams_shows_when_it_no_longer_waits(
+    fields: dict[str, Any], planner: Planner
+) -> None:
+    def queued() -> float:
+        return REGISTRY.get_sample_value("sensefield_queued_requests") or 0.0
+
+    before = queued()
+    plan = planner.plan(asked(**fields))
+    plan.enter_queue()
+    assert queued() == before + bool(fields)
+    plan.leave_queue()
+    plan.close()
+    assert queued() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import pytest
 from prometheus_client import REGISTRY
 
 from service.errors import NotFoundError, StartupError, StoreFullError, StoreUnavailableError
+from service.vectors import catalog
 from service.vectors import files as files_module
 from service.vectors.entries import UnusableVectorError
 from service.vectors.files import FolderFiles
 from service.vectors.registry import VectorRegistry
-from service.vectors.store import VectorStore
+from service.vectors.store import Entry, VectorStore
 from tests.registry_support import (
     HIDDEN,
     MODEL,
@@ -28,7 +30,7 @@ from tests.registry_support import (
     meaning,
     new_registry,
 )
-from tests.unit_support import FakeEngine
+from tests.unit_support import FakeEngine, cancelled_in_call
 
 
 async def test_two_names_share_one_resident_content(
@@ -102,6 +104,50 @@ async def test_a_name_that_has_not_changed_is_not_read_again(
     assert registry.content_of("a") == SHA_ONE
     await registry.refresh(["absent"])
     assert reads == [["names/absent.json"]]
+
+
+async def test_a_name_that_is_not_there_is_looked_for_once(
+    registry: VectorRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, other = registry.of("alice"), new_registry(tmp_path, FakeEngine(HIDDEN)).of("alice")
+    await registry.put("a", ONE)
+    assert await meaning(alice, "a") == SHA_ONE
+    looked: list[object] = []
+    found = VectorStore.find
+
+    def find(store: VectorStore, names: Sequence[str]) -> dict[str, Entry]:
+        looked.append(names)
+        return found(store, names)
+
+    monkeypatch.setattr(VectorStore, "find", find)
+    assert await meaning(alice, "a") == SHA_ONE
+    assert looked == []
+    await other.put("a", TWO)
+    looked.clear()
+    assert await meaning(alice, "a") == SHA_TWO
+    assert looked == [["alice~a"]]
+
+
+async def test_only_the_newest_of_the_names_that_are_not_there_are_remembered(
+    registry: VectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "MAX_MISSING", 3)
+    await registry.refresh([f"absent{at}" for at in range(5)])
+    monkeypatch.setattr(VectorStore, "find", None)
+    await registry.refresh(["absent2", "absent3", "absent4"])
+    with pytest.raises(TypeError):
+        await registry.refresh(["absent1"])
+
+
+async def test_a_vector_whose_client_left_while_it_was_stored_is_stored(
+    registry: VectorRegistry, engine: FakeEngine
+) -> None:
+    await cancelled_in_call(engine, registry.put("a", ONE))
+    # Changes come one after another: the next one waits for it.
+    await registry.put("b", TWO)
+    assert await listed(registry) == ["a", "b"]
+    await registry.delete("a")
+    assert engine.resident == {SHA_TWO}
 
 
 async def test_names_that_others_deleted_are_forgotten_with_the_next_change(

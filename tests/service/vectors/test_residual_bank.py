@@ -14,7 +14,7 @@ from service.errors import SaturatedError
 from service.vectors.content import VectorContent
 from service.vectors.resident import HOLDER
 from service.vectors.residual_bank import ResidualBank, ResidualSupport
-from tests.unit_support import FakeEngine
+from tests.unit_support import FakeEngine, cancelled_in_call
 
 CONTENTS = [
     VectorContent({f"layer.{n}": np.full(4, n + 1, np.float32) for n in (at, at + 5)})
@@ -114,3 +114,14 @@ def test_who_gets_through_has_all_it_needs(wanted: list[list[int]]) -> None:
             before = needed
 
     asyncio.run(run())
+
+
+async def test_a_place_given_to_one_who_left_is_counted_and_given_away(
+    bank: ResidualBank, engine: FakeEngine
+) -> None:
+    await cancelled_in_call(engine, bank.bring([CONTENTS[0]]))
+    for content in CONTENTS[1:]:
+        with bank.lease([content.sha256]):
+            await bank.bring([content])
+    assert engine.residual == names(CONTENTS[3:])
+    assert len(bank) == 2

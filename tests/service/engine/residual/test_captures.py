@@ -106,6 +106,17 @@ def test_a_prompt_that_came_out_of_the_prefix_cache_fails_its_capture(
         simulation.stream.fetch("tag")
 
 
+def test_captures_that_nobody_fetches_take_no_more_room_than_so_many_tokens(
+    simulation: Simulation,
+) -> None:
+    for number in range(6):
+        name = simulation.start([], 60, Capture(f"tag {number}", 60, each=True))
+        simulation.step([(name, 60)])
+        simulation.end(name)
+    kept = [simulation.stream.fetch(f"tag {number}") is not None for number in range(6)]
+    assert kept == [False, False, True, True, True, True]
+
+
 def test_captures_that_nobody_fetches_are_forgotten(simulation: Simulation) -> None:
     for number in range(300):
         name = simulation.start([], 1, Capture(f"tag {number}"))
