@@ -18,7 +18,8 @@ import httpx
 
 from service.embedded_model import embedded_model_dir
 
-START_SECONDS = 300
+START_SECONDS = 900
+"""Longest wait for a server: two that start at once on a slow machine take minutes."""
 STOP_SECONDS = 60
 MODEL = "smollm2-135m-instruct"
 REPOSITORY = Path(__file__).parents[2]

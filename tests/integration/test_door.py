@@ -200,6 +200,9 @@ def test_a_request_is_known_by_its_id_in_the_log(guarded: Guarded, alice: Client
         headers = {"x-request-id": f"door-{number}"}
         answer = alice.http.post("/v1/chat/completions", json=body, headers=headers)
         assert answer.headers["x-request-id"] == f"door-{number}"
+    headers = {"x-request-id": "door-arrow", "accept": "application/vnd.apache.arrow.stream"}
+    body = CHAT | control | {"distribution": {"top_k": 1}}
+    assert alice.http.post("/v1/chat/completions", json=body, headers=headers).is_success
     score = {"prompt": "Hi", "continuations": [" you", " there"]} | control
     headers = {"x-request-id": "door-score"}
     assert alice.http.post("/v1/score", json=score, headers=headers).is_success
@@ -211,12 +214,12 @@ def test_a_request_is_known_by_its_id_in_the_log(guarded: Guarded, alice: Client
         found = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
         return {line["request_id"]: line for line in found}
 
-    wanted = ("door-0", "door-1", "door-score", told)
+    wanted = ("door-0", "door-1", "door-arrow", "door-score", told)
     wait_for(lambda: lines().keys() >= set(wanted))
-    whole, streamed, scored, refused = (lines()[request_id] for request_id in wanted)
+    whole, streamed, arrow, scored, refused = (lines()[request_id] for request_id in wanted)
     log = guarded.server.log.read_text()
     assert (whole["key"], whole["route"]) == ("alice", "/v1/chat/completions")
-    for line in (whole, streamed):
+    for line in (whole, streamed, arrow):
         assert (line["outcome"], line["status"], line["tokens"]) == ("ok", 200, 2)
         assert line["controls"] == {"token_bias": 2}
         assert line["bytes"] > 100

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 
+import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.client import Client
+from tests.waiting import wait_for
 
 
 def _samples(client: Client) -> dict[str, float]:
@@ -59,6 +62,22 @@ def test_scores_and_lenses_are_counted_once_with_their_controls(v1: Client) -> N
     key = f"sensefield_controlled_requests_total{[('kind', 'token_bias')]}"
     assert after[key] - before.get(key, 0.0) == 2
     assert after["sensefield_in_flight_requests[]"] == 0
+
+
+def test_who_ended_a_request_is_told(v1: Client) -> None:
+    def ended(outcome: str) -> float:
+        key = f"sensefield_requests_total{[('outcome', outcome), ('route', 'completions')]}"
+        return _samples(v1).get(key, 0.0)
+
+    before = {outcome: ended(outcome) for outcome in ("cancelled", "client_error", "server_error")}
+    body = {"model": "smollm2-135m-instruct", "prompt": "The"}
+    rows = {"distribution": {"top_k": "all", "encoding": "json"}, "max_tokens": 900}
+    assert v1.refused("/v1/completions", body | rows)[1]["code"] == "distribution_too_large"
+    with pytest.raises(httpx.ReadTimeout):
+        v1.http.post("/v1/completions", json=body | {"max_tokens": 900}, timeout=0.2)
+    wait_for(lambda: ended("cancelled") == before["cancelled"] + 1)
+    assert ended("client_error") == before["client_error"] + 1
+    assert ended("server_error") == before["server_error"]
 
 
 def test_series_have_base_units_and_few_labels(v1: Client) -> None:
