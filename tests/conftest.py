@@ -27,7 +27,7 @@ settings.register_profile("sensefield", deadline=None, max_examples=100)
 settings.load_profile("sensefield")
 
 _ASKS = {
-    "shared servers": re.compile(r"\b(?:v1|v2|crowded): "),
+    "shared servers": re.compile(r"\b(?:v1|v2|crowded|page): "),
     "guarded server": re.compile(r"\bguarded: "),
     "faults": re.compile(r"\breport: Report"),
 }

@@ -9,12 +9,14 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import make_asgi_app
-from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette._utils import get_route_path
+from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.entrypoints.launchers.launcher import NoSignalServer
 from vllm.v1.metrics.prometheus import get_prometheus_registry
 
 from service.access.door import Door
+from service.access.refusal import refuse
+from service.errors import NotFoundError
 
 PATH = "/metrics"
 
@@ -26,11 +28,21 @@ def remove_from(app: FastAPI) -> None:
     ]
 
 
+def only_here(exporter: ASGIApp) -> ASGIApp:
+    """Return an exporter that answers where a key is asked for, not on whatever path."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and get_route_path(scope) == PATH:
+            await exporter(scope, receive, send)
+        else:
+            await refuse(NotFoundError(f"only {PATH} is here", "path"), scope, receive, send)
+
+    return answer
+
+
 def serve(port: int, args: Namespace) -> asyncio.Task[None]:
     """Serve the metrics where the main port listens, until the event loop ends."""
-    # The exporter answers on whatever path; the door asks a key for this one.
-    metrics = make_asgi_app(registry=get_prometheus_registry())
-    app: Any = Door(Starlette(routes=[Mount(PATH, metrics)]))
+    app: Any = Door(only_here(make_asgi_app(registry=get_prometheus_registry())))
     config = uvicorn.Config(
         app,
         host=args.host or "0.0.0.0",

@@ -82,6 +82,10 @@ def serving_embedded(folder: Path) -> Iterator[Server]:
         yield server
 
 
+UNBOUND = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+"""By itself vLLM binds each server's worker to the first core, where all would wait for one."""
+
+
 @contextmanager
 def _running(
     folder: Path, flags: Sequence[str], environment: Mapping[str, str]
@@ -95,6 +99,7 @@ def _running(
         **os.environ,
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        **UNBOUND,
         **environment,
     }
     log = folder / "server.log"
