@@ -16,7 +16,9 @@ _ROW = re.compile(r"^\| `--([a-z-]+)`[^|]*\| `(SENSEFIELD_[A-Z_]+)` \| (.*?) \|$
 NOTHING = {"max_tokens": "the context", "max_top_logprobs": "the vocabulary"}
 """What the lack of a setting means, where it is not none."""
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
-DOCUMENTS = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/**/*.md")])
+DOCUMENTS = sorted(
+    path for folder in ("", "docs/**/", "deploy/**/") for path in ROOT.glob(f"{folder}*.md")
+)
 
 
 def test_the_table_of_settings_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:

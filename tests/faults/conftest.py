@@ -44,13 +44,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def supervisor(store: Path) -> Iterator[Supervisor]:
-    """One server for all faults, started again only after those that end it."""
-    with Supervisor(store) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
 def vector() -> bytes:
     """A vector that is stored before the first fault, and is to outlive all of them."""
     rng = np.random.default_rng(7)
@@ -58,14 +51,19 @@ def vector() -> bytes:
     return safetensors.numpy.save(layers)
 
 
-@pytest.fixture
-def server(supervisor: Supervisor, vector: bytes) -> Server:
-    """The server, with the vector in its store."""
-    running = supervisor.server()
-    with httpx.Client(base_url=running.url, timeout=PATIENCE_SECONDS) as client:
-        if client.get("/v1/vectors/kept").status_code == 404:
+@pytest.fixture(scope="session")
+def supervisor(store: Path, vector: bytes) -> Iterator[Supervisor]:
+    """One server for all faults, started again only after those that end it."""
+    with Supervisor(store) as running:
+        with httpx.Client(base_url=running.server().url, timeout=PATIENCE_SECONDS) as client:
             client.put("/v1/vectors/kept", content=vector).raise_for_status()
-    return running
+        yield running
+
+
+@pytest.fixture
+def server(supervisor: Supervisor) -> Server:
+    """The server; its store has had the vector since the first one."""
+    return supervisor.server()
 
 
 @pytest.fixture
