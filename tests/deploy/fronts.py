@@ -21,6 +21,7 @@ from tests.integration.servers import (
     MODEL,
     REPOSITORY,
     START_SECONDS,
+    UNBOUND,
     Server,
     free_port,
     serving,
@@ -28,7 +29,6 @@ from tests.integration.servers import (
 from tests.waiting import wait_for
 
 FLAGS = ("--max-model-len", "512", "--max-num-seqs", "2", "--block-size", "32")
-ONE_THREAD_EACH = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 RAY = REPOSITORY / "deploy" / "ray"
 
 
@@ -50,7 +50,7 @@ def behind_router(folder: Path) -> Iterator[Front]:
         def start(name: str) -> Server:
             (folder / name).mkdir()
             (folder / name / "vectors").symlink_to(folder / "vectors")
-            return running.enter_context(serving(folder / name, FLAGS, ONE_THREAD_EACH))
+            return running.enter_context(serving(folder / name, FLAGS))
 
         (folder / "vectors").mkdir()
         with ThreadPoolExecutor() as pool:
@@ -93,7 +93,7 @@ def behind_ray(folder: Path) -> Iterator[Front]:
     )
     environment = {
         "PYTHONPATH": f"{RAY}:{_apart('ray')}",
-        **ONE_THREAD_EACH,
+        **UNBOUND,
         "HF_HUB_OFFLINE": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "VLLM_CPU_KVCACHE_SPACE": "1",

@@ -24,7 +24,6 @@ from tests.integration.offline import vector
 from tests.integration.servers import MODEL, serving
 
 LIMITS = ("--max-model-len", "256", "--max-num-seqs", "8", "--block-size", "32")
-ONE_THREAD_EACH = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 PROMPT = "The history of the city begins with a small group of people who"
 BIAS = [{"text": " river", "add": 12.0}, {"token_id": 49151, "add": -3.0}]
 SUPPRESS = [{"text": "the", "ignore_case": True}]
@@ -71,8 +70,7 @@ def ranks(
     with collecting() as collector:
         flags = (*LIMITS, f"--{request.param}-parallel-size", "2", "--api-server-count", "1")
         traces = ("--otlp-traces-endpoint", collector.endpoint)
-        environment = {**ONE_THREAD_EACH, **collector.environment}
-        with serving(folder, (*flags, *traces), environment, model) as server:
+        with serving(folder, (*flags, *traces), collector.environment, model) as server:
             client = Client(server)
             make_vectors(client)
             yield Ranks(client, collector, request.param)
