@@ -22,6 +22,8 @@ _EVENT = "data: "
 _ERROR = _EVENT + '{"error":'
 _PIECE = 64 << 10
 """Bytes sent at once, so that a reader's speed is seen within one large chunk."""
+_LOOKS = 8
+"""How often a reader is looked at before it is cut off."""
 _log = logging.getLogger("vllm.sensefield")
 
 
@@ -95,30 +97,34 @@ class _TimedSend:
     """Has a limit expire once one message has taken ``seconds``.
 
     A stream has thousands of messages, of which hardly one waits: they share a timer, which
-    looks how long the one under way has taken and comes back when it would have taken too long.
+    looks some times in those seconds whether the same message is still under way. Looks are
+    counted, not seconds, so that a loop that stands still blames no reader for it.
     """
 
     def __init__(self, send: Send, seconds: float, limit: asyncio.Timeout) -> None:
         self._send = send
-        self._seconds = seconds
+        self._between = seconds / _LOOKS
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        self._started: float | None = None
-        self._timer = self._loop.call_later(seconds, self._look)
+        self._message: Message | None = None
+        self._seen: Message | None = None
+        self._looks = 0
+        self._timer = self._loop.call_later(self._between, self._look)
 
     async def send(self, message: Message) -> None:
         """Send a message."""
-        self._started = self._loop.time()
+        self._message = message
         await self._send(message)
-        self._started = None
+        self._message = None
 
     def _look(self) -> None:
-        now = self._loop.time()
-        ends = (now if self._started is None else self._started) + self._seconds
-        if ends <= now:
-            self._limit.reschedule(now)
+        same = self._message is not None and self._message is self._seen
+        self._looks = self._looks + 1 if same else 0
+        self._seen = self._message
+        if self._looks == _LOOKS:
+            self._limit.reschedule(self._loop.time())
         else:
-            self._timer = self._loop.call_at(ends, self._look)
+            self._timer = self._loop.call_later(self._between, self._look)
 
     def close(self) -> None:
         """Stop looking."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -113,6 +115,32 @@ async def test_a_reader_in_time_is_served_however_long_the_stream() -> None:
     content = Content(*[b"a"] * 20)
     await TimedStream(content.generate(), 0.1, "text/event-stream")(SCOPE, receive, send)
     assert len(sent) == 22
+
+
+async def test_a_loop_that_stood_still_blames_no_reader() -> None:
+    """The reader takes its piece meanwhile; the loop sees that only when it turns again."""
+    seconds = 0.2
+    mine, readers = socket.socketpair()
+    mine.setblocking(False)
+    loop = asyncio.get_running_loop()
+    sent: list[Any] = []
+
+    def stand_still() -> None:
+        time.sleep(2 * seconds)  # what is tested
+        readers.send(b"taken")
+
+    async def send(message: Any) -> None:
+        if len(sent) == 1:
+            loop.call_soon(stand_still)
+            await loop.sock_recv(mine, 8)
+        sent.append(message)
+        await asyncio.sleep(0)  # the others' turn
+
+    with mine, readers:
+        await TimedStream(Content(b"a", b"b").generate(), seconds, "text/plain")(
+            SCOPE, receive, send
+        )
+    assert len(sent) == 4
 
 
 async def test_a_stream_may_be_silent_for_longer_than_a_reader() -> None:
