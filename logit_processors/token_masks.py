@@ -80,15 +80,14 @@ class MaskPool:
         return np.packbits(bits, bitorder="little").view(np.int32)
 
     def _make_room(self, states: int) -> bool:
-        for key in list(self._patterns):
-            if len(self._free_rows) >= states or len(self.masks) < self._max_rows:
-                break
-            if key not in self._users:
-                pattern, rows = self._patterns.pop(key)
-                self._free_patterns.append(pattern)
-                self._free_rows += rows
         while len(self._free_rows) < states and len(self.masks) < self._max_rows:
             self._grow()
+        for key in [key for key in self._patterns if key not in self._users]:
+            if len(self._free_rows) >= states:
+                break
+            pattern, rows = self._patterns.pop(key)
+            self._free_patterns.append(pattern)
+            self._free_rows += rows
         if not self._free_patterns:
             self._grow_patterns()
         return len(self._free_rows) >= states
