@@ -38,7 +38,7 @@ def launch(flags: Sequence[str]) -> None:
         StartupError: another vLLM than supported, or a flag that Sensefield cannot serve with.
 
     """
-    _allow_plugins()
+    allow_plugins()
     # A server whose engine has died ends as `service.life` has it, and not with exit code 0.
     os.environ["VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"] = "1"
 
@@ -189,7 +189,7 @@ def _embedded(flags: Sequence[str]) -> list[str]:
     return flags
 
 
-def _allow_plugins() -> None:
+def allow_plugins() -> None:
     """Name ourselves in ``VLLM_PLUGINS``, an allow-list, without shutting others out."""
     allowed = os.environ.get("VLLM_PLUGINS")
     if allowed is None:

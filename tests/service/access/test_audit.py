@@ -14,8 +14,10 @@ from fastapi.responses import StreamingResponse
 
 from service.access.audit import Audit, audit_logger
 from service.access.authorization import Authorization
+from service.access.bodies import CheckedRequest
 from service.access.keys import Key, KeyRing
 from service.access.visit import Visit
+from service.settings import settings
 
 SECRET = "sf-secret"
 
@@ -34,6 +36,10 @@ def make_app(logger: Any) -> Any:
     @app.get("/v1/score")
     async def stream() -> StreamingResponse:
         return StreamingResponse(iter([b"abc", b"de"]))
+
+    @app.post("/v1/completions")
+    async def echo(request: Request) -> Any:
+        return await CheckedRequest(request.scope, request.receive).json()
 
     keys = KeyRing([Key.of("alice", ["inference"], SECRET)])
     return Audit(Authorization(app, lambda: keys), logger)
@@ -109,6 +115,27 @@ async def test_an_id_that_cannot_stand_in_a_log_is_replaced(told: str) -> None:
         answer = await client.get("/v1/score", headers=headers)
     assert answer.headers["x-request-id"] == lines.kept[0]["request_id"] != told
     assert len(lines.kept[0]["request_id"]) == 32
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize(
+    ("field", "prompt"), [("prompt", "Dear diary"), ("messages", [{"content": "Dear diary"}])]
+)
+async def test_a_prompt_is_told_only_if_that_was_asked_for(
+    asked: bool, field: str, prompt: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENSEFIELD_AUDIT_PROMPTS", str(asked))
+    settings.cache_clear()
+    lines = Lines()
+    transport = httpx.ASGITransport(make_app(lines))
+    headers = {"authorization": f"Bearer {SECRET}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post("/v1/completions", json={field: prompt}, headers=headers)
+    assert answer.json() == {field: prompt}
+    (line,) = lines.kept
+    assert line.get("prompt") == (prompt if asked else None)
+    assert ("Dear diary" in repr(line)) is asked
+    settings.cache_clear()
 
 
 async def test_liveness_leaves_no_line() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from safetensors.numpy import load
 
 from service.api import vector_making
+from service.vectors import creation
 from tests.service.api.vector_routes import URL, refusal
 
 CONTRAST = {"positive": ["ab", "b"], "negative": ["c"], "layers": [3, 1]}
@@ -28,6 +30,20 @@ async def test_a_vector_of_contrasting_prompts(http: httpx.AsyncClient) -> None:
         "last": 1,
         "positive": ["ab", "b"],
         "negative": ["c"],
+    }
+
+
+async def test_many_prompts_are_remembered_by_their_digest(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(creation, "_TOLD_PROMPTS", 10)
+    made = await http.post(URL, json={"name": "up", "from": {"contrast": CONTRAST}})
+    written = json.dumps({"positive": ["ab", "b"], "negative": ["c"]}, separators=(",", ":"))
+    assert made.json()["made_from"]["contrast"] == {
+        "method": "mean_difference",
+        "last": 1,
+        "prompts": 3,
+        "sha256": hashlib.sha256(written.encode()).hexdigest(),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from service.access.keys import Key, KeyRing
 from service.access.roles import ROLES
 from service.engine import launch
+from service.engine.plugins import NAME
 from service.errors import StartupError
 from service.settings import settings
 
@@ -52,6 +54,41 @@ def test_without_a_model_the_embedded_one_is_served(flags: list[str]) -> None:
 def test_what_is_said_of_the_embedded_model_holds() -> None:
     args = launch.parse(["--max-model-len", "64", "--served-model-name=mine"])
     assert (args.max_model_len, args.served_model_name) == (64, ["mine"])
+
+
+@pytest.mark.parametrize("theirs", [{}, {"temperature": 0.5}])
+def test_a_cap_on_tokens_is_told_to_the_engine(
+    theirs: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["m", "--override-generation-config", json.dumps(theirs)]
+    assert launch.parse(flags).override_generation_config == theirs
+    monkeypatch.setenv("SENSEFIELD_MAX_TOKENS", "50")
+    settings.cache_clear()
+    told = launch.parse(flags).override_generation_config
+    assert told == theirs | {"max_new_tokens": 50}
+
+
+@pytest.mark.parametrize("allowed", ["", "theirs", "theirs,sensefield"])
+def test_an_allow_list_of_plugins_lets_ours_in_and_keeps_theirs(
+    allowed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_PLUGINS", allowed)
+    launch.allow_plugins()
+    assert set(os.environ["VLLM_PLUGINS"].split(",")) == {*allowed.split(","), NAME} - {""}
+
+
+def test_without_a_list_every_plugin_stays_and_ours_must_be_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("VLLM_PLUGINS", raising=False)
+    plugins = [SimpleNamespace(name="theirs")]
+    monkeypatch.setattr(launch, "entry_points", lambda group: plugins)
+    with pytest.raises(StartupError, match="install it with pip"):
+        launch.allow_plugins()
+    plugins.append(SimpleNamespace(name=NAME))
+    monkeypatch.delenv("VLLM_PLUGINS")
+    launch.allow_plugins()
+    assert os.environ["VLLM_PLUGINS"] == "sensefield,theirs"
 
 
 def test_sensefield_is_plugged_in_beside_what_was_asked_for() -> None:

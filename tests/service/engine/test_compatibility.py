@@ -1,0 +1,55 @@
+"""A vLLM of other insides is refused at start, in words that say what to install."""
+
+from __future__ import annotations
+
+import pytest
+import vllm
+
+from service.engine import compatibility
+from service.engine.compatibility import assert_signature, assert_supported
+from service.errors import StartupError
+
+
+def test_the_installed_one_is_supported() -> None:
+    assert_supported()
+
+
+@pytest.mark.parametrize("version", ["0.31.4", "0.33.0", "1.0.32", "0.320.0"])
+def test_another_minor_version_is_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm, "__version__", version)
+    with pytest.raises(StartupError) as caught:
+        assert_supported()
+    assert f"vLLM {version} is installed" in str(caught.value)
+    assert "install vllm==0.32.0" in str(caught.value)
+
+
+def test_a_patch_of_the_same_minor_version_is_judged_by_its_insides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(vllm, "__version__", "0.32.7+cpu")
+    assert_supported()
+
+
+def test_a_function_that_takes_something_else_is_named() -> None:
+    def forward(self: object, logits: object) -> None: ...
+
+    assert_signature("Sampler.forward", forward, ("self", "logits"))
+    with pytest.raises(StartupError) as caught:
+        assert_signature("Sampler.forward", forward, ("self", "logits", "metadata"))
+    told = "Sampler.forward takes (self, logits), expected (self, logits, metadata)"
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("_LOGPROBS_FIELDS", ("logprobs",), "LogprobsLists has"),
+        ("_SIGNATURES", [("len", len, ("items",))], r"len takes \(obj\), expected \(items\)"),
+    ],
+)
+def test_other_insides_are_refused(
+    name: str, value: object, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compatibility, name, value)
+    with pytest.raises(StartupError, match=told):
+        assert_supported()
