@@ -21,7 +21,7 @@ from tests.faults.streams import (
 )
 from tests.integration.servers import Server
 
-END = [{"token_id": 2}]
+END = 2
 """The model's end of turn."""
 
 
@@ -51,16 +51,20 @@ async def test_a_program_without_a_way_out_ends_its_own_request(
             "structured_outputs": {"choice": ["yes", "no"]},
             "logit_control": {"suppress": [{"text": "y"}, {"text": "n"}]},
         }
-        endless = {"ignore_eos": False, "logit_control": {"suppress": END}}
+        wanted = {"bias": [{"token_id": END, "add": 100}]}
+        endless = wanted | {"suppress": [{"token_id": END}]}
         async with client_of(server) as client:
             beside = asyncio.create_task(watch(client, completion(1, 60), neighbour))
             for choices in (1, 2):
                 with pytest.raises(openai.APIError) as raised:
                     await read_to_end(server, completion(n=choices, temperature=1) | doomed)
                 assert raised.value.param == "logit_control.suppress"
-            capped = await ask(client, tokens=60, **endless)
+            ends = [
+                await ask(client, tokens=60, ignore_eos=False, logit_control=control)
+                for control in (wanted, endless)
+            ]
             await beside
-        assert capped["choices"][0]["finish_reason"] == "length"
+        assert [end["choices"][0]["finish_reason"] for end in ends] == ["stop", "length"]
         assert neighbour.done
         assert neighbour.finish_reasons == ["length"]
         row.observed = "an error in its stream; text up to the cap; the neighbour whole"

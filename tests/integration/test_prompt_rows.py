@@ -133,7 +133,7 @@ def test_a_prompt_of_one_token_has_no_rows(v1: Client) -> None:
     assert "prompt" not in choice["distribution"]
     assert v1.choice([28], prompt_logprobs=2)["prompt_logprobs"] == [None]
     told = stream(v1, "a", max_tokens=2, distribution={"prompt": True})
-    assert told.table["position"].to_pylist()[-2:] == [0, 1]
+    assert told.table["position"].to_pylist() == [0, 1]
 
 
 def test_a_prompt_too_large_for_its_rows_is_refused(v1: Client) -> None:

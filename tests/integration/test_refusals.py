@@ -130,10 +130,14 @@ def test_a_grammar_that_suppression_empties_ends_only_its_request(v1: Client) ->
 
 
 def test_a_suppressed_end_of_text_runs_to_the_cap(v1: Client) -> None:
-    control = _control(suppress=[{"token_id": token} for token in (0, 2)])
-    answer = v1.http.post("/v1/chat/completions", json={**BODY, "max_tokens": 40, **control})
-    choice = answer.json()["choices"][0]
-    assert choice["finish_reason"] == "length"
+    end = [{"token_id": token} for token in (0, 2)]
+    wanted = {"bias": [{"token_id": 2, "add": 100}]}
+    reasons = []
+    for control in (wanted, wanted | {"suppress": end}):
+        body = {**BODY, "max_tokens": 40, **_control(**control)}
+        (choice,) = v1.http.post("/v1/chat/completions", json=body).json()["choices"]
+        reasons.append(choice["finish_reason"])
+    assert reasons == ["stop", "length"]
 
 
 @pytest.mark.parametrize(

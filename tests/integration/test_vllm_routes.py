@@ -91,6 +91,4 @@ def test_a_schema_holds_under_suppression(v1: Client) -> None:
     for banned, left in (("true", False), ("false", True)):
         control = {"suppress": [{"text": banned}]}
         choice = chat(v1, response_format=form, logit_control=control, max_tokens=60)
-        if choice["finish_reason"] == "stop":
-            assert json.loads(choice["message"]["content"]) == {"salty": left}
-        assert banned not in choice["message"]["content"]
+        assert json.loads(choice["message"]["content"]) == {"salty": left}
