@@ -14,7 +14,7 @@ from itertools import count
 from typing import Any
 
 import requests
-from locust import HttpUser, LoadTestShape, constant, events, tag
+from locust import HttpUser, LoadTestShape, SequentialTaskSet, constant, events, tag
 
 from loadtests.load.kinds import KINDS, Kind, make_vectors
 from loadtests.load.objectives import Objectives, Sample
@@ -25,7 +25,7 @@ from loadtests.measure.client import RequestError
 from loadtests.measure.latency import gaps
 
 _samples: list[Sample] = []
-_numbers = count()
+_numbers, _users = count(), count()
 
 
 @events.init_command_line_parser.add_listener
@@ -58,13 +58,24 @@ def prepare(environment: Any, **_: Any) -> None:
     make_vectors(post)
 
 
+class Turns(SequentialTaskSet):
+    """The chosen kinds in turn, from another one on for each user: equal shares of a mixture."""
+
+    tasks = [  # noqa: RUF012 - Locust wants a list and filters it by tags
+        tag(kind.name, kind.group)(lambda turns, kind=kind: turns.user.ask(kind)) for kind in KINDS
+    ]
+
+    def on_start(self) -> None:
+        """Skip what users before this one began with."""
+        for _ in range(next(_users) % len(self.tasks)):
+            self.get_next_task()
+
+
 class SensefieldUser(HttpUser):
     """Asks again as soon as an answer has ended."""
 
     wait_time = constant(0)
-    tasks = [  # noqa: RUF012 - Locust wants a list and filters it by tags
-        tag(kind.name, kind.group)(lambda user, kind=kind: user.ask(kind)) for kind in KINDS
-    ]
+    tasks = [Turns]  # noqa: RUF012 - as above
 
     def ask(self, kind: Kind) -> None:
         """Stream one chat and take its sample."""
