@@ -54,7 +54,7 @@ def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) 
     assert score.count("loss") == 4
     assert len(lens.splitlines()) == 5
     assert "layer" in table
-    assert 'kind="text_bias"' in metrics
+    assert f"```text\n{metrics}```" in README
     client = names["client"]
     assert hasattr(client, "close")
     client.close()
