@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+_ALL_THREADS = 2
+"""CPUCLOCK_SCHED: what the scheduler counts, user and system."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -30,10 +32,21 @@ def processor_seconds(group: int) -> dict[str, float]:
     used: dict[str, float] = {}
     for name, folder in _named(group):
         with suppress(OSError):  # it ended while we looked
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            ticks = int(fields[11]) + int(fields[12])  # user and system
-            used[name] = used.get(name, 0.0) + ticks / _TICKS
+            used[name] = used.get(name, 0.0) + processor_time(int(folder.name))
     return used
+
+
+def processor_time(process: int) -> float:
+    """Return the processor seconds of all of a process's threads, to the nanosecond.
+
+    By the clock that Linux has for each process (clock_getcpuclockid(3)), because the times in
+    /proc are told in hundredths of a second: a few tokens' worth of an API server.
+
+    Raises:
+        OSError: the process has ended.
+
+    """
+    return time.clock_gettime((~process << 3) | _ALL_THREADS)
 
 
 def resident_bytes(group: int) -> dict[str, int]:
