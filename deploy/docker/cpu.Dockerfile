@@ -15,6 +15,9 @@ COPY requirements/cpu.txt requirements/
 RUN pip install --no-deps --only-binary :all: --requirement requirements/cpu.txt
 COPY . .
 RUN pip install --no-deps .
+# What vectors in an object store need, s3fs for example: --build-arg STORE=s3fs
+ARG STORE=""
+RUN test -z "$STORE" || pip install --only-binary :all: --constraint requirements/cpu.txt "$STORE"
 ENV SENSEFIELD_CACHE_DIR=/opt/sensefield/models
 RUN python -c "from service.embedded_model import embedded_model_dir; embedded_model_dir()"
 

@@ -7,8 +7,10 @@ FROM vllm/vllm-openai:v0.32.0
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 COPY . .
-# The constraints hold vLLM where it is: pip adds only what the image lacks.
-RUN python3 -m pip install --only-binary :all: --constraint requirements/gpu.txt . \
+# What vectors in an object store need, s3fs for example: --build-arg STORE=s3fs
+ARG STORE=""
+# The constraints hold vLLM where it is, and what both need at the versions that were tested together.
+RUN python3 -m pip install --only-binary :all: --constraint requirements/gpu.txt . ${STORE:+"$STORE"} \
     && useradd --uid 10001 --home-dir /data --create-home sensefield \
     && rm -rf /src/*
 COPY --chmod=755 deploy/docker/ready.py /usr/local/bin/sensefield-ready

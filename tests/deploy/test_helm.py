@@ -117,6 +117,23 @@ def test_keys_and_token_come_from_secrets_and_the_probe_has_a_key() -> None:
     assert endpoint["authorization"]["credentials"]["key"] == "metricsKey"
 
 
+def test_vectors_in_an_object_store_come_with_its_credentials() -> None:
+    server = container(example("one-gpu"))
+    (url,) = (each for each in server["env"] if each["name"] == "SENSEFIELD_VECTORS_DIR")
+    assert url["value"] == "s3://models/vectors"
+    assert server["envFrom"] == [{"secretRef": {"name": "s3-credentials"}}]
+    assert "envFrom" not in container(example("cpu-demo"))
+
+
+def test_a_pod_that_ends_refuses_nobody_before_the_service_knows() -> None:
+    manifests = rendered({"models": [{"name": "a"}], "drainSeconds": 30})
+    pod = of_kind(manifests, "Deployment")["spec"]["template"]["spec"]
+    (server,) = pod["containers"]
+    command, seconds = server["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == "sleep"
+    assert pod["terminationGracePeriodSeconds"] > int(seconds) + 30
+
+
 def test_keda_scales_the_deployment_on_the_queue() -> None:
     manifests = example("one-gpu")
     deployment = of_kind(manifests, "Deployment")

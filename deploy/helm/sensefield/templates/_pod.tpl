@@ -4,7 +4,7 @@
 {{- $nodes := int (.model.nodes | default 1) }}
 automountServiceAccountToken: false
 enableServiceLinks: false
-terminationGracePeriodSeconds: {{ add $root.Values.drainSeconds 15 }}
+terminationGracePeriodSeconds: {{ add $root.Values.drainSeconds 20 }}
 securityContext:
   runAsNonRoot: true
   runAsUser: 10001
@@ -65,9 +65,17 @@ containers:
           secretKeyRef: {name: {{ . }}, key: token}
       {{- end }}
       - {name: HF_HOME, value: /models}
+    {{- with $root.Values.vectors.secret }}
+    envFrom:
+      - secretRef: {name: {{ . }}}
+    {{- end }}
     {{- if .serves }}
     ports:
       - {name: http, containerPort: 8000}
+    lifecycle:
+      # SIGTERM refuses newcomers: it comes once the Service has had time to send them elsewhere.
+      preStop:
+        exec: {command: [sleep, "5"]}
     {{- end }}
     securityContext:
       allowPrivilegeEscalation: false
