@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from service.errors import SaturatedError, StoreFullError
+
 REQUESTS = Counter(
     "sensefield_requests",
-    "Requests to Sensefield's routes by outcome: ok, client_error, server_error, cancelled.",
+    "Requests to Sensefield's routes by outcome: ok, client_error, cancelled, unavailable (503), "
+    "deadline (took longer than it may) or server_error.",
     ["route", "outcome"],
 )
 REJECTED = Counter(
@@ -17,6 +20,9 @@ REJECTED = Counter(
     "Requests that were refused, or cut off for being late, by HTTP status and error type.",
     ["status", "reason"],
 )
+for _refusal in (SaturatedError, StoreFullError):
+    # There from the start: Prometheus sees no increase in a series that begins with its first.
+    REJECTED.labels(str(_refusal.status), _refusal.type)
 CONTROLLED = Counter(
     "sensefield_controlled_requests",
     "Requests that used a kind of control.",

@@ -14,7 +14,7 @@ from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access.roles import LIVENESS
-from service.access.visit import Visit
+from service.access.visit import Visit, outcome_of
 from service.errors import MAX_ECHO
 
 HEADER = b"x-request-id"
@@ -65,6 +65,7 @@ class Audit:
     def _line(
         self, scope: Scope, visit: Visit, request_id: bytes, started: float
     ) -> dict[str, Any]:
+        ended = "cancelled" if visit.status is None else outcome_of(visit.status)
         route = getattr(scope.get("route"), "path", None)
         line = {
             "request_id": request_id.decode(),
@@ -72,7 +73,7 @@ class Audit:
             "method": scope.get("method"),
             # What no route took is the client's own text.
             "route": route or ascii(get_route_path(scope))[1:-1][:MAX_ECHO],
-            "outcome": visit.cut_off or visit.outcome or _outcome(visit.status),
+            "outcome": visit.cut_off or visit.outcome or ended,
             "status": visit.status,
             "controls": visit.controls,
             "tokens": visit.tokens,
@@ -86,9 +87,3 @@ def _request_id(scope: Scope) -> bytes:
     """Return the client's id, or a new one if it has none that can stand in a log."""
     told: bytes = next((value for name, value in scope["headers"] if name == HEADER), b"")
     return told if _ID.fullmatch(told) else uuid.uuid4().hex.encode()
-
-
-def _outcome(status: int | None) -> str:
-    if status is None:
-        return "cancelled"
-    return "ok" if status < 400 else "client_error" if status < 500 else "server_error"

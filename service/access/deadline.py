@@ -135,7 +135,7 @@ class _Timed:
         if self._answered:
             return
         self.error = error
-        self._visit.cut_off = "client_error" if error.status < 500 else "server_error"
+        self._visit.cut_off = "client_error" if error.status < 500 else "deadline"
         REJECTED.labels(str(error.status), error.code or error.type).inc()
 
 

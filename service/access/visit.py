@@ -55,3 +55,12 @@ class Visit:
     def tenant(self) -> str | None:
         """Return whose vectors it works on; None for those that all share."""
         return None if self.key is None else self.key.tenant
+
+
+def outcome_of(status: int) -> str:
+    """Return the outcome that a status tells; a 503 turns away what may come again."""
+    if status < 400:
+        return "ok"
+    if status < 500:
+        return "client_error"
+    return "unavailable" if status == 503 else "server_error"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from service.access.visit import Visit
+from service.access.visit import Visit, outcome_of
 from service.errors import RequestError
 from service.metrics import CONTROLLED, IN_FLIGHT, REQUESTS
 
@@ -29,7 +29,7 @@ class Outcome:
 
     def fail(self, status: int) -> None:
         """Take down that it ended with an error of such a status."""
-        self.name = "client_error" if status < 500 else "server_error"
+        self.name = outcome_of(status)
 
     def end(self, tokens: int | None = None) -> None:
         """Count the request, which generated so many tokens."""

@@ -80,6 +80,12 @@ def test_who_ended_a_request_is_told(v1: Client) -> None:
     assert ended("server_error") == before["server_error"]
 
 
+def test_what_an_alert_waits_for_is_there_before_it_happens(v1: Client) -> None:
+    for status in ("503", "507"):
+        text = f'sensefield_rejected_requests_total{{reason=".*",status="{status}"}}'
+        assert re.search(text, v1.http.get("/metrics").text)
+
+
 def test_series_have_base_units_and_few_labels(v1: Client) -> None:
     text = v1.http.get("/metrics").text
     ours = [

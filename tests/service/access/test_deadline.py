@@ -98,7 +98,7 @@ async def test_the_shorter_of_two_times_ends_a_request(
     await routes.ended.wait()
     assert routes.visit is not None
     routes.visit.end("cancelled", 3)
-    assert (routes.visit.outcome, routes.visit.tokens) == ("server_error", 3)
+    assert (routes.visit.outcome, routes.visit.tokens) == ("deadline", 3)
 
 
 async def test_a_stream_ends_with_an_event_that_tells(routes: Routes) -> None:

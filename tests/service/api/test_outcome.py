@@ -22,13 +22,13 @@ def count(outcome: str) -> float:
     ("error", "name"),
     [
         (BadRequestError("no"), "client_error"),
-        (SaturatedError("no"), "server_error"),
+        (SaturatedError("no"), "unavailable"),
         (asyncio.CancelledError(), "cancelled"),
         (KeyError("a bug"), "server_error"),
         (None, "ok"),
     ],
 )
-@pytest.mark.parametrize("cut_off", [None, "server_error"])
+@pytest.mark.parametrize("cut_off", [None, "deadline"])
 def test_what_ends_a_request_says_how(
     error: BaseException | None, name: str, cut_off: str | None
 ) -> None:
