@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
@@ -90,9 +91,11 @@ async def _lens(body: LensRequest, raw_request: Request, outcome: Outcome) -> Re
         steer = plan.residual if plan is not None else ()
         read = await _read(context, text, layers, positions, body.k, steer, len(prompt))
         about = _about(context, text, len(prompt), layers, positions)
+        # In a thread: a large answer takes a while, and streams go on meanwhile.
         if accepts_arrow(raw_request.headers.get("accept", "")):
-            return Response(lens_stream(about, read, context.texts), media_type=MEDIA_TYPE)
-        data = orjson.dumps(about | _told(context, body.encoding, about, read))
+            data = await asyncio.to_thread(lens_stream, about, read, context.texts)
+            return Response(data, media_type=MEDIA_TYPE)
+        data = await asyncio.to_thread(_json, context, body.encoding, about, read)
         return Response(data, media_type="application/json")
 
 
@@ -194,8 +197,8 @@ def _about(
     }
 
 
-def _told(context: Context, encoding: str, about: dict[str, Any], read: Read) -> dict[str, Any]:
-    """Return the answer in JSON, but for what is told of the whole."""
+def _json(context: Context, encoding: str, about: dict[str, Any], read: Read) -> bytes:
+    """Return the answer in JSON."""
 
     def tensor(array: NDArray[Any]) -> orjson.Fragment:
         return orjson.Fragment(WRITERS[encoding](array))
@@ -216,7 +219,7 @@ def _told(context: Context, encoding: str, about: dict[str, Any], read: Read) ->
             [[texts[token] for token in row] for row in layer]
             for layer in read["token_ids"].tolist()
         ]
-    return {
+    told = {
         "top": top,
         "entropy": tensor(read["entropy"]),
         "kl": tensor(read["kl"]),
@@ -226,3 +229,4 @@ def _told(context: Context, encoding: str, about: dict[str, Any], read: Read) ->
             "ranks": tensor(next_ranks),
         },
     }
+    return orjson.dumps(about | told)
