@@ -12,6 +12,7 @@ from tests.integration.client import Client
 from tests.integration.servers import MODEL
 
 TOKENS = 12
+MESSAGES = [{"role": "user", "content": "Describe the sea in one sentence."}]
 CHAT = "/v1/chat/completions"
 OCEAN = {"bias": [{"text": " ocean", "add": 4}]}
 
@@ -64,7 +65,7 @@ def asked(v1: Client, control: dict[str, Any] | None = OCEAN) -> dict[str, Any]:
     """Return what the server says to the page's own request, without streaming."""
     body = {
         "model": MODEL,
-        "messages": [{"role": "user", "content": "Describe the sea in one sentence."}],
+        "messages": MESSAGES,
         "temperature": 0,
         "max_tokens": TOKENS,
         "logit_control": control,
@@ -74,3 +75,11 @@ def asked(v1: Client, control: dict[str, Any] | None = OCEAN) -> dict[str, Any]:
     assert answer.is_success, answer.text
     distribution: dict[str, Any] = answer.json()["choices"][0]["distribution"]
     return distribution
+
+
+def prompt_ids(v1: Client) -> list[int]:
+    """Return the tokens of the page's prompt."""
+    answer = v1.http.post("/tokenize", json={"model": MODEL, "messages": MESSAGES})
+    assert answer.is_success, answer.text
+    ids: list[int] = answer.json()["tokens"]
+    return ids

@@ -19,6 +19,7 @@ def test_a_vector_is_made_and_steers(page: Page) -> None:
     page.get_by_label("Text, whose tokens it points to").fill(" beach")
     page.get_by_role("button", name="Make it").click()
     expect(page.locator(".nearest dd").first).to_contain_text("beach")
+    expect(page.get_by_role("button", name="Replace it")).to_be_visible()
     page.get_by_role("button", name="Remove bias 1").click()
     page.get_by_role("slider", name="Strength of shore").fill("1")
     expect(tokens(page, "With control").filter(has_text="beach").first).to_be_visible()

@@ -36,6 +36,33 @@ def test_a_trace_is_saved_and_loaded(page: Page, tmp_path: Path) -> None:
     expect(page.get_by_role("alert")).to_contain_text("is no trace that this page can read.")
 
 
+def test_a_trace_of_another_model_is_only_looked_at(page: Page, tmp_path: Path) -> None:
+    run(page)
+    place = tokens(page, "With control").nth(1)
+    place.click()
+    likeliest = page.locator(".bars tbody th")
+    mine = likeliest.all_inner_texts()
+    file = save(page, tmp_path)
+    content = json.loads(file.read_text())
+    content["model"] = "another/model"
+    content["texts"] = {token: f"<{token}>" for token in content["texts"]}
+    file.write_text(json.dumps(content))
+    page.get_by_label("Load").set_input_files(file)
+    expect(told(page)).to_contain_text("is of another/model")
+    place.click()
+    expect(likeliest.last).to_contain_text("<")
+    expect(page.locator(".bars button:enabled")).to_have_count(0)
+    expect(page.get_by_role("button", name="Read every layer")).to_have_count(0)
+    expect(page.get_by_role("button", name="Find the neighbours")).to_have_count(0)
+    again = json.loads(save(page, tmp_path).read_text())
+    assert {name: again[name] for name in ("model", "lanes", "texts")} == {
+        name: content[name] for name in ("model", "lanes", "texts")
+    }
+    run(page)
+    place.click()
+    expect(likeliest).to_have_text(mine)
+
+
 def test_a_refusal_is_a_sentence(page: Page) -> None:
     page.get_by_label("Most tokens").fill("4096")
     page.get_by_role("button", name="Run", exact=True).click()

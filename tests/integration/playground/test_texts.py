@@ -102,16 +102,3 @@ def test_another_token_is_taken_and_the_text_goes_on_from_there(page: Page) -> N
     assert after[3].strip() == taken.strip()
     page.get_by_role("button", name="Undo the branch").click()
     expect(tokens(page, "With control").nth(3)).to_have_text(before[3])
-
-
-def test_the_lens_shows_where_the_answer_appears(page: Page, v1: Client) -> None:
-    run(page)
-    page.get_by_role("button", name="Read every layer").click()
-    rows = page.locator(".map tbody tr")
-    expect(rows).to_have_count(30)
-    count = tokens(page, "With control").count()
-    expect(rows.first.locator("td")).to_have_count(count)
-    # The last layer is what the model says: its greedy choices, before control.
-    ranks = array(asked(v1)["sampled"]["base_rank"])
-    bold = rows.first.locator("td.first")
-    expect(bold).to_have_count(int((ranks == 1).sum()))

@@ -4,6 +4,9 @@ import { state } from "./state.js";
 // The page may live under a prefix; the API is beside it.
 export const ROOT = new URL("..", document.baseURI);
 
+const SILENT = "The server does not answer. Is it still running?";
+const BROKEN = "The connection broke off before the answer had ended. Is the server still running?";
+
 export class ApiError extends Error {
   // `asksKey`: another API key than the one sent, if any, would help.
   constructor(message, asksKey = false) {
@@ -13,14 +16,30 @@ export class ApiError extends Error {
 }
 
 export async function get(path) {
-  return (await send(path, {})).json();
+  return json(await send(path, {}));
 }
 
 export async function post(path, body, signal) {
-  return (await send(path, request(body, signal))).json();
+  return json(await send(path, request(body, signal)));
 }
 
-// Yield the parsed events of an answer that the body asks to stream; one that is an error is thrown.
+function json(answer) {
+  return told(answer.json(), BROKEN);
+}
+
+// Return what a promise of the network does; in place of its error, unless the page gave up
+// itself, throw a sentence.
+async function told(promise, otherwise) {
+  try {
+    return await promise;
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(otherwise);
+  }
+}
+
+// Yield the parsed events of an answer that the body asks to stream; one that is an error is
+// thrown, and so is an end that the server has not said.
 export async function* events(path, body, signal) {
   const answer = await send(path, request(body, signal));
   let rest = "";
@@ -28,19 +47,21 @@ export async function* events(path, body, signal) {
     const lines = (rest + text).split("\n");
     rest = lines.pop();
     for (const line of lines) {
+      if (line === "data: [DONE]") return;
       if (!line.startsWith("data: {")) continue;
       const event = JSON.parse(line.slice("data: ".length));
       if (event.error) throw new ApiError(sentence(event.error));
       yield event;
     }
   }
+  throw new ApiError(BROKEN);
 }
 
 async function* chunks(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await told(reader.read(), BROKEN);
       if (done) return;
       yield value;
     }
@@ -58,13 +79,7 @@ function request(body, signal) {
 async function send(path, options) {
   const headers = { ...options.headers };
   if (state.key) headers.authorization = `Bearer ${state.key}`;
-  let answer;
-  try {
-    answer = await fetch(new URL(path, ROOT), { ...options, headers });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new ApiError("The server does not answer. Is it still running?");
-  }
+  const answer = await told(fetch(new URL(path, ROOT), { ...options, headers }), SILENT);
   if (answer.ok) return answer;
   if (answer.status === 401) {
     throw new ApiError(state.key ? "The server does not know this API key." : "The server asks for an API key.", true);

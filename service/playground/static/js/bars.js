@@ -10,8 +10,10 @@ import { shown, spoken } from "./whitespace.js";
 
 const SHOWN = 12;
 
-export function Distribution({ token, lane, at }) {
-  const rows = alternatives(token, state.texts);
+// A trace of another model than the server's can be seen, but nothing goes on from it.
+export function Distribution({ trace, token, lane, at }) {
+  const rows = alternatives(token, trace.texts);
+  const foreign = trace.model !== state.model;
   const likeliest = rows.slice(0, SHOWN);
   if (!likeliest.some((row) => row.id === token.id)) likeliest.push(rows.find((row) => row.id === token.id));
   return html`<section class="card distribution" aria-labelledby="distribution">
@@ -20,8 +22,8 @@ export function Distribution({ token, lane, at }) {
         Token ${at + 1}: <span class="token">${shown(token.text)}</span>
       </h2>
       <span class="quiet">id ${token.id}</span>
-      <button class="small" onClick=${() => add("bias", { token_id: token.id, add: 2 })}>Bias</button>
-      <button class="small" onClick=${() => add("suppress", { token_id: token.id })}>Suppress</button>
+      <button class="small" disabled=${foreign} onClick=${() => add("bias", { token_id: token.id, add: 2 })}>Bias</button>
+      <button class="small" disabled=${foreign} onClick=${() => add("suppress", { token_id: token.id })}>Suppress</button>
     </header>
     <${Figures} token=${token} />
     <p class="quiet">
@@ -42,7 +44,7 @@ export function Distribution({ token, lane, at }) {
             <th scope="row">
               <button
                 class="token"
-                disabled=${row.id === token.id}
+                disabled=${foreign || row.id === token.id}
                 aria-label=${`Take “${spoken(row.text)}” instead`}
                 onClick=${() => branch(lane, at, row.id)}
               >

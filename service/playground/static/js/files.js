@@ -1,5 +1,6 @@
 // A trace as a file: saved to share, and loaded again with or without the same server.
 import { PATHS } from "./request.js";
+import { stop } from "./run.js";
 import { set, state } from "./state.js";
 import { STAGES } from "./trace.js";
 
@@ -8,13 +9,14 @@ const VERSION = 1;
 
 export function save() {
   const lanes = Object.entries(state.lanes).map(([name, trace]) => [name, trace && written(trace)]);
+  const traces = Object.values(state.lanes).filter(Boolean);
   const content = {
     format: FORMAT,
     version: VERSION,
-    model: state.model,
+    model: traces[0]?.model ?? state.model,
     setup: state.setup,
     lanes: Object.fromEntries(lanes),
-    texts: textsOf(Object.values(state.lanes).filter(Boolean)),
+    texts: textsOf(traces),
   };
   const url = URL.createObjectURL(new Blob([JSON.stringify(content)], { type: "application/json" }));
   const link = document.createElement("a");
@@ -30,20 +32,23 @@ function written({ control, request, prompt_ids, tokens, finish, branch }) {
 
 // The texts of the alternatives, by id: what a page without the server could not know.
 function textsOf(traces) {
-  const ids = new Set();
-  for (const { tokens } of traces) {
-    for (const token of tokens) STAGES.forEach((stage) => token[stage].ids.forEach((id) => ids.add(id)));
+  const found = {};
+  for (const { tokens, texts } of traces) {
+    for (const token of tokens) {
+      STAGES.forEach((stage) => token[stage].ids.forEach((id) => (found[id] = texts[id] ?? "")));
+    }
   }
-  return Object.fromEntries([...ids].map((id) => [id, state.texts[id] ?? ""]));
+  return found;
 }
 
 export async function load(file) {
   try {
-    const content = parsed(await file.text());
-    for (const [id, text] of Object.entries(content.texts)) state.texts[id] = text;
-    const lane = content.lanes.controlled ? "controlled" : "baseline";
-    const { setup, lanes } = content;
-    set({ setup, lanes, selected: { lane, at: 0 }, lens: null, error: "", told: `${file.name} is loaded.` });
+    const { model, setup, lanes } = parsed(await file.text());
+    stop();
+    const lane = lanes.controlled ? "controlled" : "baseline";
+    const foreign = state.model && model !== state.model;
+    const told = foreign ? `${file.name} is loaded. It is of ${model}, so it can only be looked at.` : `${file.name} is loaded.`;
+    set({ setup, lanes, selected: { lane, at: 0 }, lens: null, neighbours: null, error: "", told });
   } catch (error) {
     if (!(error instanceof TypeError || error instanceof SyntaxError)) throw error;
     set({ error: `${file.name} is no trace that this page can read.` });
@@ -55,10 +60,14 @@ function parsed(text) {
   const content = JSON.parse(text);
   if (content.format !== FORMAT || content.version !== VERSION) throw new TypeError("not a trace");
   const setup = { ...state.setup, ...content.setup };
-  const lanes = {};
-  for (const name of ["baseline", "controlled"]) lanes[name] = content.lanes[name] && trace(content.lanes[name]);
   const texts = Object.fromEntries(Object.entries(content.texts).map(([id, each]) => [id, String(each)]));
-  return { setup: checkedSetup(setup), lanes, texts };
+  const model = String(content.model);
+  const lanes = {};
+  for (const name of ["baseline", "controlled"]) {
+    const saved = content.lanes[name];
+    lanes[name] = saved && { model, texts, ...trace(saved) };
+  }
+  return { model, setup: checkedSetup(setup), lanes };
 }
 
 function checkedSetup({ mode, prompt, temperature, seed, max_tokens, top_k, control }) {

@@ -37,19 +37,22 @@ async function read(trace) {
   set({ lens: asked });
   const ids = trace.tokens.slice(0, MOST_TOKENS).map((token) => token.id);
   const first = trace.prompt_ids.length - 1;
-  const body = {
-    model: state.model,
-    prompt: [...trace.prompt_ids, ...ids],
-    positions: ids.map((_, at) => first + at),
-    k: 1,
-    ...(trace.control && { logit_control: trace.control }),
-  };
+  const positions = ids.map((_, at) => first + at);
+  const body = { model: state.model, positions, k: 1, ...readingOf(trace, ids) };
   try {
     set({ lens: { ...asked, answer: await post("v1/lens", body) } });
   } catch (error) {
     set({ lens: null });
     tell(error);
   }
+}
+
+// Of control only what steers the residual stream shows in it. The answer is then not read as
+// part of a longer prompt but said again, as windows count from its first token.
+function readingOf({ prompt_ids, control }, ids) {
+  const steer = (control?.steer ?? []).filter((entry) => entry.at === "residual");
+  if (steer.length === 0) return { prompt: [...prompt_ids, ...ids] };
+  return { prompt: prompt_ids, max_tokens: ids.length, logit_control: { steer, force: { token_ids: ids } } };
 }
 
 function Map({ lane, answer, at }) {

@@ -68,10 +68,10 @@ function Chosen() {
   return html`<${Scrubber} lane=${lane} tokens=${trace?.tokens ?? []} at=${at} theme=${state.theme} />
     ${token &&
     html`<div class="pair">
-        <${Distribution} token=${token} lane=${lane} at=${at} />
-        <${Neighbours} token=${token} />
+        <${Distribution} trace=${trace} token=${token} lane=${lane} at=${at} />
+        ${trace.model === state.model && html`<${Neighbours} token=${token} />`}
       </div>
-      <${Lens} lane=${lane} trace=${trace} at=${at} />`}`;
+      ${trace.model === state.model && html`<${Lens} lane=${lane} trace=${trace} at=${at} />`}`}`;
 }
 
 applyTheme(state.theme);

@@ -6,6 +6,7 @@ import { changed, set, state } from "./state.js";
 import { divergence, newTrace, tokensOf } from "./trace.js";
 
 const SETTLE_MS = 200; // a slider that is dragged asks once it rests so long
+let settling = 0; // the timer of a control that was changed
 const running = { baseline: null, controlled: null };
 
 export function isRunning(lane) {
@@ -13,6 +14,7 @@ export function isRunning(lane) {
 }
 
 export function stop() {
+  clearTimeout(settling);
   Object.values(running).forEach((abort) => abort?.abort());
 }
 
@@ -28,13 +30,11 @@ export async function run() {
   choosePlace();
 }
 
-let settling = 0;
-
 // Run the controlled lane again, soon, if the prompt has been run.
 export function controlChanged() {
   changed();
   clearTimeout(settling);
-  if (state.lanes.baseline) settling = setTimeout(rerun, SETTLE_MS);
+  if (state.lanes.baseline?.model === state.model) settling = setTimeout(rerun, SETTLE_MS);
 }
 
 async function rerun() {
@@ -44,7 +44,7 @@ async function rerun() {
   } else {
     running.controlled?.abort();
     state.lanes.controlled = null;
-    set({ selected: { lane: "baseline", at: state.selected.at } });
+    set({ selected: { lane: "baseline", at: state.selected.at }, told: summary() });
   }
 }
 
@@ -59,7 +59,7 @@ export async function branch(lane, at, id) {
 export function leaveBranch(lane) {
   running[lane]?.abort();
   state.lanes[lane] = state.lanes[lane].branch.parent;
-  changed();
+  set({ told: summary() });
 }
 
 async function stream(lane, control, taken = null) {
@@ -68,7 +68,7 @@ async function stream(lane, control, taken = null) {
   running[lane] = abort;
   const force = taken && { force: { token_ids: taken.token_ids } };
   const request = requestOf(state.model, state.setup, control || force ? { ...control, ...force } : null);
-  const trace = newTrace(control, request);
+  const trace = newTrace(state, control, request);
   if (taken) trace.branch = { at: taken.token_ids.length - 1, parent: taken.parent };
   set({ error: "", told: "Generating." });
   try {
@@ -83,7 +83,7 @@ async function stream(lane, control, taken = null) {
     tell(error);
   } finally {
     if (running[lane] === abort) running[lane] = null;
-    if (!isRunning()) state.told = summary();
+    if (!isRunning()) state.told = state.error ? "" : summary();
     changed();
   }
 }
@@ -92,7 +92,7 @@ function take(trace, event) {
   const choice = event.choices[0];
   if (!choice) return;
   trace.prompt_ids = choice.prompt_token_ids ?? event.prompt_token_ids ?? trace.prompt_ids;
-  if (choice.distribution) trace.tokens.push(...tokensOf(choice.distribution, state.texts));
+  if (choice.distribution) trace.tokens.push(...tokensOf(choice.distribution, trace.texts));
   trace.finish = choice.finish_reason ?? trace.finish;
 }
 

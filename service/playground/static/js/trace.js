@@ -6,10 +6,11 @@ import { matrix, vector } from "./tensors.js";
 
 export const STAGES = ["base", "controlled"];
 
-// `control` is what a person set up, `request` what was sent: it may also force tokens.
-export function newTrace(control, request) {
+// `control` is what a person set up, `request` what was sent: it may also force tokens. `texts`
+// are those of the model's tokens by id, of all of them or of those that stand in the trace.
+export function newTrace({ model, texts }, control, request) {
   // prompt_ids come with the first event, finish with the last one.
-  return { control, request, prompt_ids: [], tokens: [], finish: null };
+  return { model, texts, control, request, prompt_ids: [], tokens: [], finish: null };
 }
 
 // Return the tokens of one `distribution` object; both stages must be in it.

@@ -103,15 +103,19 @@ export function MakeVector({ onMade }) {
               <input type="text" inputmode="numeric" placeholder="10, 12-14" value=${draft.layers} onInput=${edit("layers")} />
             </label>`}
       <div class="buttons">
-        <button disabled=${draft.progress !== ""}>Make it</button>
+        <button disabled=${draft.progress !== ""}>${exists(draft.name) ? "Replace it" : "Make it"}</button>
         <span class="quiet" role="status">${draft.progress}</span>
       </div>
     </form>
   </details>`;
 }
 
+function exists(name) {
+  return state.vectors.some((vector) => vector.name === name);
+}
+
 async function send() {
-  const body = { name: draft.name, from: source(), replace: true, stream: true };
+  const body = { name: draft.name, from: source(), replace: exists(draft.name), stream: true };
   draft.progress = "Making it …";
   set({ error: "" });
   try {
