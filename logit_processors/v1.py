@@ -111,10 +111,12 @@ class V1ControlProcessor(ControlProcessor):
 
     def wanted_rows(self, count: int) -> dict[int, RowSpec | PlainLogprobs]:
         """Return what is to be kept of which of the first ``count`` batch rows."""
+        # In the order of the rows, in which they need no gathering where all are wanted.
+        running = ((row, self._running.get(row)) for row in range(count))
         return {
-            row: running.wanted.rows
-            for row, running in self._running.items()
-            if row < count and running.wanted.rows is not None
+            row: each.wanted.rows
+            for row, each in running
+            if each is not None and each.wanted.rows is not None
         }
 
     def alive(self, places: Places) -> torch.Tensor:

@@ -155,8 +155,9 @@ class Kept:
             rows: its rows.
 
         """
-        only = len(self.groups) == 1 and len(self.groups[0].requests) == batch
-        return only and len(self.measured) == rows
+        if len(self.groups) != 1 or len(self.measured) != rows:
+            return False
+        return list(self.groups[0].requests) == list(range(batch))
 
 
 def keep_rows(

@@ -48,7 +48,7 @@ def add(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("requests", [[0, 1, 2], [2, 0], [1]])
+@pytest.mark.parametrize("requests", [[0, 1, 2], [2, 0, 1], [2, 0], [1]])
 def test_raw_rows_stay_when_v1_samples(dtype: torch.dtype, requests: list[int]) -> None:
     logits = torch.arange(12).reshape(3, 4).to(dtype)
     kept = Kept.of(dict.fromkeys(requests, BOTH), Layout(CPU))
