@@ -21,8 +21,20 @@ from numpy.typing import NDArray
 
 from logit_processors.vocabulary import Vocabulary, fold_ascii
 
+POOL_BYTES = 256 << 20
+"""Memory on the device for the patterns of running requests."""
 TokenIds = NDArray[np.int64]
 T = TypeVar("T")
+
+
+def state_bytes(width: int) -> int:
+    """Return what a state takes on the device: a bit a token, and a transition a byte."""
+    return 4 * -(-width // 32) + 2 * 256
+
+
+def pool_states(width: int) -> int:
+    """Return how many states, of a byte of a pattern each, the device has room for."""
+    return POOL_BYTES // state_bytes(width)
 
 
 @dataclass(frozen=True)
@@ -87,10 +99,12 @@ class Automaton:
         """Return the ids, ascending, of the tokens that complete the pattern from ``state``."""
         index = vocabulary.index(ignore_case=self.ignore_case)
         pieces = [index.containing(self.pattern)]
+        # No token is longer than the longest: what is left of a pattern may be.
+        least = len(self.pattern) - index.longest
         pieces += [
             index.forward.starting_with(self.pattern[matched:])
             for matched in self.chain(state)
-            if matched
+            if matched and matched >= least
         ]
         return np.unique(np.concatenate(pieces))
 
@@ -107,14 +121,16 @@ class Automaton:
         # Tokens that start the pattern anew and get further than the present match.
         pieces += [
             index.backward.starting_with(self.pattern[:matched][::-1])
-            for matched in range(least, size)
+            for matched in range(least, min(size, index.longest + 1))
         ]
-        # Tokens that are the next bytes of a match already under way.
-        pieces += [
-            index.forward.equal_to(self.pattern[matched:end])
+        # Tokens that are the next bytes of a match already under way: in a pattern that repeats
+        # itself, the same ones of many matches.
+        following = {
+            self.pattern[matched:end]
             for matched in self.chain(state)
-            for end in range(max(least, matched + 1), size)
-        ]
+            for end in range(max(least, matched + 1), min(size, matched + index.longest + 1))
+        }
+        pieces += [index.forward.equal_to(token) for token in following]
         return np.unique(np.concatenate(pieces))
 
 

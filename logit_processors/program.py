@@ -91,6 +91,13 @@ class Program:
         masks = self.token_suppress or self.text_suppress or self.force
         return bool(masks or self.text_bias or self.steer)
 
+    @property
+    def pattern_bytes(self) -> int:
+        """Return the bytes of its text patterns, one state of an automaton each."""
+        texts = [entry.text for entry in self.text_bias]
+        texts += [entry.text for entry in self.text_suppress]
+        return sum(len(text.encode()) for text in texts)
+
     def to_wire(self) -> dict[str, Any]:
         """Return the program as lists and dicts that msgpack carries."""
         wire: dict[str, Any] = {

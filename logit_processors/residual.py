@@ -20,6 +20,7 @@ MAX_CAPTURED = 64
 """Prompt tokens that one request may have captured."""
 
 _POSITIONS = 2**31
+_LAST = _POSITIONS - 1
 _LAYERS = 4096
 _TAG = 128
 
@@ -51,9 +52,13 @@ class Span:
             )
 
     def moved(self, by: int) -> Span:
-        """Return the span that covers the same tokens counted from ``by`` tokens earlier."""
-        start = None if self.start is None else self.start + by
-        return Span(start, None if self.stop is None else self.stop + by)
+        """Return the span that covers the same tokens counted from ``by`` tokens earlier.
+
+        A bound that would leave int32 stays at its end: no text is as long.
+        """
+        start = None if self.start is None else min(max(self.start + by, 1 - _POSITIONS), _LAST - 1)
+        stop = None if self.stop is None else min(max(self.stop + by, 2 - _POSITIONS), _LAST)
+        return Span(start, stop)
 
     @property
     def bounds(self) -> tuple[int, int]:

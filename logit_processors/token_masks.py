@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from logit_processors.patterns import Automaton
+from logit_processors.patterns import Automaton, state_bytes
 from logit_processors.vocabulary import Vocabulary
 
 MAX_STATES = 256
@@ -32,7 +32,7 @@ class MaskPool:
     def __init__(self, vocabulary: Vocabulary, device: torch.device, capacity_bytes: int) -> None:
         self._vocabulary = vocabulary
         self._words = -(-vocabulary.width // 32)
-        self._max_rows = max(_FIRST_CAPACITY, capacity_bytes // (4 * self._words + 2 * 256))
+        self._max_rows = max(_FIRST_CAPACITY, capacity_bytes // state_bytes(vocabulary.width))
         self.masks = torch.zeros(0, self._words, dtype=torch.int32, device=device)
         self.transitions = torch.zeros(0, 256, dtype=torch.int16, device=device)
         self.rows = torch.zeros(0, MAX_STATES, dtype=torch.int32, device=device)
@@ -108,10 +108,18 @@ class MaskPool:
 
 
 def _transitions(automaton: Automaton) -> NDArray[np.int16]:
-    """Return the next state by state and byte, ``[states, 256]``."""
-    states = range(len(automaton.pattern))
-    table = [[automaton.step(state, bytes([byte])) for byte in range(256)] for state in states]
-    return np.array(table, np.int16)
+    """Return the next state by state and byte, ``[states, 256]``.
+
+    A state goes where its border goes, but for the one byte that the pattern goes on with.
+    """
+    pattern, borders = automaton.pattern, automaton.borders
+    table = np.zeros((len(pattern), 256), np.int16)
+    for state, byte in enumerate(pattern):
+        table[state] = table[borders[state]]
+        following = state + 1 if state + 1 < len(pattern) else borders[-1]
+        spellings = {byte, *bytes([byte]).upper()} if automaton.ignore_case else {byte}
+        table[state, list(spellings)] = following
+    return table
 
 
 def _enlarged(tensor: torch.Tensor, size: int) -> torch.Tensor:

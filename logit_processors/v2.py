@@ -14,7 +14,7 @@ from logit_processors.device_text import DeviceText, History, TextRows
 from logit_processors.directions import DIRECTIONS
 from logit_processors.entries import EntryTable
 from logit_processors.kernels import warm_up
-from logit_processors.patterns import Automaton
+from logit_processors.patterns import POOL_BYTES, Automaton
 from logit_processors.places import Places
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
 from logit_processors.program import Program
@@ -23,9 +23,6 @@ from logit_processors.slots import Slots
 from logit_processors.suppress import exhausted
 from logit_processors.token_masks import Key, MaskPool, TokenBytes
 from logit_processors.upload import upload
-
-PATTERN_BYTES = 256 << 20
-"""Device memory that automata of text patterns may take."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class V2ControlProcessor(ControlProcessor):
         vocabulary = load_vocabulary(vllm_config.model_config)
         self._patterns: tuple[MaskPool, TokenBytes] | None = None
         if vocabulary is not None:
-            pool = MaskPool(vocabulary, device, PATTERN_BYTES)
+            pool = MaskPool(vocabulary, device, POOL_BYTES)
             self._patterns = pool, TokenBytes(vocabulary, device)
         self._text_bias = EntryTable(req_states.max_num_reqs + 1, device)
         self._text_suppress = EntryTable(req_states.max_num_reqs + 1, device)
@@ -202,11 +199,21 @@ class V2ControlProcessor(ControlProcessor):
         automaton = Automaton.of(text, ignore_case=ignore_case)
         held = self._mask_pool().acquire(automaton, advancing=advancing)
         if held is None:
+            self._let_go(slot)
+            held = self._mask_pool().acquire(automaton, advancing=advancing)
+        if held is None:
             self._slots.broken[slot] = True
             return None
         key, number = held
         self._held[slot].append(key)
         return number
+
+    def _let_go(self, but: int) -> None:
+        """Release the patterns of requests that have ended: nobody else tells of their end."""
+        for slot, keys in enumerate(self._held):
+            if slot != but and slot not in self._states.index_to_req_id:
+                while keys:
+                    self._mask_pool().release(keys.pop())
 
     def _mask_pool(self) -> MaskPool:
         assert self._patterns is not None, "text patterns need a vocabulary"

@@ -65,6 +65,11 @@ class Index:
         return SortedTokens.of([token[::-1] for token in self.tokens])
 
     @cached_property
+    def longest(self) -> int:
+        """Bytes of the longest token."""
+        return max(map(len, self.tokens), default=0)
+
+    @cached_property
     def _ends(self) -> NDArray[np.int64]:
         return np.cumsum([len(token) for token in self.tokens], dtype=np.int64)
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from logit_processors.checks import ControlError
+from logit_processors.patterns import pool_states
 from logit_processors.row_spec import DENSE
 from service.errors import BadRequestError, echo
 from service.planning.asked import Asked, prompt_spec, row_spec
@@ -56,6 +57,12 @@ class Planner:
             )
         except ControlError as error:
             raise BadRequestError(error.message, error.param) from None
+        if program is not None and program.pattern_bytes > pool_states(self.width):
+            raise BadRequestError(
+                f"text patterns of {program.pattern_bytes} bytes are too many; allowed: "
+                f"{pool_states(self.width)} bytes in one request",
+                "logit_control",
+            )
         self._check(asked, program is not None or bool(residual))
         can_fail = bool(residual) or (program is not None and program.can_fail)
         spec = row_spec(asked, can_fail)

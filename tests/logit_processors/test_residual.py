@@ -131,3 +131,18 @@ def test_a_moved_span_covers_the_same_tokens(start: int | None, length: int, by:
     low, high = span.bounds
     moved_low, moved_high = span.moved(by).bounds
     assert (moved_low, moved_high) == ((low, high) if start is None else (low + by, high + by))
+
+
+@pytest.mark.parametrize(
+    ("span", "by", "bounds"),
+    [
+        (Span(0, 2**31 - 1), 5, (5, 2**31 - 1)),
+        (Span(2**31 - 2, 2**31 - 1), 7, (2**31 - 2, 2**31 - 1)),
+        (Span(1 - 2**31, 3), -9, (1 - 2**31, -6)),
+        (Span(1 - 2**31, 2 - 2**31), -9, (1 - 2**31, 2 - 2**31)),
+    ],
+)
+def test_a_span_stays_within_int32_when_it_is_moved(
+    span: Span, by: int, bounds: tuple[int, int]
+) -> None:
+    assert span.moved(by).bounds == bounds

@@ -26,18 +26,22 @@ def tokens_of(pool: MaskPool, pattern: int, state: int) -> list[int]:
     return np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little")).tolist()
 
 
+@pytest.mark.parametrize("pattern", [b"ab a", b"a", b"aabaaab", b"abcabd", "\u00e4a".encode()])
+@pytest.mark.parametrize("ignore_case", [False, True])
 @pytest.mark.parametrize("advancing", [False, True])
-def test_a_state_has_the_tokens_and_steps_of_its_automaton(advancing: bool) -> None:
-    automaton = Automaton(b"ab a", ignore_case=True)
+def test_a_state_has_the_tokens_and_steps_of_its_automaton(
+    pattern: bytes, ignore_case: bool, advancing: bool
+) -> None:
+    automaton = Automaton(pattern, ignore_case)
     pool = MaskPool(FOUR, CPU, 0)
     held = pool.acquire(automaton, advancing=advancing)
     assert held is not None
-    pattern = held[1]
-    assert pool.lengths[pattern] == 4
-    for state in range(4):
+    number = held[1]
+    assert pool.lengths[number] == len(pattern)
+    for state in range(len(pattern)):
         find = automaton.advancing if advancing else automaton.completing
-        assert tokens_of(pool, pattern, state) == sorted(find(state, FOUR).tolist())
-        steps = pool.transitions[int(pool.rows[pattern, state])].tolist()
+        assert tokens_of(pool, number, state) == sorted(find(state, FOUR).tolist())
+        steps = pool.transitions[int(pool.rows[number, state])].tolist()
         assert steps == [automaton.step(state, bytes([byte])) for byte in range(256)]
 
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from logit_processors import v2
-from logit_processors.controls import TokenBias, TokenSuppress, Window
+from logit_processors.controls import TextSuppress, TokenBias, TokenSuppress, Window
 from logit_processors.places import Layout
 from logit_processors.processor import ControlProcessor
 from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED
-from tests.unit_support import CPU, INF
+from logit_processors.vocabulary import Vocabulary
+from tests.unit_support import CPU, FOUR, INF
 
 SLOTS, VOCAB = 4, 6
 PROMPT = 3
@@ -25,10 +26,11 @@ ADD_2 = Program(token_bias=(TokenBias(2, 1.5),))
 NOTHING_LEFT = Program(token_suppress=tuple(TokenSuppress(token) for token in range(VOCAB)))
 
 
-def make_processor(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make the adapter as vLLM's V2 loader does, for a model without a tokenizer."""
-    monkeypatch.setattr(v2, "load_vocabulary", lambda model_config: None)
+def make_processor(monkeypatch: pytest.MonkeyPatch, vocabulary: Vocabulary | None = None) -> Any:
+    """Make the adapter as vLLM's V2 loader does, for a model without a tokenizer or with one."""
+    monkeypatch.setattr(v2, "load_vocabulary", lambda model_config: vocabulary)
     states = SimpleNamespace(
+        index_to_req_id={},
         device=torch.device("cpu"),
         max_num_reqs=SLOTS,
         prompt_len=SimpleNamespace(gpu=torch.full((SLOTS,), PROMPT)),
@@ -92,6 +94,22 @@ def test_windows_count_generated_tokens(monkeypatch: pytest.MonkeyPatch) -> None
         processor.add_request(slot, params(late.to_wire()))
     logits = processor.apply(torch.zeros(SLOTS, VOCAB), step([0, 1, 2, 3], [0, 1, 2, 3]))
     assert logits[:, 0].tolist() == [0.0, 0.0, 1.0, 0.0]
+
+
+def test_requests_that_have_ended_make_room_for_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM tells nobody that a request has ended: its slot is only not in use any more."""
+    monkeypatch.setattr(v2, "POOL_BYTES", 0)
+    monkeypatch.setattr(v2, "warm_up", lambda model_config, device: None)
+    processor = make_processor(monkeypatch, FOUR)
+    running = processor._states.index_to_req_id
+    for slot in (0, 1, 2):
+        running[slot] = str(slot)
+        text = "abc"[slot] * 30
+        processor.add_request(slot, params(Program(text_suppress=(TextSuppress(text),)).to_wire()))
+    assert processor._slots.broken[:3].tolist() == [False, False, True]
+    del running[0]
+    processor.add_request(2, params(Program(text_suppress=(TextSuppress("c" * 30),)).to_wire()))
+    assert processor._slots.broken[:3].tolist() == [False, False, False]
 
 
 def test_a_slot_that_is_given_again_has_nothing_of_the_last(

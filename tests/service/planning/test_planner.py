@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from logit_processors import patterns
 from logit_processors.row_spec import DENSE, RowSpec
 from service.errors import BadRequestError, NotFoundError
 from service.planning.asked import Asked, row_spec
@@ -77,6 +78,17 @@ def test_what_cannot_be_is_refused(
         planner.plan(request_)
     assert caught.value.param == param
     assert all(word in caught.value.message for word in words), caught.value.message
+
+
+def test_patterns_beyond_the_devices_room_are_refused_for_good(
+    planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patterns, "POOL_BYTES", 6 * patterns.state_bytes(WIDTH))
+    control: dict[str, Any] = {"suppress": [{"text": "abc"}], "bias": [{"text": "de", "add": 1}]}
+    planner.plan(asked(control)).close()
+    control["suppress"].append({"text": "fg"})
+    with pytest.raises(BadRequestError, match="of 7 bytes are too many; allowed: 6 bytes"):
+        planner.plan(asked(control))
 
 
 @pytest.mark.parametrize(("cap", "most"), [(None, WIDTH), (50, 50), (1000, WIDTH), (0, 0)])
