@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import multiprocessing
 import pickle
+import threading
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -24,6 +25,7 @@ FIELD = "structured_outputs"
 KNOWN = 4096
 """Grammars whose outcome is remembered."""
 START_SECONDS = 300.0
+_UNTRIED = "untried"
 WALL_FACTOR = 15
 """How much longer than its CPU seconds a trial may last, on a machine that is busy."""
 
@@ -41,6 +43,7 @@ class GrammarGate:
         self._config = config
         self._limits = limits
         self._known: LRUCache[bytes, str | None] = LRUCache(KNOWN)
+        self._lock = threading.Lock()
         # One at a time, on threads that nothing else waits for.
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="grammar-gate")
         self._process: BaseProcess | None = None
@@ -54,7 +57,12 @@ class GrammarGate:
             SaturatedError: the trial was not over in time.
 
         """
-        outcome = await asyncio.get_running_loop().run_in_executor(self._asking, self._try, params)
+        key = hashlib.blake2b(pickle.dumps(params.structured_outputs)).digest()
+        # What is known does not wait for a trial that is under way.
+        outcome = self._outcome(key)
+        if outcome is _UNTRIED:
+            loop = asyncio.get_running_loop()
+            outcome = await loop.run_in_executor(self._asking, self._try, key, params)
         if outcome is not None:
             raise VLLMValidationError(f"the grammar is too costly: {outcome}", parameter=FIELD)
 
@@ -66,11 +74,17 @@ class GrammarGate:
             self._process.join()
         self._process = self._questions = None
 
-    def _try(self, params: SamplingParams) -> str | None:
-        key = hashlib.blake2b(pickle.dumps(params.structured_outputs)).digest()
-        if key not in self._known:
-            self._known[key] = self._ask(params)
-        return self._known[key]
+    def _outcome(self, key: bytes) -> str | None:
+        with self._lock:
+            return self._known.get(key, _UNTRIED)
+
+    def _try(self, key: bytes, params: SamplingParams) -> str | None:
+        outcome = self._outcome(key)
+        if outcome is _UNTRIED:
+            outcome = self._ask(params)
+            with self._lock:
+                self._known[key] = outcome
+        return outcome
 
     def _ask(self, params: SamplingParams) -> str | None:
         questions = self._questions or self._start()
@@ -92,11 +106,14 @@ class GrammarGate:
         )
         self._process.start()
         theirs.close()
-        if not self._questions.poll(START_SECONDS):
-            self.close()
-            raise SaturatedError("the process that tries grammars has not started", FIELD)
-        self._questions.recv()
-        return self._questions
+        try:
+            if self._questions.poll(START_SECONDS):
+                self._questions.recv()
+                return self._questions
+        except (EOFError, OSError):
+            pass
+        self.close()
+        raise SaturatedError("the process that tries grammars has not started", FIELD)
 
 
 def guard(engine: Any, gate: GrammarGate) -> None:

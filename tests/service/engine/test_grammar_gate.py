@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
@@ -12,6 +14,7 @@ from vllm.config import VllmConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
+from service.engine import grammar_gate
 from service.engine.grammar_gate import GrammarGate, guard
 from service.engine.grammar_trial import Limits
 from service.errors import SaturatedError
@@ -64,6 +67,36 @@ async def test_a_grammar_is_tried_first_and_once(gate: GrammarGate) -> None:
         assert caught.value.parameter == "structured_outputs"
     assert engine.asked == 1
     assert len(gate._known) == 2
+
+
+async def test_what_is_known_does_not_wait_for_another_trial(
+    gate: GrammarGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gate.check(grammar("[a-c]+"))
+    tried, over = threading.Event(), threading.Event()
+
+    def ask(params: SamplingParams) -> None:
+        tried.set()
+        assert over.wait(60)
+
+    monkeypatch.setattr(gate, "_ask", ask)
+    under_way = asyncio.create_task(gate.check(grammar("new")))
+    await asyncio.to_thread(tried.wait, 60)
+    await gate.check(grammar("[a-c]+"))
+    assert not under_way.done()
+    over.set()
+    await under_way
+
+
+async def test_a_process_that_dies_at_its_start_is_told(
+    gate: GrammarGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.close()
+    monkeypatch.setattr(grammar_gate, "serve", os._exit)  # which takes no such arguments
+    with pytest.raises(SaturatedError, match="has not started"):
+        await gate.check(grammar("never"))
+    monkeypatch.undo()
+    await gate.check(grammar("started again"))
 
 
 async def test_who_leaves_takes_the_engines_request_along(gate: GrammarGate) -> None:
