@@ -172,6 +172,16 @@ def assert_servable(vllm_config: Any) -> None:
             "where Triton is (on a GPU), with a method that V2 has and without "
             "VLLM_USE_V2_MODEL_RUNNER=0"
         )
+    if vllm_config.cache_config.kv_sharing_fast_prefill:
+        raise StartupError(
+            "--kv-sharing-fast-prefill: its layers see some of a step's tokens only, in which "
+            "Sensefield would steer the wrong ones"
+        )
+    if vllm_config.parallel_config.prefill_context_parallel_size > 1:
+        raise StartupError(
+            "--prefill-context-parallel-size: no rank would see a whole prompt, which Sensefield "
+            "steers and reads"
+        )
 
 
 def _embedded(flags: Sequence[str]) -> list[str]:

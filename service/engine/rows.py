@@ -54,7 +54,8 @@ class HostRows:
 
     def __init__(self, groups: list[RowGroup]) -> None:
         self._groups: list[Arrays] = [
-            (g.token_ids.numpy(), g.logprobs.numpy(), g.statistics.numpy()) for g in groups
+            (g.token_ids.cpu().numpy(), g.logprobs.cpu().numpy(), g.statistics.cpu().numpy())
+            for g in groups
         ]
         self._says_nothing = [
             _says_nothing(logprobs, statistics) for _, logprobs, statistics in self._groups
@@ -95,5 +96,5 @@ class StepRows:
         return type(self)([group.to_cpu() for group in self.groups])
 
     def tolists(self) -> HostRows:
-        """Return the rows as numpy; copies must have ended."""
+        """Return the rows as numpy; copies that were started must have ended."""
         return HostRows(self.groups)

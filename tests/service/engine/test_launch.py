@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -167,6 +168,37 @@ def test_bad_keys_are_told_before_the_engine_starts(monkeypatch: pytest.MonkeyPa
         launch.parse(["m"])
 
 
+def engine_config(**fields: Any) -> Any:
+    """Return what is looked at of vLLM's configuration."""
+    own = {
+        "speculative_config": None,
+        "use_v2_model_runner": True,
+        "cache_config": SimpleNamespace(kv_sharing_fast_prefill=False),
+        "parallel_config": SimpleNamespace(prefill_context_parallel_size=1),
+    }
+    return SimpleNamespace(**own | fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "flag"),
+    [
+        (
+            {"cache_config": SimpleNamespace(kv_sharing_fast_prefill=True)},
+            "--kv-sharing-fast-prefill",
+        ),
+        (
+            {"parallel_config": SimpleNamespace(prefill_context_parallel_size=2)},
+            "--prefill-context-parallel-size",
+        ),
+    ],
+)
+def test_steps_in_which_tokens_have_other_places_are_refused(
+    fields: dict[str, Any], flag: str
+) -> None:
+    with pytest.raises(StartupError, match=flag):
+        launch.assert_servable(engine_config(**fields))
+
+
 @pytest.mark.parametrize(
     ("speculative", "v2", "served"),
     [(None, False, True), (None, True, True), ("ngram", True, True), ("ngram", False, False)],
@@ -174,7 +206,7 @@ def test_bad_keys_are_told_before_the_engine_starts(monkeypatch: pytest.MonkeyPa
 def test_speculation_is_refused_on_the_runner_that_cannot(
     speculative: str | None, v2: bool, served: bool
 ) -> None:
-    config = SimpleNamespace(speculative_config=speculative, use_v2_model_runner=v2)
+    config = engine_config(speculative_config=speculative, use_v2_model_runner=v2)
     if served:
         launch.assert_servable(config)
         return
