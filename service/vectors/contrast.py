@@ -11,7 +11,7 @@ Method = Literal["mean_difference", "pca"]
 
 
 def mean_difference(
-    positive: NDArray[np.float64], negative: NDArray[np.float64]
+    positive: NDArray[np.floating], negative: NDArray[np.floating]
 ) -> NDArray[np.float64]:
     """Return the difference of the sides' means, ``[layers, hidden]``.
 
@@ -22,12 +22,14 @@ def mean_difference(
         negative: ``[prompts, layers, hidden]``, of as many prompts or another number.
 
     """
-    difference: NDArray[np.float64] = positive.mean(axis=0) - negative.mean(axis=0)
+    difference: NDArray[np.float64] = positive.mean(axis=0, dtype=np.float64) - negative.mean(
+        axis=0, dtype=np.float64
+    )
     return difference
 
 
 def principal_difference(
-    positive: NDArray[np.float64], negative: NDArray[np.float64]
+    positive: NDArray[np.floating], negative: NDArray[np.floating]
 ) -> NDArray[np.float64]:
     """Return the axis along which pairs differ most, ``[layers, hidden]``.
 
@@ -41,10 +43,12 @@ def principal_difference(
 
     """
     differences = (positive - negative).swapaxes(0, 1)
-    axes = np.stack([np.linalg.svd(pairs, full_matrices=False)[2][0] for pairs in differences])
-    along = np.einsum("lph,lh->l", differences, axes) / len(positive)
-    scaled: NDArray[np.float64] = axes * along[:, None]
-    return scaled
+    scaled = []
+    for layer in differences:
+        pairs = layer.astype(np.float64)
+        axis = np.linalg.svd(pairs, full_matrices=False)[2][0]
+        scaled.append(axis * (pairs @ axis).mean())
+    return np.stack(scaled)
 
 
 METHODS = {"mean_difference": mean_difference, "pca": principal_difference}

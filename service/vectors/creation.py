@@ -20,6 +20,8 @@ from service.vectors.exchange import Made
 from service.vectors.registry import VectorRegistry
 from service.vectors.resident import Engine, told
 
+MAX_CONTRAST_BYTES = 1 << 30
+"""Of the residual streams that one contrast keeps."""
 _TOLD_PROMPTS = 16_384
 """Bytes of a contrast's prompts, as JSON, that a vector remembers; of more, their SHA-256."""
 Progress = Callable[[int, int], None]
@@ -94,7 +96,14 @@ async def from_contrast(
             "from.contrast.layers",
         )
     prompts = [*positive, *negative]
-    streams = np.zeros((len(prompts), len(layers), model.hidden_size))
+    size = 4 * len(prompts) * len(layers) * model.hidden_size
+    if size > MAX_CONTRAST_BYTES:
+        raise BadRequestError(
+            f"{len(prompts)} prompts at {len(layers)} layers take {size} bytes; allowed: "
+            f"{MAX_CONTRAST_BYTES}. Give fewer prompts, or layers",
+            "from.contrast",
+        )
+    streams = np.zeros((len(prompts), len(layers), model.hidden_size), np.float32)
     done = 0
     progress(done, len(prompts))
     async for at, stream in states.take(prompts, layers, contrast.last):

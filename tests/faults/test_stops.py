@@ -74,7 +74,7 @@ async def die(server: Server, end: Callable[[], None], count: int, timely: bool)
     group = server.process.pid
     async with client_of(server) as client:
         running = [
-            asyncio.create_task(watch(client, completion(at, 300), stream))
+            asyncio.create_task(watch(client, completion(at, 450), stream))
             for at, stream in enumerate(streams)
         ]
         twice = completion(tokens=400, n=2, temperature=1)
