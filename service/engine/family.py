@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import signal
 import threading
 from multiprocessing import connection
 from pathlib import Path
 
+_PR_SET_PDEATHSIG = 1
 _TITLE = b"VLLM::EngineCore"
 """How vLLM calls the process of an engine."""
 
@@ -24,6 +27,18 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process, a fork that has no threads, once its parent has died.
+
+    Raises:
+        OSError: the kernel does not.
+
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
 
 
 def engines_beside() -> list[int]:

@@ -29,7 +29,7 @@ from vllm.v1.structured_output.backend_guidance import GuidanceBackend
 from vllm.v1.structured_output.backend_types import StructuredOutputBackend, StructuredOutputGrammar
 from vllm.v1.structured_output.request import get_structured_output_key
 
-from service.engine.family import end_with_parent
+from service.engine.family import die_with_parent, end_with_parent
 
 MEMORY_BYTES = 1 << 30
 STEPS = 32
@@ -82,6 +82,7 @@ def apart(work: Callable[[], int], limits: Limits) -> str | None:
     if child == 0:
         code = _FAILED
         try:
+            die_with_parent()
             _limit(limits)
             _hush()
             code = work()

@@ -105,6 +105,11 @@ def plug_in(args: Namespace, flags: Sequence[str]) -> None:
         raise StartupError(
             "--enable-batch-sharded-sampling: Sensefield keeps rows where every rank samples all"
         )
+    if args.enable_scale_out or args.tokens_only:
+        raise StartupError(
+            "--enable-scale-out, --tokens-only: their route takes sampling parameters past the "
+            "limits of a request"
+        )
     args.worker_extension_cls = WORKER
     args.middleware = [*args.middleware, DOOR]
     # The audit log tells more of each request, and gives it its id.

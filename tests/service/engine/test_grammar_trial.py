@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +16,9 @@ from vllm.config import VllmConfig
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
 from service.engine import grammar_trial
+from service.engine.family import is_alive
 from service.engine.grammar_trial import Compilers, Limits, apart, follow
+from tests.waiting import wait_for
 
 # vLLM's call of xgrammar.
 pytestmark = pytest.mark.filterwarnings("ignore:max_rollback_tokens:DeprecationWarning")
@@ -142,3 +147,29 @@ def test_a_grammar_is_followed_along_tokens_that_it_allows(length: int, steps: i
     grammar: Any = Counting(length)
     assert len(list(follow(grammar, grammar))) == steps
     assert grammar.taken == [2] * steps
+
+
+def test_a_trial_dies_with_the_process_that_makes_it(tmp_path: Path) -> None:
+    """Also where that one is killed, and can end nothing itself."""
+    script = """
+import os, sys, time
+from pathlib import Path
+from service.engine.grammar_trial import Limits, apart
+
+def work():
+    told = Path(sys.argv[1])
+    told.with_suffix(".new").write_text(str(os.getpid()))
+    told.with_suffix(".new").rename(told)
+    while True:
+        time.sleep(60)
+
+apart(work, Limits(1))
+"""
+    told = tmp_path / "trial"
+    maker = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script, told])
+    wait_for(told.exists)
+    trial = int(told.read_text())
+    assert is_alive(trial)
+    maker.kill()
+    maker.wait()
+    wait_for(lambda: not is_alive(trial))

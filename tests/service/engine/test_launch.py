@@ -114,6 +114,8 @@ def test_without_a_compiler_the_engine_runs_eagerly(
         ["--worker-extension-cls", "their.Extension"],
         ["--logprobs-mode", "processed_logprobs"],
         ["--enable-batch-sharded-sampling"],
+        ["--enable-scale-out"],
+        ["--tokens-only"],
     ],
 )
 def test_flags_that_take_our_place_are_refused(flags: list[str]) -> None:
