@@ -28,6 +28,8 @@ MAX_STOP_IDS = 128
 """More, with min_tokens, end the engine on vLLM's V2 runner, as do more of the next."""
 MAX_ALLOWED_IDS = 1024
 MAX_BAD_WORDS = 128
+MAX_MODEL_CHARACTERS = 256
+"""Of a model's name, which vLLM repeats as it is where there is none of it."""
 MAX_DEPTH = 100
 """Lists and objects in one another; what comes after walks them by recursion."""
 _INT64 = 1 << 63
@@ -133,6 +135,9 @@ def check_fields(body: dict[str, Any], max_tokens: int | None, trusts_templates:
         value = body.get(field)
         if isinstance(value, list | dict) and len(value) > most:
             raise BadRequestError(f"{len(value)} entries are too many; allowed: {most}", field)
+    model = body.get("model")
+    if isinstance(model, str) and len(model) > MAX_MODEL_CHARACTERS:
+        raise BadRequestError(f"over {MAX_MODEL_CHARACTERS} characters", "model")
     stops = body.get("stop")
     for at, stop in enumerate(stops if isinstance(stops, list) else [stops]):
         if isinstance(stop, str) and len(stop) > MAX_STOP_CHARACTERS:
@@ -154,6 +159,7 @@ _LENGTHS = {
     "allowed_token_ids": MAX_ALLOWED_IDS,
     "bad_words": MAX_BAD_WORDS,
     "logit_bias": MAX_ENTRIES,
+    "items": MAX_CHOICES,
 }
 
 

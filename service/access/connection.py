@@ -13,8 +13,11 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.route import error_response
-from service.errors import SlowClientError
+from service.errors import HeadersTooLargeError, RequestError, SlowClientError
 from service.settings import settings
+
+MOST_HEAD = 64 << 10
+"""Bytes of a head that are kept before it is whole: more than a request may have."""
 
 
 class TimedConnection(HttpToolsProtocol):
@@ -24,14 +27,31 @@ class TimedConnection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._seconds = settings().receive_timeout_seconds
         self._waiting: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._head = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
         super().connection_made(transport)
         self._wait()
 
+    def data_received(self, data: bytes) -> None:
+        """Parse what comes; a head that only grows is cut off, as it is kept until it is whole."""
+        super().data_received(data)
+        if self._in_head:
+            self._head += len(data)
+            if self._head > MOST_HEAD:
+                self._in_head = False
+                self._end(HeadersTooLargeError(f"the head is over {MOST_HEAD} bytes", "headers"))
+
+    def on_message_begin(self) -> None:
+        """Count a head from its beginning."""
+        self._in_head, self._head = True, 0
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         """Wait no longer: the rest is the request's own time."""
+        self._in_head = False
         self._wait_no_more()
         super().on_headers_complete()
 
@@ -57,7 +77,15 @@ class TimedConnection(HttpToolsProtocol):
             self._waiting = None
 
     def _cut_off(self) -> None:
-        error = SlowClientError(f"no whole head within {self._seconds:g} s", "headers")
+        self._end(SlowClientError(f"no whole head within {self._seconds:g} s", "headers"))
+
+    def _end(self, error: RequestError) -> None:
+        cycle: Any = self.cycle  # None before the first
+        is_answering = cycle is not None and not cycle.response_complete
+        if is_answering or self.transport.get_write_buffer_size():
+            # Nothing may come between the parts of an answer, or wait for one that nobody takes.
+            self.transport.abort()
+            return
         response = error_response(error)
         head = [b": ".join(header) for header in response.raw_headers]
         status = STATUS_LINE[error.status].rstrip()

@@ -137,6 +137,8 @@ def test_a_schema_in_a_text_is_checked_as_one_that_is_none(field: str) -> None:
         ({"max_tokens": 11}, "max_tokens"),
         ({"max_completion_tokens": 11}, "max_completion_tokens"),
         ({"max_output_tokens": 11}, "max_output_tokens"),
+        ({"model": "x" * 257}, "model"),
+        ({"items": ["a"] * 1025}, "items"),
         ({"vllm_xargs": {"sensefield": "x"}}, "vllm_xargs.sensefield"),
         ({"chat_template": "{{ 1 }}"}, "chat_template"),
     ],

@@ -77,3 +77,29 @@ async def test_each_head_has_its_time_and_an_answer_has_none(port: int) -> None:
         *[b"HTTP/1.1 204 No Content"] * 2,
         b"HTTP/1.1 408 Request Timeout",
     ]
+
+
+@pytest.mark.parametrize("head", [b"GET /", b"GET / HTTP/1.1\r\nx: "])
+async def test_a_head_that_only_grows_is_a_431(port: int, head: bytes) -> None:
+    """Before its time is over, and before a whole head is kept."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head + b"a" * connection.MOST_HEAD)
+    async with asyncio.timeout(60):
+        told = await reader.read()
+    writer.close()
+    assert told.startswith(b"HTTP/1.1 431 ")
+    assert orjson.loads(told.partition(b"\r\n\r\n")[2])["error"]["param"] == "headers"
+
+
+async def test_a_large_body_is_no_large_head(port: int) -> None:
+    size = 4 * connection.MOST_HEAD
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size + b"a" * size)
+    async with asyncio.timeout(60):
+        assert await reader.readexactly(12) == b"HTTP/1.1 204"
+    writer.close()
+
+
+async def test_a_growing_head_behind_a_request_breaks_into_no_answer(port: int) -> None:
+    told = await ask(port, REQUEST, b"GET / HTTP/1.1\r\nx: " + b"a" * (2 * connection.MOST_HEAD))
+    assert told in (b"", b"HTTP/1.1 204 No Content\r\n\r\n")
