@@ -19,7 +19,7 @@ from service.access.visit import Visit
 from service.api.route import error_answer
 from service.api.streaming import EVENTS, sse_event
 from service.errors import BadRequestError, DeadlineError, RequestError, SlowClientError, echo
-from service.metrics import REJECTED
+from service.metrics import REJECTED, SLOW_READERS
 from service.settings import Settings
 
 HEADER = b"x-request-timeout"
@@ -45,11 +45,11 @@ class Deadline:
         except RequestError as error:
             await refuse(error, scope, receive, send)
             return
-        timed = _Timed(scope, receive, send, self._own.receive_timeout_seconds, seconds)
+        timed = _Timed(scope, receive, send, self._own, seconds)
         try:
             await self._app(scope, timed.receive, timed.send)
         except Exception as error:
-            if timed.error is None:
+            if timed.error is None and not timed.is_gone:
                 raise
             # It ended for want of a client: what it makes of that is nobody's answer.
             _log.info("a late request ended with %r", error)
@@ -66,19 +66,20 @@ class _Timed:
         scope: the request's.
         receive: from the client.
         send: to the client.
-        to_receive: seconds from now for the whole body.
+        own: seconds for the whole body, and for a reader to take a message.
         in_all: seconds from now for body and answer, None for no limit.
 
     """
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, to_receive: float, in_all: float | None
+        self, scope: Scope, receive: Receive, send: Send, own: Settings, in_all: float | None
     ) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._visit = Visit.of(scope)
-        self._to_receive = to_receive
+        self._to_receive = own.receive_timeout_seconds
+        self._to_send = own.send_timeout_seconds
         self._in_all = inf if in_all is None else in_all
         now = asyncio.get_running_loop().time()
         self._body_by = now + self._to_receive
@@ -88,6 +89,8 @@ class _Timed:
         self._answered = False
         self.error: RequestError | None = None
         """Why the app was told that its client has left."""
+        self.is_gone = False
+        """Whether the client takes nothing."""
 
     async def receive(self) -> Message:
         """Return the next message; that the client has left, once it is too late."""
@@ -105,7 +108,12 @@ class _Timed:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send what the app says, unless it says it to nobody."""
+        """Send what the app says, unless it says it to nobody.
+
+        Raises:
+            OSError: the client takes nothing, as if its connection were closed.
+
+        """
         if self.error is not None:
             return
         if message["type"] == "http.response.start":
@@ -114,7 +122,17 @@ class _Timed:
             self._streams = told.startswith(EVENTS.encode()) or self._visit.closing is not None
         elif not message.get("more_body", False):
             self._answered = True
-        await self._send(message)
+        if self._visit.is_timed:
+            await self._send(message)
+            return
+        try:
+            async with asyncio.timeout(self._to_send):
+                await self._send(message)
+        except TimeoutError:
+            self.is_gone = True
+            self._visit.cut_off = "cancelled"
+            SLOW_READERS.inc()
+            raise OSError(f"the reader took nothing for {self._to_send:g} s") from None
 
     async def tell(self, error: RequestError) -> None:
         """Say what happened where the answer has come to: in its place, or at a stream's end."""

@@ -25,11 +25,11 @@ from service.api.outcome import Outcome
 from service.api.requests import ChatRequest, TextRequest
 from service.api.route import SensefieldRoute
 from service.api.serving import ChatServing, TextServing
-from service.api.streaming import EVENTS, TimedStream, error_in, sse_event
+from service.api.streaming import EVENTS, TimedAnswer, TimedStream, error_in, sse_event
 from service.context import context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.engine.prompt_claims import PromptClaims
-from service.errors import NotFoundError, RequestError, SaturatedError, error_body
+from service.errors import MAX_ECHO, NotFoundError, RequestError, SaturatedError, error_body
 from service.metrics import PROMISED_BYTES
 
 _LOAD_FORMAT_HEADER = "endpoint-load-metrics-format"
@@ -41,6 +41,8 @@ def _answered(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": model, "content": content}, **statuses(404, 409)}
 
 
+_MESSAGE = 2 * MAX_ECHO
+"""Characters of an error that vLLM words."""
 router = APIRouter(route_class=SensefieldRoute, tags=["generate"])
 Planned = TypeVar("Planned", ChatRequest, TextRequest)
 
@@ -122,18 +124,15 @@ async def _serve(
             return _refuse(result, outcome)
         seconds = context.planner.settings.send_timeout_seconds
         if stream is not None:
-            body = _ended(stream.body(), outcome, ending.pop_all(), stream)
+            batches = _ended(stream.body(), outcome, ending.pop_all(), stream)
             visit.closing = stream.failure
-            return TimedStream(body, seconds, MEDIA_TYPE)
+            return TimedStream(batches, seconds, MEDIA_TYPE)
         if not isinstance(result, AsyncGenerator):
             outcome.name = "ok"
             answer = result if isinstance(result, dict) else result.model_dump()
             headers = metrics_header(raw_request.headers.get(_LOAD_FORMAT_HEADER, ""))
-            return Response(
-                orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS),
-                headers=headers,
-                media_type="application/json",
-            )
+            body = orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS)
+            return TimedAnswer(body, seconds, ending.pop_all(), outcome.cancel, headers)
         interval = float(getattr(raw_request.app.state.args, "sse_keep_alive_interval", 0))
         events = _ended(with_sse_keep_alive(result, interval), outcome, ending.pop_all())
         return TimedStream(events, seconds, EVENTS)
@@ -152,7 +151,10 @@ def _fail(error: ErrorInfo, outcome: Outcome) -> dict[str, Any]:
     """Return vLLM's error in OpenAI's form, whose code is a word, not a number."""
     outcome.fail(error.code)
     code = "model_not_found" if error.code == 404 else None
-    return error_body(error.message, error.type, error.param, code)
+    message = error.message
+    if len(message) > _MESSAGE:  # it may repeat a long list of the client's
+        message = f"{message[:_MESSAGE]}…"
+    return error_body(message, error.type, error.param, code)
 
 
 async def _ended(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from service.api.outcome import Outcome, counted
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
 from service.api.sight import answered, check_model, planned, prompt_tokens
+from service.api.streaming import TimedAnswer
 from service.context import Context, context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.distributions.sight_arrow import lens_stream
@@ -87,16 +88,18 @@ async def _lens(body: LensRequest, raw_request: Request, outcome: Outcome) -> Re
                 "positions",
             )
         claim = context.planner.budget.claim(cells * (body.k + 4) * _BYTES_PER_ENTRY, "k")
-        ending.callback(claim.release)
+        held = ending.enter_context(ExitStack())
+        held.callback(claim.release)
         steer = plan.residual if plan is not None else ()
         read = await _read(context, text, layers, positions, body.k, steer, len(prompt))
         about = _about(context, text, len(prompt), layers, positions)
         # In a thread: a large answer takes a while, and streams go on meanwhile.
+        seconds = context.planner.settings.send_timeout_seconds
         if accepts_arrow(raw_request.headers.get("accept", "")):
             data = await asyncio.to_thread(lens_stream, about, read, context.texts)
-            return Response(data, media_type=MEDIA_TYPE)
+            return TimedAnswer(data, seconds, held.pop_all(), media_type=MEDIA_TYPE)
         data = await asyncio.to_thread(_json, context, body.encoding, about, read)
-        return Response(data, media_type="application/json")
+        return TimedAnswer(data, seconds, held.pop_all())
 
 
 def _layers(context: Context, body: LensRequest) -> list[int]:

@@ -31,6 +31,10 @@ class Outcome:
         """Take down that it ended with an error of such a status."""
         self.name = outcome_of(status)
 
+    def cancel(self) -> None:
+        """Take down that its client has left, or takes nothing."""
+        self.name = "cancelled"
+
     def end(self, tokens: int | None = None) -> None:
         """Count the request, which generated so many tokens."""
         self._visit.end(self.name, tokens)

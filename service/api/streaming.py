@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import ExitStack, aclosing, closing
 from typing import Any
 
 import orjson
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 from vllm.entrypoints.serve.engine.protocol import ErrorInfo
 
@@ -59,20 +59,13 @@ class TimedStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request of a scope."""
         self._visit = Visit.of(scope)
+        self._visit.is_timed = True
         await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
         """Send the head and the pieces; give up on a reader that takes none."""
         async with aclosing(self._content):
-            try:
-                async with asyncio.timeout(None) as limit:
-                    with closing(_TimedSend(send, self._seconds, limit)) as timed:
-                        await self._send_all(timed.send)
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                SLOW_READERS.inc()
-                _log.warning("cut off a reader that took nothing for %g s", self._seconds)
+            await within(self._seconds, send, self._send_all)
 
     async def _send_all(self, send: Send) -> None:
         # The head goes with what follows it: until then a router may ask another server.
@@ -85,12 +78,76 @@ class TimedStream(StreamingResponse):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_pieces(self, send: Send, chunk: bytes | memoryview | str) -> None:
-        data = memoryview(chunk.encode() if isinstance(chunk, str) else chunk)
         self._visit.is_between_parts = False
-        for at in range(0, len(data), _PIECE):
-            piece = {"type": "http.response.body", "body": data[at : at + _PIECE]}
-            await send({**piece, "more_body": True})
+        await send_pieces(send, chunk.encode() if isinstance(chunk, str) else chunk)
         self._visit.is_between_parts = True
+
+
+class TimedAnswer(Response):
+    """An answer that is whole, sent as a stream would be: its reader has its time for each piece.
+
+    Args:
+        content: the body.
+        seconds: that a reader may take for a piece of 64 KiB.
+        ending: what the request holds until its answer has been sent.
+        left: is told, before that, of a reader that was cut off.
+        headers: beside its type and length.
+        media_type: its type.
+
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        seconds: float,
+        ending: ExitStack | None = None,
+        left: Callable[[], None] = lambda: None,
+        headers: Mapping[str, str] | None = None,
+        media_type: str = "application/json",
+    ) -> None:
+        super().__init__(content, headers=headers, media_type=media_type)
+        self._seconds = seconds
+        self._ending = ending or ExitStack()
+        self._left = left
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer the request of a scope."""
+        Visit.of(scope).is_timed = True
+        with self._ending:
+            if not await within(self._seconds, send, self._send_all):
+                self._left()
+
+    async def _send_all(self, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        await send_pieces(send, self.body)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def send_pieces(send: Send, data: bytes | memoryview) -> None:
+    """Send bytes of a body, of which more follows."""
+    view = memoryview(data)
+    for at in range(0, len(view), _PIECE):
+        piece = {"type": "http.response.body", "body": view[at : at + _PIECE]}
+        await send({**piece, "more_body": True})
+
+
+async def within(seconds: float, send: Send, send_all: Callable[[Send], Awaitable[None]]) -> bool:
+    """Send an answer; say whether its reader has taken it.
+
+    It is broken off once the reader has taken ``seconds`` for one message.
+    """
+    try:
+        async with asyncio.timeout(None) as limit:
+            with closing(_TimedSend(send, seconds, limit)) as timed:
+                await send_all(timed.send)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        SLOW_READERS.inc()
+        _log.warning("cut off a reader that took nothing for %g s", seconds)
+        return False
+    return True
 
 
 class _TimedSend:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
+from prometheus_client import REGISTRY
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from service.access.deadline import Deadline
@@ -158,3 +159,36 @@ async def test_a_time_that_is_none_is_refused(routes: Routes, value: str) -> Non
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, "x-request-timeout")
     assert len(error["message"]) < 300
+
+
+async def test_a_reader_that_takes_nothing_of_any_route_is_cut_off() -> None:
+    """Of a stream that has no timer of its own; what it is made of ends with it."""
+    ended = asyncio.Event()
+
+    async def events() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"data: {}\n\n"
+        finally:
+            ended.set()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await StreamingResponse(events(), media_type="text/event-stream")(scope, receive, send)
+
+    taken: list[Any] = []
+
+    async def send(message: Any) -> None:
+        taken.append(message)
+        if len(taken) == 3:
+            await asyncio.Event().wait()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    scope: dict[str, Any] = {"type": "http", "headers": [], "asgi": {"spec_version": "2.4"}}
+    before = REGISTRY.get_sample_value("sensefield_slow_readers_total") or 0.0
+    await Deadline(app, Settings(send_timeout_seconds=0.05))(scope, receive, send)
+    await ended.wait()
+    assert len(taken) == 3
+    assert Visit.of(scope).cut_off == "cancelled"
+    assert REGISTRY.get_sample_value("sensefield_slow_readers_total") == before + 1

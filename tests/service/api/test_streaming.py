@@ -6,13 +6,14 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 from starlette.requests import ClientDisconnect
 
-from service.api.streaming import TimedStream, error_in, sse_event
+from service.api.streaming import TimedAnswer, TimedStream, error_in, sse_event
 
 SCOPE: dict[str, Any] = {"type": "http", "asgi": {"spec_version": "2.4"}}
 
@@ -201,3 +202,34 @@ def test_other_events_tell_none(event: str | bytes) -> None:
 
 def test_an_event_is_one_line_and_a_blank_one() -> None:
     assert sse_event({"a": "b\nc"}) == b'data: {"a":"b\\nc"}\n\n'
+
+
+async def test_a_whole_answer_goes_out_in_pieces_and_holds_its_room_until_then() -> None:
+    sent: list[Any] = []
+    ending = ExitStack()
+    ending.callback(sent.append, {"type": "given back"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await TimedAnswer(b"x" * 150_000, 60, ending)(SCOPE, receive, send)
+    kinds = [message["type"] for message in sent]
+    assert kinds == ["http.response.start", *["http.response.body"] * 4, "given back"]
+    assert dict(sent[0]["headers"])[b"content-length"] == b"150000"
+    assert [len(message["body"]) for message in sent[1:5]] == [65536, 65536, 18928, 0]
+
+
+async def test_a_reader_that_takes_nothing_of_an_answer_is_cut_off() -> None:
+    events: list[str] = []
+    ending = ExitStack()
+    ending.callback(events.append, "given back")
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    cut_off = slow_readers()
+    answer = TimedAnswer(b"x" * 150_000, 0.01, ending, lambda: events.append("left"))
+    await answer(SCOPE, receive, send)
+    assert events == ["left", "given back"]
+    assert slow_readers() == cut_off + 1
