@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, aclosing, closing
 from typing import Any
+from weakref import finalize
 
 import orjson
 from fastapi.responses import Response, StreamingResponse
@@ -109,6 +110,8 @@ class TimedAnswer(Response):
         self._seconds = seconds
         self._ending = ending or ExitStack()
         self._left = left
+        # Nobody sends an answer whose client has left meanwhile.
+        finalize(self, self._ending.close).atexit = False
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         """Answer the request of a scope."""

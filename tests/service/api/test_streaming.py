@@ -233,3 +233,13 @@ async def test_a_reader_that_takes_nothing_of_an_answer_is_cut_off() -> None:
     await answer(SCOPE, receive, send)
     assert events == ["left", "given back"]
     assert slow_readers() == cut_off + 1
+
+
+def test_an_answer_that_nobody_sends_gives_back_what_it_holds() -> None:
+    events: list[str] = []
+    ending = ExitStack()
+    ending.callback(events.append, "given back")
+    answer = TimedAnswer(b"x", 60, ending)
+    assert events == []
+    del answer
+    assert events == ["given back"]
