@@ -30,8 +30,10 @@ _ASKS = {
     "shared servers": re.compile(r"\b(?:v1|v2|crowded|page): "),
     "guarded server": re.compile(r"\bguarded: "),
     "faults": re.compile(r"\breport: Report"),
+    "several servers": re.compile(r"\bbehind_router\b|--(?:tensor-parallel-size|api-server-count)"),
 }
-"""Parameters that are fixtures which serve many files, and take a minute to start."""
+"""What tells files that go together: fixtures that serve many of them and take a minute to start,
+and servers of several processes, for two of which at once there is too little memory."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -20,7 +20,7 @@ STORE_SIZE = "8m"
 LAYERS = (10, 20)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def report(full: bool) -> Iterator[Report]:
     """The table, written at the end of a long form."""
     told = "`make faults` does all this to real servers, and wrote this table."
@@ -30,7 +30,7 @@ def report(full: bool) -> Iterator[Report]:
         table.write(REPOSITORY / "docs" / "faults" / "faults.md")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder for a server, with a small disk of its own for the vectors where that can be."""
     folder = tmp_path_factory.mktemp("faults")
@@ -43,7 +43,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         subprocess.run(["umount", vectors], check=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def vector() -> bytes:
     """A vector that is stored before the first fault, and is to outlive all of them."""
     rng = np.random.default_rng(7)
@@ -51,7 +51,7 @@ def vector() -> bytes:
     return safetensors.numpy.save(layers)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def supervisor(store: Path, vector: bytes) -> Iterator[Supervisor]:
     """One server for all faults, started again only after those that end it."""
     with Supervisor(store) as running:
