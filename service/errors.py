@@ -52,6 +52,11 @@ class RequestError(SensefieldError):
         self.code = code
 
     @property
+    def kind(self) -> str:
+        """Return what metrics count it under."""
+        return self.code or self.type
+
+    @property
     def headers(self) -> dict[str, str]:
         """Return the headers of the answer."""
         return {"Retry-After": str(self.retry_after)} if self.retry_after else {}
@@ -159,6 +164,9 @@ class SaturatedError(RequestError):
     status = 503
     type = "overloaded_error"
     retry_after = 5
+
+    QUEUE_FULL: ClassVar[str] = "queue_full"
+    BUDGET_EXHAUSTED: ClassVar[str] = "distribution_budget_exhausted"
 
 
 class StoreUnavailableError(RequestError):

@@ -20,9 +20,14 @@ REJECTED = Counter(
     "Requests that were refused, or cut off for being late, by HTTP status and error type.",
     ["status", "reason"],
 )
-for _refusal in (SaturatedError, StoreFullError):
+for _refusal, _reason in (
+    (SaturatedError, SaturatedError.type),
+    (SaturatedError, SaturatedError.QUEUE_FULL),
+    (SaturatedError, SaturatedError.BUDGET_EXHAUSTED),
+    (StoreFullError, StoreFullError.type),
+):
     # There from the start: Prometheus sees no increase in a series that begins with its first.
-    REJECTED.labels(str(_refusal.status), _refusal.type)
+    REJECTED.labels(str(_refusal.status), _reason)
 CONTROLLED = Counter(
     "sensefield_controlled_requests",
     "Requests that used a kind of control.",

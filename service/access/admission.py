@@ -92,7 +92,7 @@ class Admission:
             raise SaturatedError(
                 f"{self._most} requests are running or waiting; try again later",
                 None,
-                "queue_full",
+                SaturatedError.QUEUE_FULL,
             )
         self._running[name] += 1
         try:

@@ -154,7 +154,7 @@ class _Timed:
             return
         self.error = error
         self._visit.cut_off = "client_error" if error.status < 500 else "deadline"
-        REJECTED.labels(str(error.status), error.code or error.type).inc()
+        REJECTED.labels(str(error.status), error.kind).inc()
 
 
 def _seconds(scope: Scope, most: float | None) -> float | None:

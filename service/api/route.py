@@ -106,7 +106,7 @@ class SensefieldRoute(APIRoute):
 
 def error_response(error: RequestError) -> JSONResponse:
     """Return the answer to a refused request, and count it."""
-    REJECTED.labels(str(error.status), error.code or error.type).inc()
+    REJECTED.labels(str(error.status), error.kind).inc()
     return error_answer(error)
 
 

@@ -147,7 +147,7 @@ async def _events(
             described, _ = await task
             yield _event(described)
         except RequestError as error:
-            REJECTED.labels(str(error.status), error.code or error.type).inc()
+            REJECTED.labels(str(error.status), error.kind).inc()
             yield _event(error.to_body())
         except Exception:
             yield _event(error_body("the vector could not be made", "server_error"))

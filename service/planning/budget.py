@@ -47,7 +47,7 @@ class Budget:
                 f"{param} asks for up to {size} bytes of rows and "
                 f"{self.total_bytes - self.promised_bytes} are left now; try again later",
                 param,
-                "distribution_budget_exhausted",
+                SaturatedError.BUDGET_EXHAUSTED,
             )
         self.promised_bytes += size
         return Claim(self, size)
