@@ -1,4 +1,4 @@
-"""How long a request may take: to be sent, and in all.
+"""How long a request may take: to be sent, to be read, and in all.
 
 A request that is late is ended as if its client had left, which frees what it holds in the engine
 on every route; only then is the client told what happened. A route that does not look for its
@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from math import inf, isfinite
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access.refusal import refuse
+from service.access.slow_reader import within
 from service.access.visit import Visit
 from service.api.route import error_answer
 from service.api.streaming import EVENTS, sse_event
 from service.errors import BadRequestError, DeadlineError, RequestError, SlowClientError, echo
-from service.metrics import REJECTED, SLOW_READERS
+from service.metrics import REJECTED
 from service.settings import Settings
 
 HEADER = b"x-request-timeout"
@@ -29,7 +29,7 @@ _log = logging.getLogger("vllm.sensefield")
 
 
 class Deadline:
-    """Ends a request whose body is not whole in time, or whose answer is not."""
+    """Ends a request whose body is not whole in time, or whose answer is not, or not read."""
 
     def __init__(self, app: ASGIApp, own: Settings) -> None:
         self._app = app
@@ -45,18 +45,21 @@ class Deadline:
         except RequestError as error:
             await refuse(error, scope, receive, send)
             return
-        timed = _Timed(scope, receive, send, self._own, seconds)
-        try:
-            await self._app(scope, timed.receive, timed.send)
-        except Exception as error:
-            if timed.error is None and not timed.is_gone:
-                raise
-            # It ended for want of a client: what it makes of that is nobody's answer.
-            _log.info("a late request ended with %r", error)
-        if timed.error is not None:
-            with suppress(TimeoutError):  # then the connection is closed on a reader that is gone
-                async with asyncio.timeout(self._own.send_timeout_seconds):
-                    await timed.tell(timed.error)
+
+        async def answer(send: Send) -> None:
+            timed = _Timed(scope, receive, send, self._own.receive_timeout_seconds, seconds)
+            try:
+                await self._app(scope, timed.receive, timed.send)
+            except Exception as error:
+                if timed.error is None:
+                    raise
+                # It ended for want of a client: what it makes of that is nobody's answer.
+                _log.info("a late request ended with %r", error)
+            if timed.error is not None:
+                await timed.tell(timed.error)
+
+        if not await within(self._own.send_timeout_seconds, send, answer):
+            Visit.of(scope).cut_off = "cancelled"
 
 
 class _Timed:
@@ -66,20 +69,19 @@ class _Timed:
         scope: the request's.
         receive: from the client.
         send: to the client.
-        own: seconds for the whole body, and for a reader to take a message.
+        to_receive: seconds from now for the whole body.
         in_all: seconds from now for body and answer, None for no limit.
 
     """
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, own: Settings, in_all: float | None
+        self, scope: Scope, receive: Receive, send: Send, to_receive: float, in_all: float | None
     ) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._visit = Visit.of(scope)
-        self._to_receive = own.receive_timeout_seconds
-        self._to_send = own.send_timeout_seconds
+        self._to_receive = to_receive
         self._in_all = inf if in_all is None else in_all
         now = asyncio.get_running_loop().time()
         self._body_by = now + self._to_receive
@@ -89,8 +91,6 @@ class _Timed:
         self._answered = False
         self.error: RequestError | None = None
         """Why the app was told that its client has left."""
-        self.is_gone = False
-        """Whether the client takes nothing."""
 
     async def receive(self) -> Message:
         """Return the next message; that the client has left, once it is too late."""
@@ -108,12 +108,7 @@ class _Timed:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send what the app says, unless it says it to nobody.
-
-        Raises:
-            OSError: the client takes nothing, as if its connection were closed.
-
-        """
+        """Send what the app says, unless it says it to nobody."""
         if self.error is not None:
             return
         if message["type"] == "http.response.start":
@@ -122,17 +117,7 @@ class _Timed:
             self._streams = told.startswith(EVENTS.encode()) or self._visit.closing is not None
         elif not message.get("more_body", False):
             self._answered = True
-        if self._visit.is_timed:
-            await self._send(message)
-            return
-        try:
-            async with asyncio.timeout(self._to_send):
-                await self._send(message)
-        except TimeoutError:
-            self.is_gone = True
-            self._visit.cut_off = "cancelled"
-            SLOW_READERS.inc()
-            raise OSError(f"the reader took nothing for {self._to_send:g} s") from None
+        await self._send(message)
 
     async def tell(self, error: RequestError) -> None:
         """Say what happened where the answer has come to: in its place, or at a stream's end."""

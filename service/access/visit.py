@@ -35,8 +35,6 @@ class Visit:
     """How a stream that is none of server-sent events tells of an error at its end."""
     is_between_parts: bool = True
     """Whether a stream has come to the end of an event or message."""
-    is_timed: bool = False
-    """Whether what sends the answer sees to readers that take nothing by itself."""
     status: int | None = None
     bytes: int = 0
     """Of the answer's body."""

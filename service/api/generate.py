@@ -25,7 +25,7 @@ from service.api.outcome import Outcome
 from service.api.requests import ChatRequest, TextRequest
 from service.api.route import SensefieldRoute
 from service.api.serving import ChatServing, TextServing
-from service.api.streaming import EVENTS, TimedAnswer, TimedStream, error_in, sse_event
+from service.api.streaming import EVENTS, PiecedAnswer, PiecedStream, error_in, sse_event
 from service.context import context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.engine.prompt_claims import PromptClaims
@@ -122,20 +122,19 @@ async def _serve(
         _update_promised(plan.budget)
         if isinstance(result, ErrorResponse):
             return _refuse(result, outcome)
-        seconds = context.planner.settings.send_timeout_seconds
         if stream is not None:
             batches = _ended(stream.body(), outcome, ending.pop_all(), stream)
             visit.closing = stream.failure
-            return TimedStream(batches, seconds, MEDIA_TYPE)
+            return PiecedStream(batches, MEDIA_TYPE)
         if not isinstance(result, AsyncGenerator):
             outcome.name = "ok"
             answer = result if isinstance(result, dict) else result.model_dump()
             headers = metrics_header(raw_request.headers.get(_LOAD_FORMAT_HEADER, ""))
             body = orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS)
-            return TimedAnswer(body, seconds, ending.pop_all(), outcome.cancel, headers)
+            return PiecedAnswer(body, ending.pop_all(), outcome.cancel, headers)
         interval = float(getattr(raw_request.app.state.args, "sse_keep_alive_interval", 0))
         events = _ended(with_sse_keep_alive(result, interval), outcome, ending.pop_all())
-        return TimedStream(events, seconds, EVENTS)
+        return PiecedStream(events, EVENTS)
 
 
 def _refuse(refusal: ErrorResponse, outcome: Outcome) -> Response:

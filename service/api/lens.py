@@ -22,7 +22,7 @@ from service.api.outcome import Outcome, counted
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
 from service.api.sight import answered, check_model, planned, prompt_tokens
-from service.api.streaming import TimedAnswer
+from service.api.streaming import PiecedAnswer
 from service.context import Context, context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.distributions.sight_arrow import lens_stream
@@ -94,12 +94,11 @@ async def _lens(body: LensRequest, raw_request: Request, outcome: Outcome) -> Re
         read = await _read(context, text, layers, positions, body.k, steer, len(prompt))
         about = _about(context, text, len(prompt), layers, positions)
         # In a thread: a large answer takes a while, and streams go on meanwhile.
-        seconds = context.planner.settings.send_timeout_seconds
         if accepts_arrow(raw_request.headers.get("accept", "")):
             data = await asyncio.to_thread(lens_stream, about, read, context.texts)
-            return TimedAnswer(data, seconds, held.pop_all(), media_type=MEDIA_TYPE)
+            return PiecedAnswer(data, held.pop_all(), media_type=MEDIA_TYPE)
         data = await asyncio.to_thread(_json, context, body.encoding, about, read)
-        return TimedAnswer(data, seconds, held.pop_all())
+        return PiecedAnswer(data, held.pop_all())
 
 
 def _layers(context: Context, body: LensRequest) -> list[int]:

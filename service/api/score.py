@@ -20,7 +20,7 @@ from service.api.outcome import Outcome, counted
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
 from service.api.sight import answered, check_model, check_tokens, planned, prompt_tokens
-from service.api.streaming import TimedAnswer
+from service.api.streaming import PiecedAnswer
 from service.context import Context, context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.distributions.sight_arrow import score_stream
@@ -68,7 +68,6 @@ async def _answer(body: ScoreRequest, raw_request: Request, outcome: Outcome) ->
     finally:
         for each in scores:
             each.cancel()
-    seconds = context.planner.settings.send_timeout_seconds
     answer = {
         "object": "score",
         "model": context.model.name,
@@ -76,8 +75,8 @@ async def _answer(body: ScoreRequest, raw_request: Request, outcome: Outcome) ->
         "continuations": continuations,
     }
     if accepts_arrow(raw_request.headers.get("accept", "")):
-        return TimedAnswer(score_stream(answer), seconds, media_type=MEDIA_TYPE)
-    return TimedAnswer(orjson.dumps(answer), seconds)
+        return PiecedAnswer(score_stream(answer), media_type=MEDIA_TYPE)
+    return PiecedAnswer(orjson.dumps(answer))
 
 
 def _wanted(context: Context, body: ScoreRequest, prompt_len: int) -> list[list[int]]:

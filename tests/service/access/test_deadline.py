@@ -162,7 +162,7 @@ async def test_a_time_that_is_none_is_refused(routes: Routes, value: str) -> Non
 
 
 async def test_a_reader_that_takes_nothing_of_any_route_is_cut_off() -> None:
-    """Of a stream that has no timer of its own; what it is made of ends with it."""
+    """Of a stream of anybody's; what it is made of ends with it."""
     ended = asyncio.Event()
 
     async def events() -> AsyncIterator[bytes]:
