@@ -3,7 +3,7 @@ import { html } from "./dom.js";
 import { add } from "./entries.js";
 import { nats, percent } from "./measures.js";
 import { branch } from "./run.js";
-import { state } from "./state.js";
+import { isForeign, state } from "./state.js";
 import { alternatives } from "./trace.js";
 import { exactShare } from "./tooltip.js";
 import { shown, spoken } from "./whitespace.js";
@@ -13,7 +13,6 @@ const SHOWN = 12;
 // A trace of another model than the server's can be seen, but nothing goes on from it.
 export function Distribution({ trace, token, lane, at }) {
   const rows = alternatives(token, trace.texts);
-  const foreign = trace.model !== state.model;
   const likeliest = rows.slice(0, SHOWN);
   if (!likeliest.some((row) => row.id === token.id)) likeliest.push(rows.find((row) => row.id === token.id));
   return html`<section class="card distribution" aria-labelledby="distribution">
@@ -22,8 +21,8 @@ export function Distribution({ trace, token, lane, at }) {
         Token ${at + 1}: <span class="token">${shown(token.text)}</span>
       </h2>
       <span class="quiet">id ${token.id}</span>
-      <button class="small" disabled=${foreign} onClick=${() => add("bias", { token_id: token.id, add: 2 })}>Bias</button>
-      <button class="small" disabled=${foreign} onClick=${() => add("suppress", { token_id: token.id })}>Suppress</button>
+      <button class="small" disabled=${isForeign(trace)} onClick=${() => add("bias", { token_id: token.id, add: 2 })}>Bias</button>
+      <button class="small" disabled=${isForeign(trace)} onClick=${() => add("suppress", { token_id: token.id })}>Suppress</button>
     </header>
     <${Figures} token=${token} />
     <p class="quiet">
@@ -44,7 +43,7 @@ export function Distribution({ trace, token, lane, at }) {
             <th scope="row">
               <button
                 class="token"
-                disabled=${foreign || row.id === token.id}
+                disabled=${isForeign(trace) || row.id === token.id}
                 aria-label=${`Take “${spoken(row.text)}” instead`}
                 onClick=${() => branch(lane, at, row.id)}
               >

@@ -1,7 +1,7 @@
 // A trace as a file: saved to share, and loaded again with or without the same server.
 import { PATHS } from "./request.js";
 import { stop } from "./run.js";
-import { set, state } from "./state.js";
+import { isForeign, set, state } from "./state.js";
 import { STAGES } from "./trace.js";
 
 const FORMAT = "sensefield-trace";
@@ -46,7 +46,7 @@ export async function load(file) {
     const { model, setup, lanes } = parsed(await file.text());
     stop();
     const lane = lanes.controlled ? "controlled" : "baseline";
-    const foreign = state.model && model !== state.model;
+    const foreign = state.model && isForeign({ model });
     const told = foreign ? `${file.name} is loaded. It is of ${model}, so it can only be looked at.` : `${file.name} is loaded.`;
     set({ setup, lanes, selected: { lane, at: 0 }, lens: null, neighbours: null, error: "", told });
   } catch (error) {

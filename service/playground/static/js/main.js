@@ -13,7 +13,7 @@ import { Prompt } from "./prompt.js";
 import { isRunning } from "./run.js";
 import { Scrubber } from "./scrubber.js";
 import { chosen } from "./selection.js";
-import { drawWith, set, state } from "./state.js";
+import { drawWith, isForeign, set, state } from "./state.js";
 import { Strip } from "./strip.js";
 import { divergence } from "./trace.js";
 
@@ -69,9 +69,9 @@ function Chosen() {
     ${token &&
     html`<div class="pair">
         <${Distribution} trace=${trace} token=${token} lane=${lane} at=${at} />
-        ${trace.model === state.model && html`<${Neighbours} token=${token} />`}
+        ${!isForeign(trace) && html`<${Neighbours} token=${token} />`}
       </div>
-      ${trace.model === state.model && html`<${Lens} lane=${lane} trace=${trace} at=${at} />`}`}`;
+      ${!isForeign(trace) && html`<${Lens} lane=${lane} trace=${trace} at=${at} />`}`}`;
 }
 
 applyTheme(state.theme);

@@ -2,7 +2,7 @@
 import { events } from "./api.js";
 import { tell } from "./errors.js";
 import { controlOf, requestOf } from "./request.js";
-import { changed, set, state } from "./state.js";
+import { changed, isForeign, set, state } from "./state.js";
 import { divergence, newTrace, tokensOf } from "./trace.js";
 
 const SETTLE_MS = 200; // a slider that is dragged asks once it rests so long
@@ -34,7 +34,7 @@ export async function run() {
 export function controlChanged() {
   changed();
   clearTimeout(settling);
-  if (state.lanes.baseline?.model === state.model) settling = setTimeout(rerun, SETTLE_MS);
+  if (state.lanes.baseline && !isForeign(state.lanes.baseline)) settling = setTimeout(rerun, SETTLE_MS);
 }
 
 async function rerun() {

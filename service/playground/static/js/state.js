@@ -57,3 +57,8 @@ export function setUp(fields) {
   Object.assign(state.setup, fields);
   changed();
 }
+
+// Say whether a trace is of another model than the server's, whose token ids mean other texts.
+export function isForeign(trace) {
+  return trace.model !== state.model;
+}
