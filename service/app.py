@@ -87,7 +87,7 @@ class SensefieldEndpoints:
         secret = await secret_of(engine_client)
         keep_apart(engine_client, TENANT.get, secret)
         limits = Limits(own.grammar_cpu_seconds)
-        guard(engine_client, GrammarGate(engine_client.vllm_config, limits))
+        guard(engine_client, GrammarGate(engine_client.vllm_config, limits, TENANT.get))
         salting = SaltingEngine(engine_client, registry.layers_of, secret)
         prompts = PromptEncoder(
             tokenizer, load_chat_template(args.chat_template), model_config.max_model_len - 1

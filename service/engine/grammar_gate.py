@@ -7,7 +7,8 @@ import hashlib
 import multiprocessing
 import pickle
 import threading
-from collections.abc import AsyncGenerator
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from multiprocessing.connection import Connection
@@ -25,7 +26,7 @@ FIELD = "structured_outputs"
 KNOWN = 4096
 """Grammars whose outcome is remembered."""
 START_SECONDS = 300.0
-_UNTRIED = "untried"
+_UNTRIED: Any = object()
 WALL_FACTOR = 15
 """How much longer than its CPU seconds a trial may last, on a machine that is busy."""
 
@@ -36,16 +37,22 @@ class GrammarGate:
     Args:
         config: vLLM's, whose compilers are tried.
         limits: on a grammar.
+        tenant: tells whose request the running task works on.
 
     """
 
-    def __init__(self, config: Any, limits: Limits) -> None:
+    def __init__(
+        self, config: Any, limits: Limits, tenant: Callable[[], str | None] = lambda: None
+    ) -> None:
         self._config = config
         self._limits = limits
+        self._tenant = tenant
         self._known: LRUCache[bytes, str | None] = LRUCache(KNOWN)
         self._lock = threading.Lock()
-        # One at a time, on threads that nothing else waits for.
+        # One at a time, on threads that nothing else waits for; of a tenant one waits there, so
+        # that whoever sends many holds up another for one.
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="grammar-gate")
+        self._turns: defaultdict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._process: BaseProcess | None = None
         self._questions: Connection | None = None
 
@@ -62,7 +69,8 @@ class GrammarGate:
         outcome = self._outcome(key)
         if outcome is _UNTRIED:
             loop = asyncio.get_running_loop()
-            outcome = await loop.run_in_executor(self._asking, self._try, key, params)
+            async with self._turns[self._tenant()]:
+                outcome = await loop.run_in_executor(self._asking, self._try, key, params)
         if outcome is not None:
             raise VLLMValidationError(f"the grammar is too costly: {outcome}", parameter=FIELD)
 

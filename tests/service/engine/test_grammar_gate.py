@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncGenerator, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -86,6 +87,29 @@ async def test_what_is_known_does_not_wait_for_another_trial(
     assert not under_way.done()
     over.set()
     await under_way
+
+
+async def test_one_tenant_waits_for_one_trial_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    tenant: ContextVar[str] = ContextVar("tenant")
+    gate = GrammarGate(None, Limits(1), tenant.get)
+    tried, over = threading.Event(), threading.Event()
+    order: list[Any] = []
+
+    def ask(params: SamplingParams) -> None:
+        order.append(params.structured_outputs.regex)
+        tried.set()
+        assert over.wait(60)
+
+    monkeypatch.setattr(gate, "_ask", ask)
+    tenant.set("many")
+    many = [asyncio.create_task(gate.check(grammar(f"many {at}"))) for at in range(3)]
+    await asyncio.to_thread(tried.wait, 60)
+    tenant.set("one")
+    one = asyncio.create_task(gate.check(grammar("one")))
+    await asyncio.sleep(0)  # it takes its place
+    over.set()
+    await asyncio.gather(one, *many)
+    assert order == ["many 0", "one", "many 1", "many 2"]
 
 
 async def test_a_process_that_dies_at_its_start_is_told(
