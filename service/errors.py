@@ -166,6 +166,7 @@ class SaturatedError(RequestError):
     retry_after = 5
 
     QUEUE_FULL: ClassVar[str] = "queue_full"
+    BODIES_FULL: ClassVar[str] = "bodies_full"
     BUDGET_EXHAUSTED: ClassVar[str] = "distribution_budget_exhausted"
 
 

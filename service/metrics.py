@@ -23,6 +23,7 @@ REJECTED = Counter(
 for _refusal, _reason in (
     (SaturatedError, SaturatedError.type),
     (SaturatedError, SaturatedError.QUEUE_FULL),
+    (SaturatedError, SaturatedError.BODIES_FULL),
     (SaturatedError, SaturatedError.BUDGET_EXHAUSTED),
     (StoreFullError, StoreFullError.type),
 ):

@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         16 << 20, ge=1, description="Most bytes of a request's body; a vector's file has its own."
     )
+    bodies_bytes: int = Field(
+        1 * _GIB, ge=1, description="Most bytes of all bodies at once, of an API process."
+    )
     max_tokens: int | None = Field(
         None, ge=1, description="Most tokens to generate for a choice; none means the context."
     )

@@ -12,8 +12,9 @@ from limits import RateLimitItem, parse
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette._utils import get_route_path
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.access.body_room import BodyRoom, CountedBody
 from service.access.refusal import refuse
 from service.access.roles import LIVENESS
 from service.access.visit import Visit
@@ -22,7 +23,6 @@ from service.errors import (
     RateLimitedError,
     RequestError,
     SaturatedError,
-    TooLargeError,
 )
 from service.settings import Settings
 
@@ -39,7 +39,7 @@ class Admission:
 
     def __init__(self, app: ASGIApp, own: Settings) -> None:
         self._app = app
-        self._max_body = own.max_body_bytes
+        self._bodies = BodyRoom(own.max_body_bytes, own.bodies_bytes)
         self._most = own.max_requests
         self._most_of_key = own.key_concurrency
         self._rate: RateLimitItem | None = parse(own.key_rate) if own.key_rate else None
@@ -54,31 +54,15 @@ class Admission:
         key = Visit.of(scope).key
         name = OPEN_SERVER if key is None else key.name
         try:
-            size = self._check_size(scope)
-            with self._place(name):
+            size = _size_of(scope)
+            with self._place(name), self._bodies.held(size or 0) as room:
                 if size is None:
-                    body = _CountedBody(self._max_body, scope, receive, send)
+                    body = CountedBody(room, scope, receive, send)
                     await self._app(scope, body.receive, body.send)
                 else:
                     await self._app(scope, receive, send)
         except RequestError as error:
             await refuse(error, scope, receive, send)
-
-    def _check_size(self, scope: Scope) -> int | None:
-        """Return the size of a body, None if nobody told."""
-        headers = scope["headers"]
-        head = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
-        if head + sum(len(name) + len(value) for name, value in headers) > MAX_HEAD:
-            raise HeadersTooLargeError(f"URL and headers are over {MAX_HEAD} bytes", "headers")
-        if scope.get("method") == "PUT":
-            return 0  # a vector's file, whose route knows what it may be
-        told = dict(headers)
-        if b"transfer-encoding" in told:
-            return None
-        size = int(told.get(b"content-length", b"0"))
-        if size > self._max_body:
-            raise _too_large(self._max_body)
-        return size
 
     @contextmanager
     def _place(self, name: str) -> Iterator[None]:
@@ -103,30 +87,15 @@ class Admission:
                 del self._running[name]
 
 
-class _CountedBody:
-    """Receives a body of unknown size, and answers in the app's place once it is too large."""
-
-    def __init__(self, most: int, scope: Scope, receive: Receive, send: Send) -> None:
-        self._left = most
-        self._most = most
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-
-    async def receive(self) -> Message:
-        """Return the next message; that the client has left, once it has sent too much."""
-        message = await self._receive()
-        if message["type"] == "http.request" and self._left >= 0:
-            self._left -= len(message.get("body", b""))
-            if self._left < 0:
-                await refuse(_too_large(self._most), self._scope, self._receive, self._send)
-        return message if self._left >= 0 else {"type": "http.disconnect"}
-
-    async def send(self, message: Message) -> None:
-        """Send what the app says, unless the client has been told already."""
-        if self._left >= 0:
-            await self._send(message)
-
-
-def _too_large(most: int) -> TooLargeError:
-    return TooLargeError(f"the body is over {most} bytes", "body")
+def _size_of(scope: Scope) -> int | None:
+    """Return the bytes that a body will have, None if nobody told; its head is checked."""
+    headers = scope["headers"]
+    head = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
+    if head + sum(len(name) + len(value) for name, value in headers) > MAX_HEAD:
+        raise HeadersTooLargeError(f"URL and headers are over {MAX_HEAD} bytes", "headers")
+    if scope.get("method") == "PUT":
+        return 0  # a vector's file, whose route knows what it may be
+    told = dict(headers)
+    if b"transfer-encoding" in told:
+        return None
+    return int(told.get(b"content-length", b"0"))

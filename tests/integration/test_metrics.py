@@ -83,7 +83,7 @@ def test_who_ended_a_request_is_told(v1: Client) -> None:
 def test_what_an_alert_waits_for_is_there_before_it_happens(v1: Client) -> None:
     series = _samples(v1)
     for status, reasons in (
-        ("503", ("overloaded_error", "queue_full", "distribution_budget_exhausted")),
+        ("503", ("overloaded_error", "queue_full", "bodies_full", "distribution_budget_exhausted")),
         ("507", ("insufficient_storage_error",)),
     ):
         for reason in reasons:

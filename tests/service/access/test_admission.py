@@ -82,6 +82,21 @@ async def test_a_body_of_no_told_size(app: Waiting, count: int, status: int) -> 
         assert answer.json()["error"]["param"] == "body"
 
 
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_body_beyond_the_room_of_all_is_a_503(app: Waiting, told: bool) -> None:
+    content: Any = b"x" * 60 if told else chunks(6)
+    async with client_of(admission(app, max_body_bytes=80, bodies_bytes=100)) as client:
+        running = asyncio.create_task(client.post("/", content=b"x" * 60))
+        await app.started.acquire()
+        refused = await client.post("/", content=content)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        error = refused.json()["error"]
+        assert (error["code"], error["param"]) == ("bodies_full", "body")
+        app.may_answer.set()
+        assert (await running).status_code == 200
+        assert (await client.post("/", content=b"x" * 80)).status_code == 200
+
+
 async def test_a_vectors_file_is_left_to_its_route(app: Waiting) -> None:
     app.may_answer.set()
     async with client_of(admission(app, max_body_bytes=100)) as client:
