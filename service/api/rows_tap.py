@@ -13,7 +13,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
 from service.distributions.encode import DistributionEncoder
-from service.distributions.openai_logprobs import chat_logprobs, completion_logprobs
+from service.distributions.openai_logprobs import chat_logprobs, vllm_logprobs
 from service.distributions.token_texts import TokenTexts
 from service.metrics import ENCODE_SECONDS, KL_NATS, ROW_BYTES, ROWS
 from service.planning.plan import Plan
@@ -106,7 +106,7 @@ class RowsTap:
             listed = zip(token_ids, rows, strict=True)
             result.prompt_logprobs = [
                 None,
-                *(completion_logprobs(self._texts, token, row, count) for token, row in listed),
+                *(vllm_logprobs(self._texts, token, row, count) for token, row in listed),
             ]
         if rows and asked.distribution is not None and asked.distribution.prompt:
             self._prompts[choice] = token_ids, rows

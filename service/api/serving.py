@@ -11,13 +11,14 @@ from copy import copy
 from typing import Any, Self
 
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
+from vllm.entrypoints.openai.completion.protocol import CompletionLogProbs
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.outputs import RequestOutput
 
 from logit_processors.row_spec import TokenRow
 from service.api.requests import ChatRequest, TextRequest
 from service.api.rows_tap import RowsTap
-from service.distributions.openai_logprobs import completion_logprobs
+from service.distributions.openai_logprobs import completion_logprobs, vllm_logprobs
 from service.distributions.token_texts import TokenTexts
 from service.engine.cache_salt import SaltingEngine
 
@@ -140,18 +141,33 @@ class TextServing(_Adopting, OpenAIServingCompletion):
         token_ids: Sequence[int],
         top_logprobs: Sequence[Any],
         num_output_top_logprobs: int,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        """Have vLLM write the logprobs, from our rows where they are rows."""
-        entries = [
-            completion_logprobs(self.texts, token, entry, num_output_top_logprobs)
-            if isinstance(entry, TokenRow)
-            else entry
-            for token, entry in zip(token_ids, top_logprobs, strict=True)
-        ]
-        return super()._create_completion_logprobs(
-            token_ids, entries, num_output_top_logprobs, *args, **kwargs
+        tokenizer: Any,
+        logprob_token_ids: list[int] | None = None,
+        initial_text_offset: int = 0,
+        return_as_token_id: bool | None = None,
+    ) -> CompletionLogProbs:
+        """Write the logprobs from our rows; have vLLM write them where not all are rows."""
+        as_ids = return_as_token_id
+        if as_ids is None:
+            as_ids = self.return_tokens_as_token_ids
+        if as_ids or not all(isinstance(entry, TokenRow) for entry in top_logprobs):
+            entries = [
+                vllm_logprobs(self.texts, token, entry, num_output_top_logprobs)
+                if isinstance(entry, TokenRow)
+                else entry
+                for token, entry in zip(token_ids, top_logprobs, strict=True)
+            ]
+            return super()._create_completion_logprobs(
+                token_ids,
+                entries,
+                num_output_top_logprobs,
+                tokenizer,
+                logprob_token_ids,
+                initial_text_offset,
+                return_as_token_id,
+            )
+        return completion_logprobs(
+            self.texts.all, token_ids, top_logprobs, num_output_top_logprobs, initial_text_offset
         )
 
 

@@ -7,10 +7,12 @@ vLLM puts the sampled token first and then the most likely ones, and cuts that l
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from vllm.entrypoints.openai.completion.protocol import CompletionLogProbs
 from vllm.logprobs import Logprob
 
 from logit_processors.row_spec import DENSE, STATISTICS, TokenRow
@@ -59,13 +61,47 @@ def chat_logprobs(
 
 
 def completion_logprobs(
+    token_texts: Sequence[str],
+    token_ids: Sequence[int],
+    rows: Sequence[TokenRow],
+    count: int,
+    offset: int,
+) -> CompletionLogProbs:
+    """Return the ``logprobs`` object of a completion's choice.
+
+    Args:
+        token_texts: the text of each token, by id, as the answer is to show it.
+        token_ids: tokens.
+        rows: a row for each of them.
+        count: alternatives, or DENSE.
+        offset: characters before the first token.
+
+    """
+    tokens = [token_texts[token_id] for token_id in token_ids]
+    offsets = list(accumulate(map(len, tokens), initial=offset))
+    token_logprobs, listed = [], []
+    for token_id, row in zip(token_ids, rows, strict=True):
+        ids, values = top_entries(row, token_id, count)
+        numbers = values.tolist()
+        token_logprobs.append(numbers[0])
+        listed.append(dict(zip(map(token_texts.__getitem__, ids), numbers, strict=True)))
+    # Nothing in it needs checking: of a thousand alternatives that would take longer than they.
+    return CompletionLogProbs.model_construct(
+        text_offset=offsets[:-1],
+        token_logprobs=token_logprobs,
+        tokens=tokens,
+        top_logprobs=listed,
+    )
+
+
+def vllm_logprobs(
     texts: TokenTexts, token_id: int, row: TokenRow, count: int
 ) -> dict[int, Logprob]:
-    """Return one row in the form that vLLM's completion route reads."""
+    """Return one row in the form in which vLLM tells of prompts."""
     ids, values = top_entries(row, token_id, count)
     places = np.flatnonzero(_likeliest(row, count)[0] != token_id) + 1
     ranks = [int(row.statistics[_RANK]), *places.tolist()]
     return {
-        token: Logprob(logprob=value, rank=rank, decoded_token=texts.text(token))
+        token: Logprob(logprob=value, rank=rank, decoded_token=texts.all[token])
         for token, value, rank in zip(ids, values.tolist(), ranks, strict=True)
     }

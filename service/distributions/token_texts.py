@@ -17,16 +17,19 @@ class TokenTexts:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._fragments: list[bytes | None] = [None] * vocabulary.width
+        datas = map(self.data, range(vocabulary.width))
+        self.all = [data.decode(errors="replace") for data in datas]
+        """The text of each logit, empty for one that is no token; U+FFFD for bytes that are no
+        character."""
 
     def text(self, token_id: int) -> str:
-        """Return the token's text; bytes that are no character show as U+FFFD."""
-        return self.data(token_id).decode(errors="replace")
+        """Return the token's text."""
+        return self.all[token_id]
 
     @cached_property
     def listed(self) -> bytes:
         """``{"object":"list","data":[text, …]}``, a text for each token that exists."""
-        texts = [data.decode(errors="replace") for data in self._vocabulary.tokens]
-        return orjson.dumps({"object": "list", "data": texts})
+        return orjson.dumps({"object": "list", "data": self.all[: len(self._vocabulary.tokens)]})
 
     def fragments(self, token_ids: Sequence[int]) -> list[bytes]:
         """Return ``},{"token":…,"bytes":[…],"logprob":`` of tokens, between two numbers."""

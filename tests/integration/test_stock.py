@@ -20,9 +20,11 @@ CHAT = {"messages": [{"role": "user", "content": "Name a colour."}], "max_tokens
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", CHAT),
     ("/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 5}),
+    ("/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 1000}),
     ("/v1/chat/completions", {**CHAT, "logprobs": True}),
     ("/v1/chat/completions", {**CHAT, "logit_bias": {"5065": 20}}),
     ("/v1/completions", {"prompt": "A colour:", "max_tokens": 5, "logprobs": 4}),
+    ("/v1/completions", {"prompt": "A colour:", "max_tokens": 5, "logprobs": 1000}),
     ("/v1/completions", {"prompt": ["A", "B"], "max_tokens": 3, "logprobs": 1, "echo": True}),
     ("/v1/completions", {"prompt": "It", "max_tokens": 3, "logit_bias": {"28": -100}}),
 ]
@@ -40,6 +42,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         *("--model", str(embedded_model_dir()), "--served-model-name", MODEL),
         *("--port", str(port), "--host", "127.0.0.1", "--enforce-eager", "--dtype", "float32"),
         *("--max-model-len", "1024", "--max-num-seqs", "16"),
+        *("--max-logprobs", "-1"),
     ]
     variables = {
         **os.environ,
@@ -71,11 +74,20 @@ def test_answers_equal_stock(
     assert_alike(ours.json(), theirs.json())
 
 
-def test_streams_equal_stock(stock: httpx.Client, v1: Client) -> None:
-    body = {"model": MODEL, "temperature": 0, **CHAT, "logprobs": True, "top_logprobs": 2}
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 20}),
+        ("/v1/completions", {"prompt": "A colour:", "max_tokens": 5, "logprobs": 20}),
+    ],
+)
+def test_streams_equal_stock(
+    stock: httpx.Client, v1: Client, path: str, body: dict[str, Any]
+) -> None:
     streams = []
     for client in (stock, v1.http):
-        with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as answer:
+        asked = {"model": MODEL, "temperature": 0, **body, "stream": True}
+        with client.stream("POST", path, json=asked) as answer:
             lines = [line for line in answer.iter_lines() if line]
         streams.append(joined([json.loads(line[6:]) for line in lines if "{" in line]))
     assert_alike(streams[1], streams[0])
@@ -88,9 +100,15 @@ def joined(chunks: list[Any]) -> Any:
     for chunk in others:
         assert chunk["id"] == whole["id"]
         (more,) = chunk["choices"]
-        choice["delta"]["content"] += more["delta"].get("content") or ""
-        choice["logprobs"] = choice["logprobs"] or {"content": []}
-        choice["logprobs"]["content"] += (more["logprobs"] or {"content": []})["content"]
+        if "delta" in choice:
+            choice["delta"]["content"] += more["delta"].get("content") or ""
+        else:
+            choice["text"] += more["text"]
+        if choice["logprobs"] is None:
+            choice["logprobs"] = more["logprobs"]
+        elif more["logprobs"] is not None:
+            for field in more["logprobs"]:
+                choice["logprobs"][field] += more["logprobs"][field]
         choice["finish_reason"] = more["finish_reason"]
     return whole
 

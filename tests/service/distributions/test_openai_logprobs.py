@@ -15,6 +15,7 @@ from service.distributions.openai_logprobs import (
     chat_logprobs,
     completion_logprobs,
     top_entries,
+    vllm_logprobs,
 )
 from service.distributions.token_texts import TokenTexts
 from tests.unit_support import INF, token_row
@@ -107,8 +108,32 @@ def test_numbers_are_those_of_float32() -> None:
     assert entry["logprob"] == value
 
 
-def test_completion_logprobs_as_vllm_reads_them() -> None:
-    made = completion_logprobs(TEXTS, 2, ROW, 2)
+def told(count: int, offset: int = 0) -> Any:
+    """Return the completion's object of two tokens, as a client reads it."""
+    rows = [ROW, token_row([[-0.25, -INF]], [[3, 0]], base_logprob=-0.25, base_rank=1.0)]
+    return completion_logprobs(TEXTS.all, [2, 3], rows, count, offset).model_dump()
+
+
+def test_a_completions_logprobs() -> None:
+    assert told(2, offset=7) == {
+        "text_offset": [7, 8],
+        "token_logprobs": [-2.5, -0.25],
+        "tokens": ["\ufffd", '"\n'],
+        "top_logprobs": [{"\ufffd": -2.5, "é": -0.5, "a": -1.0}, {'"\n': -0.25, "a": -9999.0}],
+    }
+
+
+def test_a_completions_logprobs_without_alternatives() -> None:
+    assert told(0)["top_logprobs"] == [{"\ufffd": -2.5}, {'"\n': -0.25}]
+
+
+def test_no_tokens_have_no_logprobs() -> None:
+    made = completion_logprobs(TEXTS.all, [], [], 2, 5).model_dump()
+    assert made == {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
+
+
+def test_a_prompts_logprobs_as_vllm_reads_them() -> None:
+    made = vllm_logprobs(TEXTS, 2, ROW, 2)
     assert [(i, lp.logprob, lp.rank, lp.decoded_token) for i, lp in made.items()] == [
         (2, -2.5, 3, "\ufffd"),
         (1, -0.5, 1, "é"),
@@ -118,10 +143,10 @@ def test_completion_logprobs_as_vllm_reads_them() -> None:
 
 def test_a_suppressed_alternative_is_finite_json() -> None:
     row = token_row([[-0.0, -INF]], [[0, 1]], base_rank=1.0)
-    assert completion_logprobs(TEXTS, 0, row, 2)[1].logprob == -9999.0
+    assert vllm_logprobs(TEXTS, 0, row, 2)[1].logprob == -9999.0
 
 
 def test_ranks_count_the_sampled_token_where_it_stands() -> None:
     # vLLM ranks the alternatives by their place among all, with the sampled token in it.
-    made = completion_logprobs(TEXTS, 2, ROW, 4)
+    made = vllm_logprobs(TEXTS, 2, ROW, 4)
     assert {i: lp.rank for i, lp in made.items()} == {2: 3, 1: 1, 0: 2, 3: 4}

@@ -9,11 +9,12 @@ import orjson
 import polars as pl
 import pyarrow as pa
 
+from logit_processors.vocabulary import Vocabulary
 from service.distributions.sight_arrow import lens_stream, score_stream
 from service.distributions.token_texts import TokenTexts
 from tests.unit_support import FOUR
 
-TEXTS = TokenTexts(FOUR)
+TEXTS = TokenTexts(Vocabulary(FOUR.tokens, width=10))
 ABOUT = {"object": "lens", "token_ids": [3, 0, 2], "layers": [4, 7], "positions": [0, 2]}
 READ: dict[str, Any] = {
     "token_ids": np.array([[[0, 1], [2, 9]], [[3, 0], [1, 2]]], np.int32),
