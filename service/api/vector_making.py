@@ -135,7 +135,10 @@ async def _contrast(context: Context, contrast: Contrast, progress: Progress) ->
 async def _events(
     make: Callable[[Progress], Any],
 ) -> AsyncIterator[bytes]:
-    """Yield progress as it is made, then what came of it; a reader that leaves ends the work."""
+    """Yield progress as it is made, then what came of it; a reader that leaves ends the work.
+
+    An error is the last event.
+    """
     told: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
     task = asyncio.ensure_future(make(lambda done, total: told.put_nowait((done, total))))
     task.add_done_callback(lambda _: told.put_nowait(None))
@@ -146,13 +149,13 @@ async def _events(
         try:
             described, _ = await task
             yield _event(described)
+            yield b"data: [DONE]\n\n"
         except RequestError as error:
             REJECTED.labels(str(error.status), error.kind).inc()
             yield _event(error.to_body())
         except Exception:
             yield _event(error_body("the vector could not be made", "server_error"))
             raise
-        yield b"data: [DONE]\n\n"
     finally:
         task.cancel()
 

@@ -76,9 +76,9 @@ def check(reference: Any, lens: dict[str, Any], streams: torch.Tensor) -> None:
         assert np.abs(top - rows.topk(top.shape[1], dim=-1).values.numpy()).max() <= 1e-3
         assert np.abs(rows.gather(1, named).numpy() - top).max() <= 1e-3
         entropy = -(rows.exp() * rows).sum(dim=-1).numpy()
-        assert np.abs(array(lens["entropy"])[at] - entropy).max() <= 2e-3
+        assert np.abs(array(lens["entropy"])[at] - entropy).max() <= 1e-3
         kl = (final.exp() * (final - rows)).sum(dim=-1).numpy()
-        assert np.abs(array(lens["kl"])[at] - kl).max() <= 2e-3
+        assert np.abs(array(lens["kl"])[at] - kl).max() <= 1e-3
         _check_following(lens, at, rows, following)
 
 

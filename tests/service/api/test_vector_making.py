@@ -47,12 +47,13 @@ async def test_many_prompts_are_remembered_by_their_digest(
     }
 
 
-async def events(http: httpx.AsyncClient, body: dict[str, Any]) -> list[Any]:
+async def events(http: httpx.AsyncClient, body: dict[str, Any], is_done: bool = True) -> list[Any]:
+    """Return a stream's events; only of a success is the last one OpenAI's."""
     answer = await http.post(URL, json={**body, "stream": True})
     assert answer.headers["content-type"].startswith("text/event-stream"), answer.text
     lines = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
-    assert lines.pop() == "[DONE]"
-    return [json.loads(line) for line in lines]
+    assert (lines[-1] == "[DONE]") == is_done
+    return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
 async def test_progress_is_told_prompt_by_prompt(http: httpx.AsyncClient) -> None:
@@ -66,7 +67,7 @@ async def test_progress_is_told_prompt_by_prompt(http: httpx.AsyncClient) -> Non
 
 async def test_a_stream_ends_in_the_error_that_it_met(http: httpx.AsyncClient) -> None:
     source = {"contrast": {**CONTRAST, "layers": [99]}}
-    *_, last = await events(http, {"name": "up", "from": source})
+    *_, last = await events(http, {"name": "up", "from": source}, is_done=False)
     assert last["error"]["param"] == "from.contrast.layers"
     assert (await http.get(f"{URL}/up")).status_code == 404
 
