@@ -70,7 +70,10 @@ class GrammarGate:
         if outcome is _UNTRIED:
             loop = asyncio.get_running_loop()
             async with self._turns[self._tenant()]:
-                outcome = await loop.run_in_executor(self._asking, self._try, key, params)
+                # Another request with the same one may have had the turn before.
+                outcome = self._outcome(key)
+                if outcome is _UNTRIED:
+                    outcome = await loop.run_in_executor(self._asking, self._try, key, params)
         if outcome is not None:
             raise VLLMValidationError(f"the grammar is too costly: {outcome}", parameter=FIELD)
 
