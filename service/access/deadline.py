@@ -59,7 +59,8 @@ class Deadline:
                 await timed.tell(timed.error)
 
         if not await within(self._own.send_timeout_seconds, send, answer):
-            Visit.of(scope).cut_off = "cancelled"
+            visit = Visit.of(scope)
+            visit.cut_off = visit.cut_off or "cancelled"
 
 
 class _Timed:

@@ -53,7 +53,12 @@ class PiecedStream(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request of a scope."""
         self._visit = Visit.of(scope)
-        await super().__call__(scope, receive, send)
+        try:
+            await super().__call__(scope, receive, send)
+        except asyncio.CancelledError:
+            if self.background is not None:  # vLLM's count of running requests
+                await self.background()
+            raise
 
     async def stream_response(self, send: Send) -> None:
         """Send the head and the pieces."""

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from starlette.background import BackgroundTask
 
 from service.api.streaming import PiecedAnswer, PiecedStream, error_in, sse_event
 
@@ -125,7 +126,8 @@ async def test_a_whole_answer_goes_out_in_pieces_and_holds_its_room_until_then()
     assert [len(message["body"]) for message in sent[1:5]] == [65536, 65536, 18928, 0]
 
 
-async def test_a_stream_that_is_cancelled_closes_what_it_is_made_of() -> None:
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])  # with a task group, and without
+async def test_a_stream_that_is_cancelled_closes_what_it_is_made_of(spec_version: str) -> None:
     reading = asyncio.Event()
 
     async def send(message: Any) -> None:
@@ -134,9 +136,13 @@ async def test_a_stream_that_is_cancelled_closes_what_it_is_made_of() -> None:
             await asyncio.Event().wait()
 
     content = Content(b"a", b"b")
-    answer = PiecedStream(content.generate(), "text/event-stream")(SCOPE, receive, send)
-    await _cancelled(answer, reading)
+    counted: list[str] = []
+    answer = PiecedStream(content.generate(), "text/event-stream")
+    answer.background = BackgroundTask(counted.append, "ended")
+    scope = {**SCOPE, "asgi": {"spec_version": spec_version}}
+    await _cancelled(answer(scope, receive, send), reading)
     assert content.closed
+    assert counted == ["ended"]
 
 
 async def test_an_answer_that_is_cancelled_tells_before_it_gives_back() -> None:
