@@ -167,7 +167,7 @@ class TextServing(_Adopting, OpenAIServingCompletion):
                 return_as_token_id,
             )
         return completion_logprobs(
-            self.texts.all, token_ids, top_logprobs, num_output_top_logprobs, initial_text_offset
+            self.texts, token_ids, top_logprobs, num_output_top_logprobs, initial_text_offset
         )
 
 

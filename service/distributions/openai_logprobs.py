@@ -61,7 +61,7 @@ def chat_logprobs(
 
 
 def completion_logprobs(
-    token_texts: Sequence[str],
+    texts: TokenTexts,
     token_ids: Sequence[int],
     rows: Sequence[TokenRow],
     count: int,
@@ -70,21 +70,21 @@ def completion_logprobs(
     """Return the ``logprobs`` object of a completion's choice.
 
     Args:
-        token_texts: the text of each token, by id, as the answer is to show it.
+        texts: what tokens look like.
         token_ids: tokens.
         rows: a row for each of them.
         count: alternatives, or DENSE.
         offset: characters before the first token.
 
     """
-    tokens = [token_texts[token_id] for token_id in token_ids]
+    tokens = [texts.all[token_id] for token_id in token_ids]
     offsets = list(accumulate(map(len, tokens), initial=offset))
     token_logprobs, listed = [], []
     for token_id, row in zip(token_ids, rows, strict=True):
         ids, values = top_entries(row, token_id, count)
         numbers = values.tolist()
         token_logprobs.append(numbers[0])
-        listed.append(dict(zip(map(token_texts.__getitem__, ids), numbers, strict=True)))
+        listed.append(dict(zip(map(texts.all.__getitem__, ids), numbers, strict=True)))
     # Nothing in it needs checking: of a thousand alternatives that would take longer than they.
     return CompletionLogProbs.model_construct(
         text_offset=offsets[:-1],
@@ -97,7 +97,7 @@ def completion_logprobs(
 def vllm_logprobs(
     texts: TokenTexts, token_id: int, row: TokenRow, count: int
 ) -> dict[int, Logprob]:
-    """Return one row in the form in which vLLM tells of prompts."""
+    """Return one row in vLLM's own form, for its prompts and for what it writes itself."""
     ids, values = top_entries(row, token_id, count)
     places = np.flatnonzero(_likeliest(row, count)[0] != token_id) + 1
     ranks = [int(row.statistics[_RANK]), *places.tolist()]

@@ -111,7 +111,7 @@ def test_numbers_are_those_of_float32() -> None:
 def told(count: int, offset: int = 0) -> Any:
     """Return the completion's object of two tokens, as a client reads it."""
     rows = [ROW, token_row([[-0.25, -INF]], [[3, 0]], base_logprob=-0.25, base_rank=1.0)]
-    return completion_logprobs(TEXTS.all, [2, 3], rows, count, offset).model_dump()
+    return completion_logprobs(TEXTS, [2, 3], rows, count, offset).model_dump()
 
 
 def test_a_completions_logprobs() -> None:
@@ -128,7 +128,7 @@ def test_a_completions_logprobs_without_alternatives() -> None:
 
 
 def test_no_tokens_have_no_logprobs() -> None:
-    made = completion_logprobs(TEXTS.all, [], [], 2, 5).model_dump()
+    made = completion_logprobs(TEXTS, [], [], 2, 5).model_dump()
     assert made == {"text_offset": [], "token_logprobs": [], "tokens": [], "top_logprobs": []}
 
 
