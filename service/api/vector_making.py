@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
@@ -14,6 +13,7 @@ from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 from service.api.documentation import STATUSES, statuses
 from service.api.preconditions import documented, preconditions_of
 from service.api.route import SensefieldRoute
+from service.api.streaming import EVENTS, sse_event
 from service.api.vectors import STORED, answer
 from service.context import Context, context_of
 from service.errors import BadRequestError, ConflictError, RequestError, echo, error_body
@@ -35,7 +35,7 @@ _PROGRESS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": VectorAnswer,
         "description": STATUSES[200],
-        "content": {"text/event-stream": {}},
+        "content": {EVENTS: {}},
     }
 }
 
@@ -66,7 +66,7 @@ async def make_vector(body: MakeVector, raw_request: Request, response: Response
     await context.vectors.check(body.name, guard)
     if body.stream:
         events = _events(lambda progress: _make_and_keep(context, body, guard, progress))
-        return StreamingResponse(events, media_type="text/event-stream")
+        return StreamingResponse(events, media_type=EVENTS)
     described, new = await _make_and_keep(context, body, guard, lambda _done, _total: None)
     return answer(response, described, new)
 
@@ -145,20 +145,16 @@ async def _events(
     try:
         while (progress := await told.get()) is not None:
             done, total = progress
-            yield _event({"object": "vector.progress", "done": done, "total": total})
+            yield sse_event({"object": "vector.progress", "done": done, "total": total})
         try:
             described, _ = await task
-            yield _event(described)
+            yield sse_event(described)
             yield b"data: [DONE]\n\n"
         except RequestError as error:
             REJECTED.labels(str(error.status), error.kind).inc()
-            yield _event(error.to_body())
+            yield sse_event(error.to_body())
         except Exception:
-            yield _event(error_body("the vector could not be made", "server_error"))
+            yield sse_event(error_body("the vector could not be made", "server_error"))
             raise
     finally:
         task.cancel()
-
-
-def _event(value: dict[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(value) + b"\n\n"
