@@ -69,7 +69,7 @@ def test_a_server_that_does_not_answer_is_told_of(prometheus: Prometheus) -> Non
 
 
 def test_a_server_that_turns_requests_away_is_told_of(v1: Client, prometheus: Prometheus) -> None:
-    """Streams that are promised most of the byte budget leave no room; one refusal is enough."""
+    """Streams that are promised most of the byte budget leave no room; one refusal is seen."""
     rows = {"top_k": "all", "stages": ["base", "controlled"]}
     body = {"model": MODEL, "prompt": "The", "max_tokens": 600, "n": 4, "ignore_eos": True}
     greedy: dict[str, Any] = {**body, "distribution": rows, "stream": True}
