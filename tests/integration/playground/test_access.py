@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import axe_playwright_python
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.integration.client import Client
 from tests.integration.playground.person import CHAT, run, settled, tokens
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
-
+COLOURS = ("Probability", "Surprisal", "Entropy", "KL")
 
 FOCUS = """
 () => {
@@ -80,9 +85,60 @@ def reach(page: Page, target: Locator) -> None:
     raise AssertionError(f"Tab does not lead to {target}")
 
 
-def test_nothing_serious_stands_in_anyones_way(page: Page) -> None:
+def as_it_opens(page: Page) -> None:
+    expect(page.get_by_role("button", name="Run", exact=True)).to_be_visible()
+
+
+def as_text(page: Page, colour: str) -> None:
     run(page)
-    for scheme, width in (("light", 1360), ("dark", 360)):
+    page.locator(".colours label", has_text=colour).click()
+    tokens(page, "With control").nth(1).click()
+
+
+def as_map(page: Page) -> None:
+    run(page)
+    page.get_by_role("button", name="Read every layer").click()
+    expect(page.locator(".map tbody tr")).to_have_count(30)
+
+
+def as_editor(page: Page) -> None:
+    for kind in ("Suppress", "Steer"):
+        page.get_by_role("button", name=f"+ {kind}").click()
+    for summary in page.locator(".finer summary").all():
+        summary.click()
+    page.get_by_text("Make a vector").click()
+    page.get_by_text("From a contrast").click()
+
+
+def as_code(page: Page) -> None:
+    page.get_by_role("button", name="As curl").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def as_refusal(page: Page) -> None:
+    page.get_by_label("Most tokens").fill("4096")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
+STATES: dict[str, Callable[[Page], None]] = {
+    "opened": as_it_opens,
+    **{colour: partial(as_text, colour=colour) for colour in COLOURS},
+    "map": as_map,
+    "editor": as_editor,
+    "code": as_code,
+    "refusal": as_refusal,
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_nothing_serious_stands_in_anyones_way(page: Page, v1: Client, state: str) -> None:
+    v1.http.post(
+        "/v1/vectors", json={"name": "shell", "from": {"text": " shell"}, "replace": True}
+    ).raise_for_status()
+    page.reload()
+    STATES[state](page)
+    for scheme, width in product(("light", "dark"), (1360, 360)):
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         page.set_viewport_size({"width": width, "height": 760})
         page.evaluate(AXE)

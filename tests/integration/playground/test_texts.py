@@ -6,7 +6,16 @@ import numpy as np
 from playwright.sync_api import Page, expect
 
 from tests.integration.client import Client, array
-from tests.integration.playground.person import OCEAN, asked, run, sent, settled, tokens, told
+from tests.integration.playground.person import (
+    OCEAN,
+    TOKENS,
+    asked,
+    run,
+    sent,
+    settled,
+    tokens,
+    told,
+)
 
 
 def test_one_click_streams_two_texts_and_marks_where_they_part(page: Page, v1: Client) -> None:
@@ -41,7 +50,7 @@ def test_colours_say_what_they_stand_for(page: Page, v1: Client) -> None:
     for name, values in wanted.items():
         page.locator(".colours label", has_text=name).click()
         expect(page.get_by_role("radio", name=name)).to_be_checked()
-        page.wait_for_timeout(50)  # a frame
+        page.evaluate("() => new Promise(requestAnimationFrame)")  # until it is drawn
         np.testing.assert_allclose(
             shares(page, "With control"), np.clip(values, 0, 1), atol=0.02, err_msg=name
         )
@@ -85,6 +94,21 @@ def test_a_slider_goes_through_zero(page: Page) -> None:
     slider.fill("8")
     expect(told(page)).to_contain_text("part at token")
     expect(tokens(page, "With control").filter(has_text="ocean").first).to_be_visible()
+
+
+def test_a_chosen_place_stays_where_a_text_is_shorter(page: Page) -> None:
+    run(page)
+    place, fewer = 9, 4
+    tokens(page, "With control").nth(place).click()
+    for count, shown in ((fewer, fewer), (TOKENS, place + 1)):
+        page.get_by_label("Most tokens").fill(str(count))
+        page.get_by_role("slider", name="Bias of “ ocean” in nats").fill(str(count))
+        expect(tokens(page, "With control")).to_have_count(count)
+        settled(page)
+        expect(page.get_by_role("heading", name=f"Token {shown}:")).to_be_visible()
+        expect(tokens(page, "With control").nth(shown - 1)).to_have_attribute(
+            "aria-selected", "true"
+        )
 
 
 def test_another_token_is_taken_and_the_text_goes_on_from_there(page: Page) -> None:

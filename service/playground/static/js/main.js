@@ -12,7 +12,7 @@ import { Problem } from "./problem.js";
 import { Prompt } from "./prompt.js";
 import { isRunning } from "./run.js";
 import { Scrubber } from "./scrubber.js";
-import { chosen } from "./selection.js";
+import { chosen, selection } from "./selection.js";
 import { drawWith, isForeign, set, state } from "./state.js";
 import { Strip } from "./strip.js";
 import { divergence } from "./trace.js";
@@ -62,7 +62,7 @@ function Texts() {
 }
 
 function Chosen() {
-  const { lane, at } = state.selected;
+  const { lane, at } = selection();
   const trace = state.lanes[lane];
   const token = chosen();
   return html`<${Scrubber} lane=${lane} tokens=${trace?.tokens ?? []} at=${at} theme=${state.theme} />

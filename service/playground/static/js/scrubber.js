@@ -2,8 +2,7 @@
 import uPlot from "../vendor/uplot.js";
 import { Component, html } from "./dom.js";
 import { nats } from "./measures.js";
-import { choose } from "./selection.js";
-import { state } from "./state.js";
+import { choose, selection } from "./selection.js";
 
 const HEIGHT = 132;
 
@@ -30,7 +29,7 @@ export class Scrubber extends Component {
   // A chart's colours are fixed when it is made.
   remake = () => {
     this.chart?.destroy();
-    this.chart = new uPlot(options(this.box, () => state.selected.at), [[], [], []], this.box);
+    this.chart = new uPlot(options(this.box, () => selection().at), [[], [], []], this.box);
     this.update();
   };
 

@@ -2,7 +2,7 @@
 import { Component, html } from "./dom.js";
 import { MEASURES } from "./measures.js";
 import { isRunning, leaveBranch } from "./run.js";
-import { choose } from "./selection.js";
+import { choose, selection } from "./selection.js";
 import { state } from "./state.js";
 import { exactly } from "./tooltip.js";
 import { shown, spoken } from "./whitespace.js";
@@ -45,7 +45,8 @@ class Token extends Component {
 export function Strip({ lane, parts }) {
   const trace = state.lanes[lane];
   const tokens = trace?.tokens ?? [];
-  const chosenAt = state.selected.lane === lane ? state.selected.at : -1;
+  const selected = selection();
+  const chosenAt = selected.lane === lane ? selected.at : -1;
   return html`<section class="lane" aria-label=${TITLES[lane]}>
     <header>
       <h3>${TITLES[lane]}</h3>
@@ -106,7 +107,7 @@ function walkTo(event, lane) {
 }
 
 function walk(event, lane) {
-  const { at } = state.selected;
+  const { at } = selection();
   const last = state.lanes[lane].tokens.length - 1;
   const steps = {
     ArrowLeft: () => choose(lane, at - 1),
