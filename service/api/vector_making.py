@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import StreamingResponse
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from service.api.documentation import STATUSES, statuses
 from service.api.preconditions import documented, preconditions_of
 from service.api.route import SensefieldRoute
-from service.api.streaming import EVENTS, sse_event
+from service.api.streaming import EVENTS, PiecedStream, sse_event
 from service.api.vectors import STORED, answer
 from service.context import Context, context_of
 from service.errors import BadRequestError, ConflictError, RequestError, echo, error_body
@@ -66,7 +65,7 @@ async def make_vector(body: MakeVector, raw_request: Request, response: Response
     await context.vectors.check(body.name, guard)
     if body.stream:
         events = _events(lambda progress: _make_and_keep(context, body, guard, progress))
-        return StreamingResponse(events, media_type=EVENTS)
+        return PiecedStream(events, EVENTS)
     described, new = await _make_and_keep(context, body, guard, lambda _done, _total: None)
     return answer(response, described, new)
 
@@ -132,9 +131,7 @@ async def _contrast(context: Context, contrast: Contrast, progress: Progress) ->
     )
 
 
-async def _events(
-    make: Callable[[Progress], Any],
-) -> AsyncIterator[bytes]:
+async def _events(make: Callable[[Progress], Any]) -> AsyncGenerator[bytes, None]:
     """Yield progress as it is made, then what came of it; a reader that leaves ends the work.
 
     An error is the last event.
