@@ -54,13 +54,13 @@ class Admission:
         key = Visit.of(scope).key
         name = OPEN_SERVER if key is None else key.name
         try:
-            size = _size_of(scope)
-            with self._place(name), self._bodies.held(size or 0) as room:
-                if size is None:
+            announced = _announced_bytes(scope)
+            with self._place(name), self._bodies.held(announced) as room:
+                if _is_file(scope):
+                    await self._app(scope, receive, send)
+                else:
                     body = CountedBody(room, scope, receive, send)
                     await self._app(scope, body.receive, body.send)
-                else:
-                    await self._app(scope, receive, send)
         except RequestError as error:
             await refuse(error, scope, receive, send)
 
@@ -87,15 +87,18 @@ class Admission:
                 del self._running[name]
 
 
-def _size_of(scope: Scope) -> int | None:
-    """Return the bytes that a body will have, None if nobody told; its head is checked."""
+def _announced_bytes(scope: Scope) -> int:
+    """Return the bytes that a body is said to have, 0 if nobody says; its head is checked."""
     headers = scope["headers"]
     head = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
     if head + sum(len(name) + len(value) for name, value in headers) > MAX_HEAD:
         raise HeadersTooLargeError(f"URL and headers are over {MAX_HEAD} bytes", "headers")
-    if scope.get("method") == "PUT":
-        return 0  # a vector's file, whose route knows what it may be
     told = dict(headers)
-    if b"transfer-encoding" in told:
-        return None
+    if _is_file(scope) or b"transfer-encoding" in told:
+        return 0
     return int(told.get(b"content-length", b"0"))
+
+
+def _is_file(scope: Scope) -> bool:
+    """Tell whether a vector's file may come, whose route knows how large it may be."""
+    return scope.get("method") == "PUT"

@@ -26,23 +26,25 @@ class BodyRoom:
         self._taken = 0
 
     @contextmanager
-    def held(self, size: int) -> Iterator[HeldRoom]:
-        """Hold room for ``size`` bytes as long as the context lasts, and for what it takes more.
+    def held(self, announced: int) -> Iterator[HeldRoom]:
+        """Hold the room that a body takes as its bytes come, as long as the context lasts.
+
+        What is only announced takes none: whoever sends nothing keeps nobody out.
 
         Raises:
-            TooLargeError: more than a body may have.
+            TooLargeError: more is announced than a body may have.
             SaturatedError: more than there is room for now.
 
         """
         room = HeldRoom(self)
+        room.check(announced)
         try:
-            room.take(size)
             yield room
         finally:
             self._taken -= room.size
 
-    def take(self, size: int) -> None:
-        """Take bytes of the room of all; SaturatedError if they are not left."""
+    def check(self, size: int) -> None:
+        """Raise SaturatedError if so many bytes of the room of all are not left."""
         if self._taken + size > self._most_of_all:
             raise SaturatedError(
                 f"the bodies of running requests would be over {self._most_of_all} bytes; "
@@ -50,6 +52,9 @@ class BodyRoom:
                 "body",
                 SaturatedError.BODIES_FULL,
             )
+
+    def take(self, size: int) -> None:
+        """Take bytes of the room of all, which has them."""
         self._taken += size
 
 
@@ -60,6 +65,12 @@ class HeldRoom:
         self._room = room
         self.size = 0
 
+    def check(self, size: int) -> None:
+        """Raise what :meth:`take` does, and take nothing."""
+        if self.size + size > self._room.most:
+            raise TooLargeError(f"the body is over {self._room.most} bytes", "body")
+        self._room.check(size)
+
     def take(self, size: int) -> None:
         """Take bytes more.
 
@@ -68,14 +79,13 @@ class HeldRoom:
             SaturatedError: more than there is room for now.
 
         """
-        if self.size + size > self._room.most:
-            raise TooLargeError(f"the body is over {self._room.most} bytes", "body")
+        self.check(size)
         self._room.take(size)
         self.size += size
 
 
 class CountedBody:
-    """Receives a body of unknown size, and answers in the app's place once it finds no room."""
+    """Receives a body, and answers in the app's place once it finds no room."""
 
     def __init__(self, room: HeldRoom, scope: Scope, receive: Receive, send: Send) -> None:
         self._room = room

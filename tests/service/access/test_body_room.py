@@ -15,12 +15,17 @@ from service.errors import SaturatedError, TooLargeError
 MOST, MOST_OF_ALL = 10, 25
 
 
-@pytest.mark.parametrize(("first", "more"), [(11, 0), (10, 1), (0, 11)])
-def test_one_body_has_no_more_than_its_limit(first: int, more: int) -> None:
+@pytest.mark.parametrize("taken", [(11,), (10, 1), (1, 10)])
+def test_one_body_has_no_more_than_its_limit(taken: tuple[int, ...]) -> None:
     room = BodyRoom(MOST, MOST_OF_ALL)
-    with pytest.raises(TooLargeError, match="over 10 bytes"), room.held(first) as body:
-        body.take(more)
-    with room.held(10), room.held(10), room.held(5):
+    with room.held(0) as body:
+        for size in taken[:-1]:
+            body.take(size)
+        with pytest.raises(TooLargeError, match="over 10 bytes"):
+            body.take(taken[-1])
+    with room.held(10):
+        pass
+    with pytest.raises(TooLargeError, match="over 10 bytes"), room.held(11):
         pass
 
 
@@ -29,17 +34,32 @@ def test_what_is_too_large_for_all_is_too_large_for_one() -> None:
         pass
 
 
+def test_who_announces_much_and_sends_nothing_keeps_nobody_out() -> None:
+    room = BodyRoom(MOST, MOST_OF_ALL)
+    with ExitStack() as many:
+        bodies = [many.enter_context(room.held(MOST)) for _ in range(10)]
+        bodies[0].take(MOST)
+        bodies[1].take(MOST)
+        # Of those that send after all, the last find no room left.
+        with pytest.raises(SaturatedError, match="over 25 bytes"):
+            bodies[2].take(6)
+        with pytest.raises(SaturatedError), room.held(6):
+            pass
+        bodies[2].take(5)
+
+
 def test_a_body_that_finds_no_room_keeps_what_it_has_until_it_ends() -> None:
     room = BodyRoom(MOST, MOST_OF_ALL)
-    with room.held(10), room.held(10):
+    with room.held(0) as one, room.held(0) as two, room.held(5) as three:
+        one.take(10)
+        two.take(10)
         with room.held(0) as body:
             body.take(3)
             with pytest.raises(SaturatedError, match="over 25 bytes"):
                 body.take(3)
-            with pytest.raises(SaturatedError), room.held(3):
-                pass
-        with room.held(5):
-            pass
+            with pytest.raises(SaturatedError):
+                three.take(3)
+        three.take(5)
 
 
 def refused_unless(fits: bool) -> AbstractContextManager[Any]:
@@ -60,7 +80,9 @@ class Bodies(RuleBasedStateMachine):
         ending = ExitStack()
         fits = size <= MOST and self.taken() + size <= MOST_OF_ALL
         with refused_unless(fits):
-            self.bodies.append((ending, ending.enter_context(self.room.held(size))))
+            room = ending.enter_context(self.room.held(size))
+            room.take(size)
+            self.bodies.append((ending, room))
 
     @precondition(lambda self: self.bodies)
     @rule(data=st.data(), size=st.integers(0, 12))
