@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 from loadtests.cases.chats import TOPICS, chat, make_vectors, with_control, with_residual
+from loadtests.cases.exchanges import exchanges
 from loadtests.measure.client import FAILURES, Client, Request, connected
 from loadtests.measure.machine import describe_machine
 from loadtests.measure.memory import WARM_SHAPES, idle_memory, leave, short_request
@@ -28,7 +29,7 @@ from loadtests.report.pages import machine_line, markdown_table
 from service.embedded_model import embedded_model_dir
 
 CONCURRENCY = 8
-CHECK_EVERY, LEAVE_EVERY = 20, 9
+CHECK_EVERY, LEAVE_EVERY, EXCHANGE_EVERY = 20, 9, 5
 CHECKED_TOKENS = 24
 LOOKS = 40
 """Times that memory is looked at, evenly over the run."""
@@ -129,6 +130,9 @@ async def _send(
                 result.checked += 1
                 if text != result.expected[at]:
                     result.wrong.append(f"{text!r} instead of {result.expected[at]!r}")
+            elif number % EXCHANGE_EVERY == 1:
+                for exchange in exchanges(number // EXCHANGE_EVERY):
+                    await exchange.run(client, server.url)
             elif number % LEAVE_EVERY == 0:
                 await leave(client, server, short_request(number))
                 result.left += 1

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from loadtests.soak import CHECK_EVERY, LEAVE_EVERY, Look, Soak, checked_requests, page
+from loadtests.cases.chats import DISTRIBUTION, LOGPROBS
+from loadtests.cases.exchanges import exchanges
+from loadtests.measure.memory import short_request
+from loadtests.soak import (
+    CHECK_EVERY,
+    EXCHANGE_EVERY,
+    LEAVE_EVERY,
+    Look,
+    Soak,
+    checked_requests,
+    page,
+)
 from tests.loadtests.pages import MACHINE
 
 MIB = 2**20
@@ -45,6 +56,20 @@ def test_requests_of_every_kind_are_checked_and_left() -> None:
     assert sum(control["steer"][0].get("at") == "residual" for control in steered) == 8
     # Every checked request has its turn, and some that are not checked are left.
     assert CHECK_EVERY % LEAVE_EVERY != 0
+
+
+def test_requests_of_every_kind_are_sent() -> None:
+    numbers = [number for number in range(2000) if number % CHECK_EVERY]
+    others = [number for number in numbers if number % EXCHANGE_EVERY == 1]
+    kinds = {exchanges(number // EXCHANGE_EVERY)[0].holds for number in others}
+    paths = {exchanges(number // EXCHANGE_EVERY)[0].path for number in others}
+    assert {"/v1/lens", "/v1/score", "/v1/vectors", "/v1/vectors/soak-3"} <= paths
+    assert b"Once upon" in kinds
+    assert b"number 7" in kinds
+    chats = [number for number in numbers if number not in others]
+    for found in (chats, [number for number in chats if number % LEAVE_EVERY == 0]):
+        assert {short_request(number).marker for number in found} >= {DISTRIBUTION, LOGPROBS}
+        assert {number % 8 for number in found} == set(range(8))
 
 
 @pytest.mark.parametrize(
