@@ -14,6 +14,7 @@ from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.integration.client import Client
+from tests.integration.guarded import Guarded, serving_guarded
 from tests.integration.servers import (
     ON_GPU,
     REPOSITORY,
@@ -86,6 +87,13 @@ def v1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     )
     with _client_of(tmp_path_factory.mktemp("v1"), flags) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A V1 server on a shared network: keys, and limits low enough to be met."""
+    with serving_guarded(tmp_path_factory.mktemp("guarded")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

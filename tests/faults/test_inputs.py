@@ -29,9 +29,8 @@ TOLD = """\
 `make faults` sends all this to a real server, and wrote this table; every run of the tests sends it
 too. A refusal is named by its status and the error's `param`, and its message follows. Meanwhile a
 controlled, seeded request with distributions is asked without end, and its answer stays the same.
-Without a key all of it is a 401, as is every path but `/health` and the playground's files
-([test_door.py](../../tests/integration/test_door.py)). The model pads its logits with no tokens, so
-there is no padded id to name.
+What is sent without a key is told [apart](strangers.md). The model pads its logits with no tokens,
+so there is no padded id to name.
 """
 
 

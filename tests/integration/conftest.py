@@ -1,8 +1,6 @@
-"""A guarded server and a reference model, each made once for all tests that ask for it."""
+"""A reference model and its vocabulary, each made once for all tests that ask for it."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,14 +8,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from logit_processors.vocabulary import Vocabulary
 from service.embedded_model import embedded_model_dir
-from tests.integration.guarded import Guarded, serving_guarded
-
-
-@pytest.fixture(scope="session")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    """A V1 server on a shared network: keys, and limits low enough to be met."""
-    with serving_guarded(tmp_path_factory.mktemp("guarded")) as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

@@ -53,39 +53,6 @@ def steered(name: str) -> dict[str, Any]:
     return CHAT | {"logit_control": {"steer": [{"vector": name, "strength": 1}]}}
 
 
-def test_every_route_asks_for_a_key(guarded: Guarded, root: Client) -> None:
-    paths = root.http.get("/openapi.json").json()["paths"]
-    assert len(paths) > 20
-    client = guarded.client(None)
-    with client.http as http:
-        for wrong in ({}, {"authorization": "Bearer sf-wrong"}):
-            told = {
-                (method, path): http.request(method, path, headers=wrong).status_code
-                for path, methods in paths.items()
-                for method in [*methods, "options"]
-            }
-            open_to_all = {path for (_, path), status in told.items() if status != 401}
-            assert open_to_all == {"/health"}
-
-
-@pytest.mark.parametrize(
-    "target",
-    [
-        *(b"//v1/models", b"/v1/../metrics", b"/health/../metrics", b"/health/..%2fmetrics"),
-        *(b"/%76%31/models", b"/health%2f..%2fv1/models", b"/health;/v1/models", b"/HEALTH"),
-        *(b"/health//", b"/./health", b"http://localhost/v1/models", b"*", b"/health\\..\\metrics"),
-    ],
-)
-def test_no_spelling_of_a_path_gets_past(guarded: Guarded, target: bytes) -> None:
-    for host in (b"localhost", b"localhost/health", b"/health", b"health", b""):
-        head = guarded.raw(
-            b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n"
-        )
-        status = head.split(b" ", 2)[1]
-        assert status in (b"400", b"401"), head
-    assert httpx.get(f"{guarded.server.url}/health").status_code == 200
-
-
 def test_keys_do_what_their_roles_say(guarded: Guarded, alice: Client, root: Client) -> None:
     assert alice.http.post("/v1/chat/completions", json=CHAT).status_code == 200
     assert alice.http.post("/v1/load_lora_adapter", json={}).status_code == 403
