@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtests.load.run", description=__doc__)
     add = parser.add_argument
     add("--url", help="of a running Sensefield; without it one is started")
+    add("--dtype", default="auto", help="of the server that is started; %(default)s")
     add("--groups", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP", help=f"of {GROUPS}")
     add_load_options(parser)
     add("--out", type=Path, default=Path("docs/loadtest"), help="folder; %(default)s")
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _run(options: argparse.Namespace, command: str) -> int:
     objectives = Objectives(options.ttft_ms / 1000, options.itl_ms / 1000, options.errors)
-    async with _server(options.url) as url:
+    async with _server(options.url, options.dtype) as url:
         codes = {group: _locust(group, url, options) for group in options.groups}
     groups = {group: steps(_samples(group), objectives) for group in options.groups}
     machine = describe_machine()
@@ -79,12 +80,13 @@ async def _run(options: argparse.Namespace, command: str) -> int:
 
 
 @asynccontextmanager
-async def _server(url: str | None) -> AsyncIterator[str]:
+async def _server(url: str | None, dtype: str) -> AsyncIterator[str]:
     """Yield the address of the server under test."""
     if url:
         yield url.rstrip("/")
         return
-    async with running((SENSEFIELD,), str(embedded_model_dir()), ENGINE_FLAGS) as servers:
+    flags = (*ENGINE_FLAGS, "--dtype", dtype)
+    async with running((SENSEFIELD,), str(embedded_model_dir()), flags) as servers:
         yield servers[SENSEFIELD].url
 
 
