@@ -24,6 +24,7 @@ from service.engine.first_step import run_first_step
 from service.engine.grammar_gate import GrammarGate, guard
 from service.engine.grammar_trial import Limits
 from service.engine.prompt_states import PromptStates
+from service.engine.sampling_room import keep_room
 from service.engine.tenants import keep_apart
 from service.errors import StartupError
 from service.life import Life
@@ -85,6 +86,7 @@ class SensefieldEndpoints:
         await registry.load()
         budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
         secret = await secret_of(engine_client)
+        keep_room(engine_client)
         keep_apart(engine_client, TENANT.get, secret)
         limits = Limits(own.grammar_cpu_seconds)
         guard(engine_client, GrammarGate(engine_client.vllm_config, limits, TENANT.get))

@@ -64,6 +64,23 @@ def test_bad_values_are_refused(
     assert error["code"] is None or isinstance(error["code"], str)
 
 
+@pytest.mark.parametrize("runner", ["v1", "v2"])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("stop_token_ids", list(range(100, 228))), ("bad_words", ["sea " * 1100])],
+)
+def test_what_would_end_vllms_v2_runner_never_comes_there(
+    v1: Client, v2: Client, runner: str, field: str, value: Any
+) -> None:
+    client = {"v1": v1, "v2": v2}[runner]
+    body = {"model": MODEL, "prompt": "Hi", "max_tokens": 2, "min_tokens": 1, field: value}
+    status, error = client.refused("/v1/completions", body)
+    assert (status, error["param"]) == (400, field), error
+    # As much as there is room for is answered.
+    fewer = {"stop_token_ids": value[:127], "bad_words": ["sea " * 500]}[field]
+    assert client.http.post("/v1/completions", json=body | {field: fewer}).is_success
+
+
 def test_each_route_names_its_own_fields(v1: Client) -> None:
     body = {"model": MODEL, "prompt": "Hi", "max_tokens": 4}
     status, error = v1.refused("/v1/completions", body | {"logprobs": VOCABULARY + 1})

@@ -1,0 +1,47 @@
+"""What vLLM's V2 runner has room for of one request: more of it, found there, ends the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vllm import envs
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import SamplingParams
+
+MAX_STOP_IDS = 128
+"""With min_tokens; those that end the model's texts are among them."""
+
+
+def check_room(params: SamplingParams) -> None:
+    """Return if a request's sampling parameters, as the engine gets them, have room.
+
+    Raises:
+        VLLMValidationError: they have not.
+
+    """
+    stops = len(params.all_stop_token_ids)
+    if params.min_tokens and stops > MAX_STOP_IDS:
+        raise VLLMValidationError(
+            f"{stops} tokens, with those that end the model's texts, are too many beside "
+            f"min_tokens; allowed: {MAX_STOP_IDS}",
+            parameter="stop_token_ids",
+        )
+    tokens = sum(map(len, params.bad_words_token_ids or ()))
+    if tokens > envs.VLLM_MAX_BAD_WORDS_TOTAL_TOKENS:
+        raise VLLMValidationError(
+            f"{tokens} tokens are too many; allowed: {envs.VLLM_MAX_BAD_WORDS_TOTAL_TOKENS} in all",
+            parameter="bad_words",
+        )
+
+
+def keep_room(engine: Any) -> None:
+    """Have vLLM's engine client, which all routes share, check each request it takes in."""
+    stock = engine.input_processor.process_inputs
+
+    def process_inputs(*args: Any, **kwargs: Any) -> Any:
+        request = stock(*args, **kwargs)
+        if request.sampling_params is not None:
+            check_room(request.sampling_params)
+        return request
+
+    engine.input_processor.process_inputs = process_inputs

@@ -1,0 +1,71 @@
+"""Refusing what the engine would end of, once the model's own tokens and a tokenizer are added."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from vllm import SamplingParams, envs
+from vllm.exceptions import VLLMValidationError
+
+from service.engine.sampling_room import MAX_STOP_IDS, check_room, keep_room
+
+MOST_TOKENS = envs.VLLM_MAX_BAD_WORDS_TOTAL_TOKENS
+
+
+def stopping(count: int, min_tokens: int) -> SamplingParams:
+    """Return parameters that stop at so many tokens and at the model's two."""
+    params = SamplingParams(stop_token_ids=list(range(count)), min_tokens=min_tokens, max_tokens=9)
+    params.update_from_generation_config({"eos_token_id": [9998, 9999]}, 9999)
+    return params
+
+
+def without(*sizes: int) -> SamplingParams:
+    """Return parameters without words of so many tokens."""
+    params = SamplingParams()
+    params._bad_words_token_ids = [[7] * size for size in sizes]
+    return params
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        (stopping(MAX_STOP_IDS - 1, 1), "stop_token_ids"),
+        (stopping(MAX_STOP_IDS, 1), "stop_token_ids"),
+        (without(MOST_TOKENS + 1), "bad_words"),
+        (without(MOST_TOKENS, 1), "bad_words"),
+    ],
+)
+def test_more_than_there_is_room_for(params: SamplingParams, field: str) -> None:
+    with pytest.raises(VLLMValidationError, match="too many") as refused:
+        check_room(params)
+    assert refused.value.parameter == field
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(),
+        stopping(MAX_STOP_IDS - 2, 1),
+        stopping(MAX_STOP_IDS, 0),
+        without(MOST_TOKENS - 1, 1),
+    ],
+)
+def test_what_there_is_room_for(params: SamplingParams) -> None:
+    check_room(params)
+
+
+def test_each_request_is_checked_as_the_engine_gets_it() -> None:
+    made: list[Any] = []
+
+    def process_inputs(*args: Any, **_: Any) -> Any:
+        made.append(SimpleNamespace(sampling_params=args[0]))
+        return made[-1]
+
+    engine = SimpleNamespace(input_processor=SimpleNamespace(process_inputs=process_inputs))
+    keep_room(engine)
+    for passing in (None, SamplingParams()):
+        assert engine.input_processor.process_inputs(passing) is made[-1]
+    with pytest.raises(VLLMValidationError):
+        engine.input_processor.process_inputs(without(MOST_TOKENS + 1))
