@@ -30,11 +30,16 @@ MAX_ALLOWED_IDS = 1024
 MAX_BAD_WORDS = 128
 MAX_MODEL_CHARACTERS = 256
 """Of a model's name, which vLLM repeats as it is where there is none of it."""
+MAX_VALUES = 1 << 15
+"""In a body, less its lists of tokens: of each that is wrong, several errors are made."""
+MAX_MESSAGES = 2048
+MAX_TOOLS = 128
 MAX_DEPTH = 100
 """Lists and objects in one another; what comes after walks them by recursion."""
 _INT64 = 1 << 63
 _MAX_DIGITS = 21
 """A sign and as many digits as no integer of 64 bits has."""
+_TOKENS = frozenset({"prompt", "tokens", "token_ids", "prompt_token_ids", "continuations"})
 _TOKEN_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 Path = tuple[Any, ...]
 """Nested: a path and the part below it; () is the whole body."""
@@ -91,14 +96,25 @@ def check_values(body: Any, path: Path = ()) -> None:
 
     Raises:
         BadRequestError: an integer beyond 64 bits, a float that is not finite, a text with a
-            NUL or half a surrogate pair, a list or object too deep, a grammar too large.
+            NUL or half a surrogate pair, a list or object too deep, a grammar too large, more
+            values than a request has.
 
     """
     waiting: list[tuple[Any, Path, int]] = [(body, path, 0)]
+    room = MAX_VALUES
     while waiting:
         value, path, depth = waiting.pop()
         if depth > MAX_DEPTH:
             raise BadRequestError(f"nested deeper than {MAX_DEPTH}", _told(path))
+        if _are_tokens(value, path):
+            continue
+        if isinstance(value, dict | list):
+            room -= len(value)
+            if room < 0:
+                raise BadRequestError(
+                    f"the body has too many values; allowed: {MAX_VALUES} beside lists of tokens",
+                    _told(path),
+                )
         if isinstance(value, dict):
             for key, below in value.items():
                 _check_text(key, path)
@@ -106,15 +122,22 @@ def check_values(body: Any, path: Path = ()) -> None:
                     check_grammar(key, below, _told((path, key)))
                 waiting.append((below, (path, key), depth + 1))
         elif isinstance(value, list):
-            for at, below in enumerate(value):
-                if type(below) is not int or not -_INT64 <= below < _INT64:
-                    waiting.append((below, (path, at), depth + 1))
+            waiting += ((below, (path, at), depth + 1) for at, below in enumerate(value))
         elif isinstance(value, str):
             _check_text(value, path)
         elif isinstance(value, int) and not -_INT64 <= value < _INT64:
             raise BadRequestError("allowed: integers of 64 bits", _told(path))
         elif isinstance(value, float) and not isfinite(value):
             raise BadRequestError(f"{value} is not finite", _told(path))
+
+
+def _are_tokens(value: Any, path: Path) -> bool:
+    """Say whether a value is a list of tokens, where one may be that is as long as a prompt."""
+    while path and isinstance(path[1], int):
+        path = path[0]
+    if not (path and path[1] in _TOKENS and isinstance(value, list)):
+        return False
+    return set(map(type, value)) == {int} and min(value) >= 0 and max(value) < _INT64
 
 
 def check_fields(body: dict[str, Any], max_tokens: int | None, trusts_templates: bool) -> None:
@@ -160,6 +183,9 @@ _LENGTHS = {
     "bad_words": MAX_BAD_WORDS,
     "logit_bias": MAX_ENTRIES,
     "items": MAX_CHOICES,
+    "messages": MAX_MESSAGES,
+    "input": MAX_MESSAGES,
+    "tools": MAX_TOOLS,
 }
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from service.access.bodies import (
     MAX_DEPTH,
     MAX_STOP_CHARACTERS,
+    MAX_VALUES,
     check_fields,
     check_values,
     parse,
@@ -80,6 +81,38 @@ def test_what_is_too_deep_is_refused_by_its_path() -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"messages": [{}] + [1] * MAX_VALUES}, "messages"),
+        ({"prompt": [1] * MAX_VALUES + [1.5]}, "prompt"),
+        ({"prompt": [-1] * MAX_VALUES + [1]}, "prompt"),
+        ({"prompt": [True] * MAX_VALUES + [1]}, "prompt"),
+        ({"positions": [1] * MAX_VALUES}, "positions"),
+        ({"a": [[], {}] * MAX_VALUES}, "a"),
+        ({"a": dict.fromkeys(map(str, range(MAX_VALUES)), 1)}, "a"),
+        ({"a": [[1] * 1000] * 40}, None),
+    ],
+)
+def test_more_values_than_a_request_has(body: Any, param: str | None) -> None:
+    found = refused(body)
+    assert param is None or found == param
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": [1] * 10 * MAX_VALUES},
+        {"prompt": [[1] * MAX_VALUES, [2] * MAX_VALUES]},
+        {"continuations": [[1] * MAX_VALUES, "a"]},
+        {"logit_control": {"force": {"token_ids": [1] * 2 * MAX_VALUES}}},
+        {"a": [1] * (MAX_VALUES - 1)},
+    ],
+)
+def test_lists_of_tokens_are_as_long_as_a_prompt(body: Any) -> None:
+    check_values(body)
+
+
+@pytest.mark.parametrize(
     ("data", "param"),
     [
         *((data, "body") for data in (b"", b"{", b"[]", b"null", b'"a"', b"3", b'{"a": "\xff"}')),
@@ -139,6 +172,9 @@ def test_a_schema_in_a_text_is_checked_as_one_that_is_none(field: str) -> None:
         ({"max_output_tokens": 11}, "max_output_tokens"),
         ({"model": "x" * 257}, "model"),
         ({"items": ["a"] * 1025}, "items"),
+        ({"messages": [{}] * 2049}, "messages"),
+        ({"input": ["a"] * 2049}, "input"),
+        ({"tools": [{}] * 129}, "tools"),
         ({"vllm_xargs": {"sensefield": "x"}}, "vllm_xargs.sensefield"),
         ({"chat_template": "{{ 1 }}"}, "chat_template"),
     ],
