@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ OPEN_SERVER = "nobody"
 """What requests without a key count as."""
 UNCOUNTED = (LIVENESS, "/ready", "/metrics")
 """Paths that take no place."""
+_log = logging.getLogger("vllm.sensefield")
 
 
 class Admission:
@@ -60,7 +62,12 @@ class Admission:
                     await self._app(scope, receive, send)
                 else:
                     body = CountedBody(room, scope, receive, send)
-                    await self._app(scope, body.receive, body.send)
+                    try:
+                        await self._app(scope, body.receive, body.send)
+                    except Exception as error:
+                        if not body.refused:
+                            raise
+                        _log.info("a request whose body found no room ended with %r", error)
         except RequestError as error:
             await refuse(error, scope, receive, send)
 

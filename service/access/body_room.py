@@ -92,20 +92,24 @@ class CountedBody:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._refused = False
+        self._started = False
+        self.refused = False
+        """Whether the app was told that its client has left."""
 
     async def receive(self) -> Message:
         """Return the next message; that the client has left, once it has sent too much."""
         message = await self._receive()
-        if message["type"] == "http.request" and not self._refused:
+        if message["type"] == "http.request" and not self.refused:
             try:
                 self._room.take(len(message.get("body", b"")))
             except RequestError as error:
-                self._refused = True
-                await refuse(error, self._scope, self._receive, self._send)
-        return {"type": "http.disconnect"} if self._refused else message
+                self.refused = True
+                if not self._started:
+                    await refuse(error, self._scope, self._receive, self._send)
+        return {"type": "http.disconnect"} if self.refused else message
 
     async def send(self, message: Message) -> None:
         """Send what the app says, unless the client has been told already."""
-        if not self._refused:
+        if not self.refused:
+            self._started = True
             await self._send(message)

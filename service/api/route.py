@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute, request_response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from service.access.bodies import CheckedRequest
 from service.errors import (
@@ -97,7 +98,10 @@ class SensefieldRoute(APIRoute):
                 # vLLM's word, or FastAPI's, for what they give up on.
                 if error.status_code != 400:
                     raise
-                return error_response(BadRequestError(str(error.detail)[:MAX_ECHO], "body"))
+                refusal = BadRequestError(str(error.detail)[:MAX_ECHO], "body")
+                # Of a body that broke off the door knows why, and has counted it.
+                is_gone = isinstance(error.__cause__, ClientDisconnect)
+                return error_answer(refusal) if is_gone else error_response(refusal)
             except RequestError as error:
                 return error_response(error)
 

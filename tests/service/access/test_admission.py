@@ -97,6 +97,35 @@ async def test_a_body_beyond_the_room_of_all_is_a_503(app: Waiting, told: bool) 
         assert (await client.post("/", content=b"x" * 80)).status_code == 200
 
 
+async def test_what_an_app_raises_of_a_body_without_room_is_nobodys_answer() -> None:
+    async def reading(_scope: Any, receive: Any, _send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        raise RuntimeError("the client has left")
+
+    async with client_of(admission(reading, max_body_bytes=100)) as client:
+        assert (await client.post("/", content=chunks(11))).status_code == 413
+
+
+async def test_an_answer_that_has_begun_is_not_begun_again() -> None:
+    sent = []
+
+    async def answering(_scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        assert (await receive())["type"] == "http.disconnect"
+        await send({"type": "http.response.body", "body": b"to nobody"})
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"x" * 101, "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    await admission(answering, max_body_bytes=100)(scope, receive, send)
+    assert sent == ["http.response.start"]
+
+
 async def test_a_vectors_file_is_left_to_its_route(app: Waiting) -> None:
     app.may_answer.set()
     async with client_of(admission(app, max_body_bytes=100)) as client:

@@ -22,6 +22,7 @@ from service.errors import (
     SaturatedError,
     TooLargeError,
 )
+from service.metrics import REJECTED
 
 
 class Inner(BaseModel):
@@ -54,6 +55,37 @@ def app_raising(error: Exception | None = None) -> httpx.AsyncClient:
 
 
 GOOD = {"inner": {"numbers": [1, 2]}}
+
+
+async def test_a_body_that_breaks_off_is_counted_where_it_does() -> None:
+    def counted() -> float:
+        series = REJECTED.labels("400", BadRequestError.type)
+        value: float = series._value.get()
+        return value
+
+    router = APIRouter(route_class=SensefieldRoute)
+
+    @router.post("/")
+    async def answer(body: Body) -> dict[str, Any]:
+        return body.model_dump()
+
+    app = FastAPI()
+    app.include_router(router)
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Any) -> None:
+        pass
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"9")]
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
+    scope |= {"query_string": b"", "root_path": ""}
+    before = counted()
+    await app(scope, receive, send)
+    assert counted() == before
+    await error_response(BadRequestError("of something else"))(scope, receive, send)
+    assert counted() == before + 1
 
 
 async def test_a_good_request_passes() -> None:
