@@ -17,6 +17,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
 from logit_processors.row_spec import TokenRow
+from service.access.visit import outcome_of
 from service.api.rows_tap import check_rows, count_rows
 from service.distributions.arrow import BROKEN_OFF, END, ERROR, MEDIA_TYPE, RESPONSE, ArrowEncoder
 from service.distributions.token_texts import TokenTexts
@@ -190,6 +191,10 @@ class ArrowAnswer:
     def _failure(self, error: dict[str, Any]) -> list[bytes]:
         return [self._encoder.closing(ERROR, orjson.dumps(error)), BROKEN_OFF]
 
+    def _refused(self, error: RequestError) -> dict[str, Any]:
+        self.outcome = outcome_of(error.status)
+        return error.to_body()
+
     def _closing(self) -> list[bytes]:
         self.outcome = "server_error"
         try:
@@ -197,9 +202,9 @@ class ArrowAnswer:
         except asyncio.CancelledError:
             error = error_body("the request was aborted", "server_error")
         except RequestError as refused:
-            error = refused.to_body()
+            error = self._refused(refused)
         except RetryableRequestError as retry:
-            error = SaturatedError(str(retry)).to_body()
+            error = self._refused(SaturatedError(str(retry)))
         except (VLLMError, ValueError, TypeError, OverflowError) as failure:
             error = self._from_vllm(create_error_response(failure))
         except Exception:

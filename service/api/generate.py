@@ -116,6 +116,7 @@ async def _serve(
             outcome.fail(error.status)
             raise
         except RetryableRequestError as error:
+            outcome.fail(SaturatedError.status)
             raise SaturatedError(str(error)) from None
         except (VLLMError, ValueError, TypeError, OverflowError) as error:
             result = create_error_response(error)

@@ -158,7 +158,7 @@ async def test_what_fails_before_the_first_row_is_raised() -> None:
     ("failure", "type_", "message", "outcome"),
     [
         (ValueError("bad"), "BadRequestError", "bad", "client_error"),
-        (RetryableRequestError("later"), "overloaded_error", "later", "server_error"),
+        (RetryableRequestError("later"), "overloaded_error", "later", "unavailable"),
         (KeyError("secret"), "server_error", "internal error", "server_error"),
         (EngineDeadError(), "InternalServerError", EngineDeadError().args[0], "server_error"),
     ],
