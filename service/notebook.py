@@ -22,7 +22,10 @@ Measure = Literal["probability", "surprisal", "entropy", "kl"]
 
 _NEVER = -9999.0
 """What nested lists say for -inf."""
-_SIGNS = {" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍", "\ufffd": "◌"}
+_SIGNS = {
+    **{" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"},
+    **{"\u00a0": "⍽", "\u3000": "□", "\u200b": "¦", "\ufffd": "◌"},
+}
 """What white space, and a part of a character, look like."""
 
 

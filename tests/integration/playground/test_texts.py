@@ -7,6 +7,8 @@ from playwright.sync_api import Page, expect
 
 from tests.integration.client import Client, array
 from tests.integration.playground.person import (
+    CHAT,
+    MESSAGES,
     OCEAN,
     TOKENS,
     asked,
@@ -126,3 +128,27 @@ def test_another_token_is_taken_and_the_text_goes_on_from_there(page: Page) -> N
     assert after[3].strip() == taken.strip()
     page.get_by_role("button", name="Undo the branch").click()
     expect(tokens(page, "With control").nth(3)).to_have_text(before[3])
+
+
+def test_an_edited_prompt_is_asked_in_both_lanes(page: Page) -> None:
+    run(page)
+    bodies = sent(page)
+    page.get_by_role("textbox", name="Prompt").fill("Describe a river.")
+    with page.expect_request(f"**{CHAT}"):
+        page.get_by_role("slider", name="Bias of “ ocean” in nats").fill("2")
+    settled(page)
+    assert [body["messages"][0]["content"] for body in bodies] == ["Describe a river."] * 2
+
+
+def test_a_branch_is_of_the_prompt_that_its_text_has(page: Page) -> None:
+    run(page)
+    bodies = sent(page)
+    page.get_by_role("textbox", name="Prompt").fill("Describe a river.")
+    page.get_by_label("Seed").fill("7")
+    tokens(page, "With control").nth(3).click()
+    page.locator(".bars tr:not(.drawn) button").first.click()
+    settled(page)
+    (body,) = bodies
+    assert (body["messages"], body["seed"]) == (MESSAGES, 1)
+    assert len(body["logit_control"]["force"]["token_ids"]) == 4
+    assert body["logit_control"]["bias"] == OCEAN["bias"]

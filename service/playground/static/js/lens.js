@@ -24,6 +24,7 @@ export function Lens({ lane, trace, at }) {
     <p class="quiet">
       Each row is a layer, the last one on top; each cell is what the model would say if it stopped
       there, bold where that is the token that came. Colour: the probability of that token.
+      ${trace.tokens.length > MOST_TOKENS && `It shows the first ${MOST_TOKENS} tokens.`}
     </p>
     ${fresh &&
     lens.answer &&

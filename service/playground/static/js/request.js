@@ -28,3 +28,12 @@ export function requestOf(model, setup, control) {
   };
   return { path: PATHS[mode], body };
 }
+
+// Say whether two requests ask for the same text, whatever controls it and is told of it.
+export function asksTheSame(one, other) {
+  const asked = ({ path, body }) => {
+    const { model, messages, prompt, temperature, seed } = body;
+    return JSON.stringify([path, model, messages, prompt, temperature, seed]);
+  };
+  return asked(one) === asked(other);
+}

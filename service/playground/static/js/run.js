@@ -1,7 +1,7 @@
 // Running the prompt: a lane without control, a lane with it, the same seed in both.
 import { events } from "./api.js";
 import { tell } from "./errors.js";
-import { controlOf, requestOf } from "./request.js";
+import { asksTheSame, controlOf, requestOf } from "./request.js";
 import { changed, isForeign, set, state } from "./state.js";
 import { divergence, newTrace, tokensOf } from "./trace.js";
 
@@ -38,6 +38,11 @@ export function controlChanged() {
 }
 
 async function rerun() {
+  // A text is held against one of the same prompt and seed only.
+  if (!asksTheSame(state.lanes.baseline.request, requestOf(state.model, state.setup, null))) {
+    await run();
+    return;
+  }
   const control = controlOf(state.setup.control);
   if (control) {
     await stream("controlled", control);
@@ -66,8 +71,7 @@ async function stream(lane, control, taken = null) {
   running[lane]?.abort();
   const abort = new AbortController();
   running[lane] = abort;
-  const force = taken && { force: { token_ids: taken.token_ids } };
-  const request = requestOf(state.model, state.setup, control || force ? { ...control, ...force } : null);
+  const request = taken ? branchOf(taken, control) : requestOf(state.model, state.setup, control);
   const trace = newTrace(state, control, request);
   if (taken) trace.branch = { at: taken.token_ids.length - 1, parent: taken.parent };
   set({ error: "", told: "Generating." });
@@ -86,6 +90,12 @@ async function stream(lane, control, taken = null) {
     if (!isRunning()) state.told = state.error ? "" : summary();
     changed();
   }
+}
+
+// Of a branch the request is its parent's, whatever has been set up since.
+function branchOf({ parent, token_ids }, control) {
+  const { path, body } = parent.request;
+  return { path, body: { ...body, logit_control: { ...control, force: { token_ids } } } };
 }
 
 function take(trace, event) {

@@ -1,13 +1,21 @@
 // Text of tokens as people can see it: spaces, line breaks and what is no text at all.
 import { html } from "./dom.js";
 
-const SIGNS = { " ": "·", "\n": "↵", "\t": "⇥", "\r": "␍" };
+const SIGNS = {
+  " ": "·",
+  "\n": "↵",
+  "\t": "⇥",
+  "\r": "␍",
+  "\u00A0": "⍽", // a space at which no line breaks
+  "\u3000": "□", // one as wide as an ideograph
+  "\u200B": "¦", // one without width
+};
 
 // Return a token's text as nodes, white space as grey signs that screen readers skip.
 export function shown(text) {
   if (text === "") return html`<span class="sign">∅</span>`;
   return text
-    .split(/([ \n\t\r]|\uFFFD)/)
+    .split(/([ \n\t\r\u00A0\u3000\u200B]|\uFFFD)/)
     .filter(Boolean)
     .map((part) => {
       if (part === "\uFFFD") return html`<span class="sign" title="part of a character">◌</span>`;
