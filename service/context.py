@@ -27,8 +27,9 @@ class Context:
     planner: Planner
     vectors: VectorRegistry
     engine: Engine
+    """Of whose workers one thing is asked at a time."""
     generating: SaltingEngine
-    """The same, for requests: it keeps what is steered apart in the prefix cache."""
+    """The engine, for requests: it keeps what is steered apart in the prefix cache."""
     model: ModelFacts
     vocabulary: Vocabulary
     texts: TokenTexts

@@ -6,6 +6,7 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from service.api.route import SensefieldRoute
 from service.context import Context, context_of
@@ -27,14 +28,15 @@ async def list_tokens(request: Request) -> Response:
 
 
 @router.get("/v1/tokens/nearest", response_model=None, responses={200: {"model": NeighboursAnswer}})
+@with_cancellation
 async def get_nearest(
-    request: Request,
+    raw_request: Request,
     text: Annotated[str | None, Query(max_length=256, description="Its tokens' mean.")] = None,
     token_id: Annotated[int | None, Query(ge=0, description="One token.")] = None,
     k: Annotated[int, Query(ge=1, le=1000, description="Tokens of each space.")] = 20,
 ) -> dict[str, Any]:
     """Return the tokens nearest to a text or token, by cosine, where they go in and come out."""
-    context = context_of(request)
+    context = context_of(raw_request)
     token_ids = await asyncio.to_thread(_token_ids, context, text, token_id)
     size = len(context.vocabulary)
     answers = await context.engine.collective_rpc(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from service.api.documentation import STATUSES, statuses
 from service.api.preconditions import (
@@ -126,16 +127,17 @@ async def get_content(
     response_model=None,
     responses={200: {"model": NearestAnswer}, **statuses(409)},
 )
+@with_cancellation
 async def get_nearest(
     name: Name,
-    request: Request,
+    raw_request: Request,
     k: Annotated[int, Query(ge=1, le=1000, description="Tokens a side.")] = 20,
 ) -> dict[str, Any]:
     """Return the k tokens that a vector raises and lowers most in logit space.
 
     Of a vector of the residual stream each layer's, too, read as if it were the last one's.
     """
-    context = context_of(request)
+    context = context_of(raw_request)
     found = await _nearest(context, check_name(name), k)
     by_layer = await context.vectors.nearest_by_layer(name, min(k, len(context.vocabulary)))
     layers = {str(layer): _told(context, each) for layer, each in by_layer.items()}

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from service.engine.turns import InTurns
 from service.errors import BadRequestError
 from service.vectors.content import VectorContent
 from service.vectors.leases import Leases
@@ -39,6 +40,7 @@ class ResidentContents:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._reading = InTurns(engine)
         self._contents: dict[str, VectorContent] = {}
         self.unscored: dict[str, str] = {}
         self._leases = Leases()
@@ -84,7 +86,7 @@ class ResidentContents:
     async def nearest(self, sha256: str, k: int) -> dict[str, list[Any]] | None:
         """Return ids and scores of the k tokens that a content raises and lowers most."""
         with self.lease({sha256}):
-            answers = await self._engine.collective_rpc("sensefield_nearest", None, (sha256, k))
+            answers = await self._reading.collective_rpc("sensefield_nearest", None, (sha256, k))
         nearest: dict[str, list[Any]] | None = told(answers)
         return nearest
 
@@ -94,7 +96,7 @@ class ResidentContents:
         if not layers:
             return {}
         data = np.stack(list(layers.values())).tobytes()
-        answers = await self._engine.collective_rpc(
+        answers = await self._reading.collective_rpc(
             "sensefield_nearest_layers", None, (data, len(layers), k)
         )
         return dict(zip(layers, told(answers), strict=True))
