@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import structlog
 from starlette._utils import get_route_path
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access.roles import LIVENESS
@@ -59,6 +60,13 @@ class Audit:
 
         try:
             await self._app(scope, receive, told)
+        except ClientDisconnect:
+            raise
+        except Exception:
+            # Outside of this the server answers in the app's place, if it has said nothing.
+            visit.status = visit.status or 500
+            visit.outcome = outcome_of(500)
+            raise
         finally:
             self._logger.info("request", **self._line(scope, visit, request_id, started))
 

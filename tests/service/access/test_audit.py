@@ -11,6 +11,7 @@ import orjson
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from service.access.audit import Audit, audit_logger
 from service.access.authorization import Authorization
@@ -161,3 +162,33 @@ def test_lines_are_json_unless_somebody_looks(
         line = orjson.loads(text)
         assert (line["event"], line["status"], line["route"]) == ("request", 200, "/v1/score")
         assert line["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("raised", "began", "status", "outcome"),
+    [
+        (KeyError("broken"), False, 500, "server_error"),
+        (KeyError("broken"), True, 200, "server_error"),
+        (ClientDisconnect(), False, None, "cancelled"),
+    ],
+)
+async def test_what_raises_is_the_servers_error(
+    raised: Exception, began: bool, status: int | None, outcome: str
+) -> None:
+    async def raising(_scope: Any, _receive: Any, send: Any) -> None:
+        if began:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise raised
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    async def send(_message: Any) -> None:
+        pass
+
+    lines = Lines()
+    scope = {"type": "http", "method": "GET", "path": "/v1/tokens", "headers": []}
+    with pytest.raises(type(raised)):
+        await Audit(raising, lines)(scope, receive, send)
+    (line,) = lines.kept
+    assert (line["status"], line["outcome"]) == (status, outcome)
