@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.body_room import BodyRoom, CountedBody
 from service.access.refusal import refuse
-from service.access.roles import LIVENESS
+from service.access.roles import LIVENESS, needs_key
 from service.access.visit import Visit
 from service.errors import (
     HeadersTooLargeError,
@@ -33,6 +33,8 @@ OPEN_SERVER = "nobody"
 """What requests without a key count as."""
 UNCOUNTED = (LIVENESS, "/ready", "/metrics")
 """Paths that take no place."""
+MAX_OF_PAGE = 64
+"""Files of the playground at once: nobody needs a key to read them."""
 _log = logging.getLogger("vllm.sensefield")
 
 
@@ -47,17 +49,20 @@ class Admission:
         self._rate: RateLimitItem | None = parse(own.key_rate) if own.key_rate else None
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._running: Counter[str] = Counter()
+        self._of_page = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if get_route_path(scope) in UNCOUNTED:
+        path = get_route_path(scope)
+        if path in UNCOUNTED:
             await self._app(scope, receive, send)
             return
         key = Visit.of(scope).key
         name = OPEN_SERVER if key is None else key.name
         try:
             announced = _announced_bytes(scope)
-            with self._place(name), self._bodies.held(announced) as room:
+            place = self._place(name) if needs_key(path) else self._place_of_page()
+            with place, self._bodies.held(announced) as room:
                 if _is_file(scope):
                     await self._app(scope, receive, send)
                 else:
@@ -70,6 +75,21 @@ class Admission:
                         _log.info("a request whose body found no room ended with %r", error)
         except RequestError as error:
             await refuse(error, scope, receive, send)
+
+    @contextmanager
+    def _place_of_page(self) -> Iterator[None]:
+        """Hold one of the places of those who have no key, and take no other."""
+        if self._of_page >= MAX_OF_PAGE:
+            raise SaturatedError(
+                f"{MAX_OF_PAGE} of the page's files are being read; try again later",
+                None,
+                SaturatedError.QUEUE_FULL,
+            )
+        self._of_page += 1
+        try:
+            yield
+        finally:
+            self._of_page -= 1
 
     @contextmanager
     def _place(self, name: str) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.access.admission import MAX_HEAD, Admission
+from service.access.admission import MAX_HEAD, MAX_OF_PAGE, Admission
 from service.access.keys import Key
 from service.access.visit import Visit
 from service.settings import Settings
@@ -154,6 +154,20 @@ async def test_the_place_after_the_last_is_a_503(app: Waiting) -> None:
         app.may_answer.set()
         assert [(await each).status_code for each in running] == [200, 200]
         assert (await alice.get("/")).status_code == 200
+
+
+async def test_the_pages_files_take_no_place_of_those_who_have_a_key(app: Waiting) -> None:
+    guarded = admission(app, max_requests=1, key_rate="1/hour")
+    async with client_of(guarded, "alice") as alice, client_of(guarded) as stranger:
+        reading = [asyncio.create_task(stranger.get("/playground/a")) for _ in range(MAX_OF_PAGE)]
+        for _ in reading:
+            await app.started.acquire()
+        refused = await stranger.get("/playground")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "queue_full")
+        app.may_answer.set()
+        assert (await alice.get("/")).status_code == 200
+        assert {(await each).status_code for each in reading} == {200}
+        assert (await stranger.get("/playground")).status_code == 200
 
 
 async def test_a_key_has_so_many_at_once_and_takes_no_others_place(app: Waiting) -> None:
