@@ -26,6 +26,7 @@ from service.engine.grammar_trial import Limits
 from service.engine.prompt_states import PromptStates
 from service.engine.sampling_room import keep_room
 from service.engine.tenants import keep_apart
+from service.engine.turns import InTurns
 from service.errors import StartupError
 from service.life import Life
 from service.planning.budget import Budget
@@ -100,13 +101,15 @@ class SensefieldEndpoints:
                 own, registry, len(vocabulary), vocabulary.width, budget, prompts.continuation
             ),
             vectors=registry,
-            engine=engine_client,
+            engine=InTurns(engine_client),
             generating=salting,
             model=model,
             vocabulary=vocabulary,
             texts=texts,
             prompts=prompts,
-            states=PromptStates(engine_client),
+            states=PromptStates(
+                engine_client, engine_client.vllm_config.cache_config.enable_prefix_caching
+            ),
             chat=_adopt(ChatServing, state.openai_serving_chat, texts, salting),
             completions=_adopt(TextServing, state.openai_serving_completion, texts, salting),
             readiness=readiness,

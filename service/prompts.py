@@ -16,6 +16,7 @@ class PromptEncoder:
     """Encodes prompts as the served model's own routes do."""
 
     tokenizer: Any
+    """vLLM's, which knows how many characters a token has at most."""
     chat_template: str | None
     """The operator's, if not the model's own."""
     max_tokens: int
@@ -34,6 +35,7 @@ class PromptEncoder:
 
         """
         if isinstance(prompt, str):
+            self._check_length(prompt, param)
             token_ids: list[int] = self.tokenizer.encode(prompt)
         else:
             token_ids = self._encode_chat(list(prompt), param)
@@ -43,10 +45,25 @@ class PromptEncoder:
             )
         return token_ids
 
-    def continuation(self, text: str) -> list[int]:
-        """Return the tokens of a text that goes on, without special tokens around it."""
+    def continuation(self, text: str, param: str = "text") -> list[int]:
+        """Return the tokens of a text that goes on, without special tokens around it.
+
+        Raises:
+            BadRequestError: ``param`` is too long.
+
+        """
+        self._check_length(text, param)
         token_ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return token_ids
+
+    def _check_length(self, text: str, param: str) -> None:
+        """Refuse a text that has too many tokens, whatever they are: to find them takes long."""
+        most = self.max_tokens * self.tokenizer.max_chars_per_token
+        if len(text) > most:
+            raise BadRequestError(
+                f"{len(text)} characters are more than {self.max_tokens} tokens; allowed: {most}",
+                param,
+            )
 
     def _encode_chat(self, messages: list[Mapping[str, str]], param: str) -> list[int]:
         speaks = messages[-1]["role"] == "assistant"
@@ -60,5 +77,6 @@ class PromptEncoder:
             )
         except (ValueError, TemplateError) as error:
             raise BadRequestError(f"the chat template refuses: {str(error)[:200]}", param) from None
+        self._check_length(text, param)
         token_ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return token_ids

@@ -35,6 +35,8 @@ from service.schemas.sight import LensRequest
 
 MAX_CELLS = 16_384
 """Layers times positions of one request."""
+MAX_PASSED_TOKENS = 1 << 17
+"""Tokens that one request may pass through the model."""
 _BYTES_PER_ENTRY = 256
 """Of a told token in memory: its id, log-probability and text, as Python's and as JSON."""
 _ROWS_AT_ONCE = 32
@@ -78,15 +80,13 @@ async def _lens(body: LensRequest, raw_request: Request, outcome: Outcome) -> Re
         if body.logit_control is not None:
             plan = await ending.enter_async_context(planned(context, body.logit_control))
             outcome.uses(plan.controls)
+        # What can be refused is, before anything is generated: at most so long will the text be.
+        _positions(body, len(prompt) + body.max_tokens)
+        _check_cells(len(layers), _fewest(body, len(prompt)))
         text = prompt + await _generated(context, prompt, plan, body.max_tokens)
         positions = _positions(body, len(text))
-        cells = len(layers) * len(positions)
-        if cells > MAX_CELLS:
-            raise BadRequestError(
-                f"{len(layers)} layers at {len(positions)} positions are too many; allowed: "
-                f"{MAX_CELLS} in all",
-                "positions",
-            )
+        cells = _check_cells(len(layers), len(positions))
+        _check_passes(context.states.passes(positions))
         claim = context.planner.budget.claim(cells * (body.k + 4) * _BYTES_PER_ENTRY, "k")
         held = ending.enter_context(ExitStack())
         held.callback(claim.release)
@@ -124,6 +124,32 @@ def _positions(body: LensRequest, size: int) -> list[int]:
             )
     chosen = range(size) if body.positions is None else {at % size for at in body.positions}
     return sorted(chosen)
+
+
+def _fewest(body: LensRequest, prompt_len: int) -> int:
+    """Return how many positions there are at least: two may turn out to be one place."""
+    if body.positions is None:
+        return prompt_len
+    from_end = {at for at in body.positions if at < 0}
+    return max(len(from_end), len(set(body.positions) - from_end))
+
+
+def _check_cells(layers: int, positions: int) -> int:
+    if layers * positions > MAX_CELLS:
+        raise BadRequestError(
+            f"{layers} layers at {positions} positions are too many; allowed: {MAX_CELLS} in all",
+            "positions",
+        )
+    return layers * positions
+
+
+def _check_passes(tokens: int) -> None:
+    if tokens > MAX_PASSED_TOKENS:
+        raise BadRequestError(
+            f"{tokens} tokens would pass through the model, each part of the text with all before "
+            f"it, as the server keeps no prefix cache; allowed: {MAX_PASSED_TOKENS}",
+            "positions",
+        )
 
 
 async def _generated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from math import exp
 from typing import Any
 
@@ -26,6 +27,7 @@ from service.distributions.arrow import MEDIA_TYPE
 from service.distributions.sight_arrow import score_stream
 from service.engine.scoring import base_rows, controlled_rows
 from service.errors import BadRequestError
+from service.planning.plan import Plan
 from service.schemas.answers import ScoreAnswer
 from service.schemas.control import Force, LogitControl
 from service.schemas.distribution import DistributionRequest
@@ -86,7 +88,7 @@ def _wanted(context: Context, body: ScoreRequest, prompt_len: int) -> list[list[
     for at, text in enumerate(body.continuations):
         param = f"continuations[{at}]"
         if isinstance(text, str):
-            token_ids = context.prompts.continuation(text)
+            token_ids = context.prompts.continuation(text, param)
         else:
             token_ids = text
             check_tokens(context, token_ids, param)
@@ -114,27 +116,38 @@ async def _score(
     control: LogitControl | None,
     at: int,
 ) -> dict[str, Any]:
-    rows = await base_rows(context.generating, prompt, wanted)
-    told = {
-        "index": at,
-        "token_ids": wanted,
-        "tokens": [context.texts.text(token) for token in wanted],
-        "base": _told(context, rows, "base"),
-    }
-    if control is not None:
-        forcing = control.model_copy(update={"force": Force(token_ids=wanted)})
-        try:
-            async with planned(context, forcing, DistributionRequest(top_k=1)) as plan:
-                # The force is ours: the client named none.
-                outcome.uses({k: count for k, count in plan.controls.items() if k != "force"})
-                rows = await controlled_rows(context.generating, prompt, wanted, plan)
-                check_rows(rows, plan.program)
-        except BadRequestError as error:
-            if error.param == "logit_control.force":
-                error.param = f"continuations[{at}]"
-            raise
-        told["controlled"] = _told(context, rows, "controlled")
-    return told
+    async with AsyncExitStack() as ending:
+        # Before the engine works for it: control that cannot be is refused.
+        plan = None if control is None else await _planned(context, control, wanted, at, ending)
+        rows = await base_rows(context.generating, prompt, wanted)
+        told = {
+            "index": at,
+            "token_ids": wanted,
+            "tokens": [context.texts.text(token) for token in wanted],
+            "base": _told(context, rows, "base"),
+        }
+        if plan is not None:
+            # The force is ours: the client named none.
+            outcome.uses({k: count for k, count in plan.controls.items() if k != "force"})
+            rows = await controlled_rows(context.generating, prompt, wanted, plan)
+            check_rows(rows, plan.program)
+            told["controlled"] = _told(context, rows, "controlled")
+        return told
+
+
+async def _planned(
+    context: Context, control: LogitControl, wanted: list[int], at: int, ending: AsyncExitStack
+) -> Plan:
+    """Return the plan of a continuation that is forced under control, until ``ending`` ends."""
+    forcing = control.model_copy(update={"force": Force(token_ids=wanted)})
+    try:
+        return await ending.enter_async_context(
+            planned(context, forcing, DistributionRequest(top_k=1))
+        )
+    except BadRequestError as error:
+        if error.param == "logit_control.force":
+            error.param = f"continuations[{at}]"
+        raise
 
 
 def _told(context: Context, rows: Sequence[TokenRow], stage: str) -> dict[str, Any]:

@@ -29,10 +29,16 @@ class PromptStates:
 
     One caller's prompts are at work at a time, as many as the workers have room for; then
     whoever waits has a turn.
+
+    Args:
+        engine: vLLM's client.
+        is_cached: whether the engine has a prefix cache.
+
     """
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, is_cached: bool = True) -> None:
         self._engine = engine
+        self._is_cached = is_cached
         self._turn = asyncio.Lock()
 
     async def take(
@@ -65,6 +71,11 @@ class PromptStates:
                     for task in tasks:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)
+
+    def passes(self, positions: Sequence[int]) -> int:
+        """Return how many tokens :meth:`take_each` passes through the model for positions."""
+        ends = [part[-1] + 1 for part in _parts(positions)]
+        return max(ends) if self._is_cached else sum(ends)
 
     async def take_each(
         self,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
+from vllm.tokenizers.hf import get_cached_tokenizer
 
 from service.embedded_model import embedded_model_dir
 from service.errors import BadRequestError
@@ -14,7 +16,7 @@ from service.prompts import PromptEncoder
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(embedded_model_dir())
+    return get_cached_tokenizer(AutoTokenizer.from_pretrained(embedded_model_dir()))
 
 
 def test_a_text_is_taken_as_it_is(tokenizer: Any) -> None:
@@ -49,3 +51,27 @@ def test_what_has_no_place(tokenizer: Any) -> None:
         encoder.encode("a b c d", "p")
     with pytest.raises(BadRequestError, match="0 tokens"):
         encoder.encode("", "p")
+
+
+def test_a_text_of_too_many_characters_is_not_encoded(tokenizer: Any) -> None:
+    class Unasked:
+        max_chars_per_token = tokenizer.max_chars_per_token
+
+        def encode(self, text: str, **_: Any) -> list[int]:
+            raise AssertionError(text)
+
+        def apply_chat_template(self, messages: list[dict[str, str]], **_: Any) -> str:
+            return messages[0]["content"]
+
+    encoder = PromptEncoder(Unasked(), None, 3)
+    most = 3 * tokenizer.max_chars_per_token
+    text = "a" * (most + 1)
+    for refused in (
+        partial(encoder.encode, text),
+        partial(encoder.encode, [{"role": "user", "content": text}]),
+        partial(encoder.continuation, text),
+    ):
+        with pytest.raises(BadRequestError, match=f"allowed: {most}") as caught:
+            refused("p")
+        assert caught.value.param == "p"
+    assert PromptEncoder(tokenizer, None, 3).encode(" " * 3, "p")

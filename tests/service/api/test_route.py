@@ -79,7 +79,7 @@ async def test_a_body_that_breaks_off_is_counted_where_it_does() -> None:
         pass
 
     headers = [(b"content-type", b"application/json"), (b"content-length", b"9")]
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/", "headers": headers}
     scope |= {"query_string": b"", "root_path": ""}
     before = counted()
     await app(scope, receive, send)

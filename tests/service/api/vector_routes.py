@@ -27,6 +27,8 @@ URL = "/v1/vectors"
 class Tokenizer:
     """Knows a text's bytes."""
 
+    max_chars_per_token = 1
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         return list(text.encode())
 
