@@ -21,7 +21,7 @@ VECTORS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of request; its name and its group are the tags that choose it."""
+    """A kind of request, chosen by its name, its group, or the first word of its name."""
 
     name: str
     group: str
@@ -32,6 +32,11 @@ class Kind:
         """Return the body of a user's request of that number."""
         request = chat(TOPICS[number % len(TOPICS)], tokens, **self.fields)
         return json.dumps(request.payload | {"model": model}).encode()
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What chooses it."""
+        return self.name, self.group, self.name.partition("-")[0]
 
     @property
     def headers(self) -> dict[str, str]:
@@ -62,7 +67,9 @@ KINDS = (
     Kind("top-20", "distribution", _distribution(20)),
     Kind("top-1000", "distribution", _distribution(1000, stages=["base", "controlled"])),
     Kind("all", "distribution", _distribution("all", dtype="float16")),
-    Kind("arrow", "distribution", _distribution(1000), arrow=True),
+    Kind("arrow-20", "distribution", _distribution(20), arrow=True),
+    Kind("arrow-1000", "distribution", _distribution(1000), arrow=True),
+    Kind("arrow-all", "distribution", _distribution("all", dtype="float16"), arrow=True),
     Kind(
         "mixed",
         "distribution",

@@ -62,7 +62,7 @@ class Turns(SequentialTaskSet):
     """The chosen kinds in turn, from another one on for each user: equal shares of a mixture."""
 
     tasks = [  # noqa: RUF012 - Locust wants a list and filters it by tags
-        tag(kind.name, kind.group)(lambda turns, kind=kind: turns.user.ask(kind)) for kind in KINDS
+        tag(*kind.tags)(lambda turns, kind=kind: turns.user.ask(kind)) for kind in KINDS
     ]
 
     def on_start(self) -> None:

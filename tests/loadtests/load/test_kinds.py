@@ -8,11 +8,20 @@ from loadtests.load.kinds import ARROW, GROUPS, KINDS, VECTORS, make_vectors
 from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
 
+TAGS = (
+    *("plain", "biased", "suppressed", "steered", "top-20", "top-1000", "all", "mixed"),
+    *("arrow", "arrow-20", "arrow-1000", "arrow-all"),
+)
+
 
 def test_every_kind_has_a_name_of_its_own_and_a_group() -> None:
     assert len({kind.name for kind in KINDS}) == len(KINDS)
     assert {kind.group for kind in KINDS} == set(GROUPS)
-    assert [kind.name for kind in KINDS if kind.headers.get("accept") == ARROW] == ["arrow"]
+    chosen = {name: {kind.name for kind in KINDS if name in kind.tags} for name in TAGS}
+    arrow = {kind.name for kind in KINDS if kind.headers.get("accept") == ARROW}
+    assert chosen["arrow"] == arrow == {"arrow-20", "arrow-1000", "arrow-all"}
+    assert chosen["steered"] == {"steered-logits", "steered-residual"}
+    assert all(chosen.values())
 
 
 def test_every_body_is_one_that_the_server_reads() -> None:
