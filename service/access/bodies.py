@@ -28,6 +28,8 @@ MAX_STOP_IDS = 128
 """More, with min_tokens, end the engine on vLLM's V2 runner, as do more of the next."""
 MAX_ALLOWED_IDS = 1024
 MAX_BAD_WORDS = 128
+MAX_REPEATED = 256
+"""Tokens of a pattern that vLLM looks for again after each token, in every length up to it."""
 MAX_MODEL_CHARACTERS = 256
 """Of a model's name, which vLLM repeats as it is where there is none of it."""
 MAX_VALUES = 1 << 15
@@ -168,6 +170,9 @@ def check_fields(body: dict[str, Any], max_tokens: int | None, trusts_templates:
             raise BadRequestError(f"over {MAX_STOP_CHARACTERS} characters", path)
     for field in _TOKEN_CAPS:
         _check_most(body, field, max_tokens)
+    repeated = body.get("repetition_detection")
+    if isinstance(repeated, dict):
+        _check_most(repeated, "max_pattern_size", MAX_REPEATED, "repetition_detection.")
     _check_schemas(body.get("structured_outputs"))
     extra = body.get("vllm_xargs")
     if isinstance(extra, dict) and WIRE_KEY in extra:
@@ -212,12 +217,12 @@ def _check_choices(body: dict[str, Any]) -> None:
                 )
 
 
-def _check_most(body: dict[str, Any], field: str, most: int | None) -> None:
+def _check_most(body: dict[str, Any], field: str, most: int | None, path: str = "") -> None:
     value = body.get(field)
     if value is not None and type(value) is not int:
-        raise BadRequestError(f"{echo(value)} is no integer", field)
+        raise BadRequestError(f"{echo(value)} is no integer", path + field)
     if most is not None and value is not None and value > most:
-        raise BadRequestError(f"{echo(value)} is too many; allowed: up to {most}", field)
+        raise BadRequestError(f"{echo(value)} is too many; allowed: up to {most}", path + field)
 
 
 def _check_text(text: str, path: Path) -> None:

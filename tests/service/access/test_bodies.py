@@ -171,6 +171,10 @@ def test_a_schema_in_a_text_is_checked_as_one_that_is_none(field: str) -> None:
         ({"max_completion_tokens": 11}, "max_completion_tokens"),
         ({"max_output_tokens": 11}, "max_output_tokens"),
         ({"model": "x" * 257}, "model"),
+        (
+            {"repetition_detection": {"max_pattern_size": 257}},
+            "repetition_detection.max_pattern_size",
+        ),
         ({"items": ["a"] * 1025}, "items"),
         ({"messages": [{}] * 2049}, "messages"),
         ({"input": ["a"] * 2049}, "input"),
@@ -188,6 +192,7 @@ def test_sizes_that_no_request_may_have(body: dict[str, Any], param: str) -> Non
     [
         {"prompt": list(range(100_000)), "n": 128, "max_tokens": 10},
         {"prompt": ["a"] * 8, "n": 128, "stop": None, "chat_template": None},
+        {"repetition_detection": {"max_pattern_size": 256, "min_count": 2}},
         {"messages": [{"role": "user", "content": "a"}] * 2000, "n": 128},
         {"messages": [[{"role": "user", "content": "a"}]] * 8, "n": 128},
         {
