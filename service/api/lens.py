@@ -196,6 +196,8 @@ async def _read(
                 "sensefield_read_stream", None, (data, following, k)
             )
             told = next(answer for answer in answers if answer is not None)
+            if "failure" in told:
+                raise BadRequestError(f"the model has no lens: {told['failure'].decode()}")
             found.append(_arrays(told, len(captured), len(following)))
     joined = {name: np.concatenate([each[name] for each in found], axis=1) for name in found[0]}
     return {name: values[: len(layers)] for name, values in joined.items()}

@@ -197,15 +197,13 @@ class SensefieldWorker:
     ) -> dict[str, bytes] | None:
         """Return what :func:`service.engine.lens.read_stream` reads, as bytes.
 
-        None on a rank that computes no logits.
+        None on a rank that computes no logits; a ``failure`` where the model's final norm is not
+        to be found.
 
         Args:
             data: ``[layers, len(following), hidden]`` float32; the last layer's come last.
             following: the token after each position, below 0 for none.
             k: most likely tokens to tell.
-
-        Raises:
-            UnembeddingError: the model's final norm is not to be found.
 
         """
         if not get_pp_group().is_last_rank:
@@ -213,13 +211,16 @@ class SensefieldWorker:
         hidden_size = self._stream().bank.table.shape[2]
         states = torch.from_numpy(np.frombuffer(data, np.float32).copy())
         device, model = self.model_runner.device, self.model_runner.get_model()
-        read = read_stream(
-            model,
-            states.reshape(-1, len(following), hidden_size).to(device),
-            torch.tensor(following, device=device),
-            k,
-            self.model_runner.model_config.dtype,
-        )
+        try:
+            read = read_stream(
+                model,
+                states.reshape(-1, len(following), hidden_size).to(device),
+                torch.tensor(following, device=device),
+                k,
+                self.model_runner.model_config.dtype,
+            )
+        except UnembeddingError as error:
+            return {"failure": str(error).encode()}
         if read is None:
             return None
         return {name: values.cpu().numpy().tobytes() for name, values in read.items()}
