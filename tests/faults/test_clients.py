@@ -82,11 +82,12 @@ async def test_slow_readers_slow_only_themselves(server: Server, report: Report)
                 grown = sum(resident_bytes(server.process.pid).values()) - before
                 beside_readers = await latencies(client, asked)
             await settle(client)
-        making = np.percentile(beside_wide, 99) / np.percentile(beside_plain, 99)
+        # They wait behind the load, so few are asked meanwhile.
+        making = max(beside_wide) / max(beside_plain)
         reading = np.percentile(beside_readers, 99) / np.percentile(quick, 99)
         row.observed = (
-            f"p99 {making:.2f} times that beside as many plain requests while rows were made, "
-            f"{reading:.2f} times that of an idle server once they only read; memory grew by "
+            f"p99 {reading:.2f} times as long; while their rows were made others waited at most "
+            f"{making:.2f} times as long as beside as many plain requests; memory grew by "
             f"{grown / 2**20:.0f} MiB of {held / 2**20:.0f} MiB promised"
         )
         assert held > 0
@@ -144,7 +145,10 @@ async def latencies_while_running(client: httpx.AsyncClient) -> list[float]:
 async def asking(
     client: httpx.AsyncClient, requests: Iterable[Coroutine[Any, Any, None]]
 ) -> AsyncIterator[None]:
-    """Have requests run beside the context, from when the engine has one until it ends."""
+    """Have requests run beside the context, from when the engine has one until it ends.
+
+    What fails among them fails the context.
+    """
     tasks = [asyncio.create_task(request) for request in requests]
 
     async def is_running() -> bool:
@@ -156,7 +160,8 @@ async def asking(
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(end is None or isinstance(end, asyncio.CancelledError) for end in ended)
 
 
 async def read_slowly(server: Server, body: dict[str, Any]) -> None:
