@@ -15,6 +15,8 @@ APART   := repeng lm-eval ray router
 # Of the tests, those that a GPU could answer otherwise: against transformers in float32, and alone.
 EXACT    := $(addprefix tests/integration/test_,exactness.py force.py lens.py prompt_rows.py residual.py \
             residual_requests.py score.py)
+KERNELS  := $(addprefix tests/,logit_processors service/engine/test_capture.py \
+            service/engine/test_measured.py)
 ISOLATED := $(addprefix tests/integration/test_,isolation.py text.py vectors.py)
 
 .DEFAULT_GOAL := help
@@ -32,7 +34,7 @@ test: check browser $(TRITON)/installed $(APART:%=$(VENV)/%/installed) ## all th
 	$(VENV)/bin/python -m pytest --numprocesses 2 $(ARGS)
 
 test-gpu: $(VENV)/sensefield $(VENV)/dev ## what control does, on a GPU: eager, with CUDA graphs, in bfloat16
-	$(VENV)/bin/python -m pytest $(EXACT) $(ISOLATED) $(ARGS)
+	$(VENV)/bin/python -m pytest $(KERNELS) $(EXACT) $(ISOLATED) $(ARGS)
 	SENSEFIELD_TEST_FLAGS="--no-enforce-eager" $(VENV)/bin/python -m pytest $(EXACT) $(ISOLATED) $(ARGS)
 	SENSEFIELD_TEST_FLAGS="--no-enforce-eager --dtype bfloat16" $(VENV)/bin/python -m pytest $(ISOLATED) $(ARGS)
 
