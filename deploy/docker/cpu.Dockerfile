@@ -22,7 +22,7 @@ ENV SENSEFIELD_CACHE_DIR=/opt/sensefield/models
 RUN python -c "from service.embedded_model import embedded_model_dir; embedded_model_dir()"
 
 FROM python:3.11.14-slim-bookworm
-# The release of Debian that the tag names holds one version of each.
+# A release of Debian changes them for security only.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 libnuma1 \
