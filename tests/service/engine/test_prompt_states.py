@@ -106,3 +106,14 @@ async def test_a_capture_that_failed_may_be_sent_again(answers: list[Any], words
     engine.answers = answers
     with pytest.raises(SaturatedError, match=words):
         await taken(PromptStates(engine), [[1]], 1)
+
+
+@pytest.mark.parametrize(
+    ("positions", "cached", "whole"),
+    [([0], 1, 1), ([3, 60], 61, 61), ([0, 63, 64, 200], 201, 64 + 65 + 201)],
+)
+def test_without_a_cache_each_part_passes_with_all_before_it(
+    positions: list[int], cached: int, whole: int
+) -> None:
+    assert PromptStates(None).passes(positions) == cached
+    assert PromptStates(None, is_cached=False).passes(positions) == whole
