@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from math import exp
 from typing import Any
 
@@ -130,7 +130,8 @@ async def _score(
             # The force is ours: the client named none.
             outcome.uses({k: count for k, count in plan.controls.items() if k != "force"})
             rows = await controlled_rows(context.generating, prompt, wanted, plan)
-            check_rows(rows, plan.program)
+            with _blamed_on(at):
+                check_rows(rows, plan.program)
             told["controlled"] = _told(context, rows, "controlled")
         return told
 
@@ -140,10 +141,17 @@ async def _planned(
 ) -> Plan:
     """Return the plan of a continuation that is forced under control, until ``ending`` ends."""
     forcing = control.model_copy(update={"force": Force(token_ids=wanted)})
-    try:
+    with _blamed_on(at):
         return await ending.enter_async_context(
             planned(context, forcing, DistributionRequest(top_k=1))
         )
+
+
+@contextmanager
+def _blamed_on(at: int) -> Iterator[None]:
+    """Blame a continuation, which the client named, for the force, which it did not."""
+    try:
+        yield
     except BadRequestError as error:
         if error.param == "logit_control.force":
             error.param = f"continuations[{at}]"
