@@ -108,7 +108,7 @@ def check_values(body: Any, path: Path = ()) -> None:
         value, path, depth = waiting.pop()
         if depth > MAX_DEPTH:
             raise BadRequestError(f"nested deeper than {MAX_DEPTH}", _told(path))
-        if _are_tokens(value, path):
+        if isinstance(value, list) and _are_tokens(value, path):
             continue
         if isinstance(value, dict | list):
             room -= len(value)
@@ -133,11 +133,11 @@ def check_values(body: Any, path: Path = ()) -> None:
             raise BadRequestError(f"{value} is not finite", _told(path))
 
 
-def _are_tokens(value: Any, path: Path) -> bool:
-    """Say whether a value is a list of tokens, where one may be that is as long as a prompt."""
+def _are_tokens(value: list[Any], path: Path) -> bool:
+    """Say whether a list is of tokens, where one may be that is as long as a prompt."""
     while path and isinstance(path[1], int):
         path = path[0]
-    if not (path and path[1] in _TOKENS and isinstance(value, list)):
+    if not (path and path[1] in _TOKENS):
         return False
     return set(map(type, value)) == {int} and min(value) >= 0 and max(value) < _INT64
 

@@ -8,8 +8,7 @@ from vllm import envs
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 
-MAX_STOP_IDS = 128
-"""With min_tokens; those that end the model's texts are among them."""
+from service.access.bodies import MAX_STOP_IDS
 
 
 def check_room(params: SamplingParams) -> None:

@@ -9,7 +9,8 @@ import pytest
 from vllm import SamplingParams, envs
 from vllm.exceptions import VLLMValidationError
 
-from service.engine.sampling_room import MAX_STOP_IDS, check_room, keep_room
+from service.access.bodies import MAX_STOP_IDS
+from service.engine.sampling_room import check_room, keep_room
 
 MOST_TOKENS = envs.VLLM_MAX_BAD_WORDS_TOTAL_TOKENS
 
