@@ -62,7 +62,8 @@ async def _answer(body: ScoreRequest, raw_request: Request, outcome: Outcome) ->
 
     async def one(at: int) -> dict[str, Any]:
         async with room:
-            return await _score(context, outcome, prompt, wanted[at], body.logit_control, at)
+            with _blamed_on(at):
+                return await _score(context, outcome, prompt, wanted[at], body.logit_control, at)
 
     scores = [asyncio.create_task(one(at)) for at in range(len(wanted))]
     try:
@@ -117,8 +118,13 @@ async def _score(
     at: int,
 ) -> dict[str, Any]:
     async with AsyncExitStack() as ending:
-        # Before the engine works for it: control that cannot be is refused.
-        plan = None if control is None else await _planned(context, control, wanted, at, ending)
+        plan: Plan | None = None
+        if control is not None:
+            forcing = control.model_copy(update={"force": Force(token_ids=wanted)})
+            # Before the engine works for it: control that cannot be is refused.
+            plan = await ending.enter_async_context(
+                planned(context, forcing, DistributionRequest(top_k=1))
+            )
         rows = await base_rows(context.generating, prompt, wanted)
         told = {
             "index": at,
@@ -130,21 +136,9 @@ async def _score(
             # The force is ours: the client named none.
             outcome.uses({k: count for k, count in plan.controls.items() if k != "force"})
             rows = await controlled_rows(context.generating, prompt, wanted, plan)
-            with _blamed_on(at):
-                check_rows(rows, plan.program)
+            check_rows(rows, plan.program)
             told["controlled"] = _told(context, rows, "controlled")
         return told
-
-
-async def _planned(
-    context: Context, control: LogitControl, wanted: list[int], at: int, ending: AsyncExitStack
-) -> Plan:
-    """Return the plan of a continuation that is forced under control, until ``ending`` ends."""
-    forcing = control.model_copy(update={"force": Force(token_ids=wanted)})
-    with _blamed_on(at):
-        return await ending.enter_async_context(
-            planned(context, forcing, DistributionRequest(top_k=1))
-        )
 
 
 @contextmanager
