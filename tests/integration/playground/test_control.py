@@ -48,7 +48,12 @@ def test_every_control_is_edited_sent_and_saved(page: Page, v1: Client, tmp_path
     page.get_by_label("Vector", exact=True).select_option("good")
     page.get_by_label("Strength of good, exactly").fill("-1.5")
     page.locator(".finer summary").nth(2).click()
-    page.get_by_label("Layers").last.fill("10, 13-14")
+    layers = page.get_by_label("Layers").last
+    layers.fill("ten")
+    layers.blur()
+    assert layers.evaluate("field => field.matches(':user-invalid')")
+    expect(page.locator(".finer summary").nth(2)).not_to_contain_text("layers")
+    layers.fill("10, 13-14")
     page.get_by_label("Until before").last.fill("5")
     page.get_by_label("Most tokens").fill(str(TOKENS))  # which ends the edit before
     bodies = sent(page)

@@ -31,9 +31,13 @@ def test_a_trace_is_saved_and_loaded(page: Page, tmp_path: Path) -> None:
     expect(tokens(page, "With control").first).to_contain_text("<img")
     assert page.locator(".strip img").count() == 0
 
-    file.write_text('{"format": "another"}')
-    page.get_by_label("Load").set_input_files(file)
-    expect(page.get_by_role("alert")).to_contain_text("is no trace that this page can read.")
+    content["lanes"]["controlled"]["control"] = {"steer": 5}
+    for unreadable in (content, {"format": "another"}):
+        file.write_text(json.dumps(unreadable))
+        page.get_by_label("Load").set_input_files(file)
+        alert = page.get_by_role("alert")
+        expect(alert).to_contain_text("is no trace that this page can read.")
+        alert.get_by_role("button", name="Dismiss").click()
 
 
 def test_a_trace_of_another_model_is_only_looked_at(page: Page, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ export class Field extends Component {
   }
 
   render({ onFinish, ...fields }) {
-    const finish = ({ target }) => target.validity.valid && onFinish(target.value);
+    const finish = ({ target }) => target.reportValidity() && onFinish(target.value);
     return html`<input ref=${(element) => (this.element = element)} ...${fields} onChange=${finish} />`;
   }
 }

@@ -83,6 +83,12 @@ function checkedSetup({ mode, prompt, temperature, seed, max_tokens, top_k, cont
   };
 }
 
+// Return what a text was controlled by; null for one without control.
+function checkedControl(control) {
+  const kinds = ["bias", "suppress", "steer"].filter((kind) => control && kind in control);
+  return control && Object.fromEntries(kinds.map((kind) => [kind, control[kind].map(entry)]));
+}
+
 function entry({ when, layers, ...fields }) {
   return {
     ...fields,
@@ -100,10 +106,10 @@ function checkedRequest({ path, body }) {
 
 function trace({ control, request, prompt_ids, tokens, finish, forced }) {
   const read = {
-    control,
+    control: checkedControl(control),
     request: checkedRequest(request),
     prompt_ids: prompt_ids.map(Number),
-    finish,
+    finish: finish && String(finish),
     tokens: tokens.map((token) => ({
       id: Number(token.id),
       text: String(token.text),

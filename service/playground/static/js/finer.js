@@ -2,7 +2,7 @@
 import { html } from "./dom.js";
 import { change, within } from "./entries.js";
 import { Field } from "./field.js";
-import { layersOf, textOf } from "./layers.js";
+import { LAYERS, layersOf, textOf } from "./layers.js";
 import { state } from "./state.js";
 import { shown } from "./whitespace.js";
 
@@ -17,6 +17,7 @@ export function Finer({ entry, vector }) {
       html`<label class="wide">Layers
         <${Field}
           type="text"
+          ...${LAYERS}
           placeholder=${textOf(vector?.layers)}
           value=${textOf(entry.layers)}
           onFinish=${(typed) => change(entry, { layers: layersOf(typed) ?? undefined })}

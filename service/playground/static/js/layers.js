@@ -2,6 +2,12 @@
 
 const MOST = 4096; // no model has more
 
+// What a field for them takes, and how it says so.
+export const LAYERS = {
+  pattern: "\\s*\\d+(\\s*-\\s*\\d+)?([\\s,]+\\d+(\\s*-\\s*\\d+)?)*[\\s,]*",
+  title: "Numbers of layers, such as 10, 12-14",
+};
+
 // Return the layers that a text names, null if it names none.
 export function layersOf(text) {
   const found = [...text.matchAll(/(\d+)(?:\s*-\s*(\d+))?/g)].flatMap(([, first, last = first]) =>

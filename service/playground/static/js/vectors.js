@@ -2,7 +2,7 @@
 import { events, get } from "./api.js";
 import { html } from "./dom.js";
 import { tell } from "./errors.js";
-import { layersOf } from "./layers.js";
+import { LAYERS, layersOf } from "./layers.js";
 import { changed, set, state } from "./state.js";
 import { shown } from "./whitespace.js";
 
@@ -100,7 +100,10 @@ export function MakeVector({ onMade }) {
               <textarea rows="3" required value=${draft.negative} onInput=${edit("negative")}></textarea>
             </label>
             <label>Layers, empty for all
-              <input type="text" inputmode="numeric" placeholder="10, 12-14" value=${draft.layers} onInput=${edit("layers")} />
+              <input
+                type="text" inputmode="numeric" ...${LAYERS} placeholder="10, 12-14"
+                value=${draft.layers} onInput=${edit("layers")}
+              />
             </label>`}
       <div class="buttons">
         <button disabled=${draft.progress !== ""}>${exists(draft.name) ? "Replace it" : "Make it"}</button>
