@@ -3,15 +3,22 @@
 A request that is late is ended as if its client had left, which frees what it holds in the engine
 on every route; only then is the client told what happened. A route that does not look for its
 client is not interrupted, and its own answer stands.
+
+A stream that its route gives up with an exception ends with an error too: vLLM's
+`/v1/responses` does so when the engine has died.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from math import inf, isfinite
+from typing import Any
 
+from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 
 from service.access.refusal import refuse
 from service.access.slow_reader import within
@@ -25,6 +32,7 @@ from service.settings import Settings
 HEADER = b"x-request-timeout"
 """Seconds that a client gives its request, if they are fewer than the server's."""
 _LEFT = {"type": "http.disconnect"}
+_ANTHROPIC = "/v1/messages"
 _log = logging.getLogger("vllm.sensefield")
 
 
@@ -52,6 +60,7 @@ class Deadline:
                 await self._app(scope, timed.receive, timed.send)
             except Exception as error:
                 if timed.error is None:
+                    await timed.tell_raised(error)
                     raise
                 # It ended for want of a client: what it makes of that is nobody's answer.
                 _log.info("a late request ended with %r", error)
@@ -79,6 +88,8 @@ class _Timed:
         self, scope: Scope, receive: Receive, send: Send, to_receive: float, in_all: float | None
     ) -> None:
         self._scope = scope
+        # Asked for before routing writes into the scope.
+        self._is_anthropic = get_route_path(scope) == _ANTHROPIC
         self._receive = receive
         self._send = send
         self._visit = Visit.of(scope)
@@ -124,9 +135,26 @@ class _Timed:
         """Say what happened where the answer has come to: in its place, or at a stream's end."""
         if not self._started:
             await error_answer(error)(self._scope, self._receive, self._send)
-        elif self._streams and self._visit.is_between_parts and not self._answered:
-            told = (self._visit.closing or _as_event)(error)
+        elif (closing := self._visit.closing) is not None:
+            await self._end_stream(closing(error))
+        else:
+            await self._end_stream(self._event(error.to_body()))
+
+    async def tell_raised(self, error: Exception) -> None:
+        """Say in a stream of events why its route gave it up; else that is for others to say."""
+        if self._started and self._visit.closing is None:
+            # Starlette's wrapping of what came too late for its handlers.
+            cause = error.__cause__ if isinstance(error, RuntimeError) else None
+            raised = cause if isinstance(cause, Exception) else error
+            await self._end_stream(self._event(create_error_response(raised).model_dump()))
+
+    async def _end_stream(self, told: bytes) -> None:
+        if self._streams and self._visit.is_between_parts and not self._answered:
             await self._send({"type": "http.response.body", "body": told, "more_body": False})
+
+    def _event(self, body: Mapping[str, Any]) -> bytes:
+        """Return an error as an event; Anthropic's clients know one by its name."""
+        return (b"event: error\n" if self._is_anthropic else b"") + sse_event(body)
 
     def _slow(self) -> RequestError:
         return SlowClientError(f"the body was not whole within {self._to_receive:g} s", "body")
@@ -158,7 +186,3 @@ def _seconds(scope: Scope, most: float | None) -> float | None:
             HEADER.decode(),
         )
     return seconds if most is None else min(seconds, most)
-
-
-def _as_event(error: RequestError) -> bytes:
-    return sse_event(error.to_body())

@@ -79,15 +79,20 @@ async def die(server: Server, end: Callable[[], None], count: int, timely: bool)
         ]
         twice = completion(tokens=400, n=2, temperature=1)
         raising = asyncio.gather(
-            read_to_end(server, twice), read_chat(server), return_exceptions=True
+            read_to_end(server, twice),
+            read_chat(server),
+            read_response(server),
+            return_exceptions=True,
         )
+        message = asyncio.create_task(read_message(client))
         # As many as run at once have begun, the others wait.
         least = min(count, SLOTS // 2)
         await until(lambda: sum(bool(s.texts) for s in streams) >= least, "streams to begin")
         struck = time.monotonic()
         await asyncio.to_thread(end)
         await asyncio.gather(*running)
-        assert [type(raised) for raised in await raising] == [openai.APIError] * 2
+        assert [type(raised) for raised in await raising] == [openai.APIError] * 3
+        assert "event: error" in (await message).splitlines()[-4:]
     told = max(stream.ended_at for stream in streams)
     code = await asyncio.to_thread(server.process.wait, PATIENCE_SECONDS)
     exited = time.monotonic()
@@ -119,6 +124,27 @@ async def read_chat(server: Server) -> None:
         )
         async for _ in stream:
             pass
+
+
+async def read_response(server: Server) -> None:
+    """Stream a long answer in the dialect of OpenAI's responses."""
+    async with openai_of(server) as client:
+        stream = await client.responses.create(
+            model=MODEL,
+            input="Tell me a long story.",
+            max_output_tokens=400,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+        async for _ in stream:
+            pass
+
+
+async def read_message(client: httpx.AsyncClient) -> str:
+    """Return a stream in Anthropic's dialect, whose clients raise on an event called error."""
+    asked = [{"role": "user", "content": "Tell me a long story."}]
+    body = {"model": MODEL, "messages": asked, "max_tokens": 400, "stream": True}
+    return (await client.post("/v1/messages", json=body)).text
 
 
 async def test_the_next_server_has_the_vectors(

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 from fastapi import FastAPI, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import REGISTRY
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from service.access.deadline import Deadline
 from service.access.visit import Visit
@@ -28,10 +30,13 @@ class Routes:
         self.ended = asyncio.Event()
         self.closing: Callable[[RequestError], bytes] | None = None
         self.is_between_parts = True
+        self.given_up_for: Exception = EngineDeadError()
         self.visit: Visit | None = None
-        self._app = FastAPI()
+        self._app = FastAPI(exception_handlers={EngineDeadError: self._too_late})
         self._app.post("/whole")(with_cancellation(self._whole))
         self._app.post("/stream")(self._stream)
+        self._app.post("/v1/messages")(self._stream)
+        self._app.post("/gives-up")(self._gives_up)
         self._app.post("/raises")(self._raises)
         self._app.post("/deaf")(self._deaf)
 
@@ -58,10 +63,23 @@ class Routes:
 
         return StreamingResponse(events(), media_type="text/event-stream")
 
+    async def _gives_up(self, request: Request) -> StreamingResponse:
+        visit = Visit.of(request.scope)
+        visit.closing, visit.is_between_parts = self.closing, self.is_between_parts
+
+        async def events() -> AsyncIterator[bytes]:
+            yield b"data: {}\n\n"
+            raise self.given_up_for
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
     async def _raises(self, request: Request) -> None:
         assert not await request.body()
         assert await request.receive() == {"type": "http.disconnect"}
         raise KeyError("lost")
+
+    async def _too_late(self, request: Request, error: Exception) -> JSONResponse:
+        raise AssertionError("a stream that has begun has no other answer")
 
     async def _deaf(self, request: Request) -> str:
         body = await request.body()
@@ -114,6 +132,58 @@ async def test_a_stream_ends_with_an_event_that_tells(routes: Routes) -> None:
 async def test_a_stream_of_another_form_ends_in_its_own(routes: Routes) -> None:
     routes.closing = lambda error: f"<{error.status}>".encode()
     assert (await post(routes, "/stream", SOON)).text == "data: {}\n\n<504>"
+
+
+async def test_anthropics_clients_are_told_by_the_events_name(routes: Routes) -> None:
+    last = (await post(routes, "/v1/messages", SOON)).text.split("\n\n")[1]
+    assert last.startswith('event: error\ndata: {"error":{"message":"the request was not')
+
+
+async def given_up(routes: Routes) -> tuple[list[bytes], BaseException]:
+    """Return the parts of the body of a stream that its route gives up, and what is raised."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asked = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+    async def receive() -> Any:
+        return next(asked, None) or await asyncio.Event().wait()
+
+    scope = {"type": "http", "method": "POST", "path": "/gives-up", "query_string": b""}
+    with pytest.raises((RuntimeError, KeyError)) as raised:
+        await Deadline(routes, Settings())({**scope, "headers": []}, receive, send)
+    return [message["body"] for message in sent[1:]], raised.value
+
+
+@pytest.mark.parametrize(
+    ("error", "type_", "message"),
+    [
+        # Which an app has a handler for, as vLLM's has.
+        (EngineDeadError(), "InternalServerError", "EngineCore encountered an issue"),
+        (KeyError("lost"), "InternalServerError", "lost"),
+    ],
+)
+async def test_a_stream_that_is_given_up_ends_with_an_event_that_tells(
+    routes: Routes, error: Exception, type_: str, message: str
+) -> None:
+    routes.given_up_for = error
+    (first, last), raised = await given_up(routes)
+    assert first == b"data: {}\n\n"
+    told = orjson.loads(last.removeprefix(b"data: "))["error"]
+    assert (told["type"], told["code"], told["param"]) == (type_, 500, None)
+    assert message in told["message"]
+    assert error in (raised, raised.__cause__)
+
+
+async def test_a_given_up_stream_of_another_form_or_within_a_part_is_only_broken_off(
+    routes: Routes,
+) -> None:
+    routes.is_between_parts = False
+    assert (await given_up(routes))[0] == [b"data: {}\n\n"]
+    routes.is_between_parts, routes.closing = True, lambda error: b"never"
+    assert (await given_up(routes))[0] == [b"data: {}\n\n"]
 
 
 async def test_an_event_that_is_half_sent_is_only_broken_off(routes: Routes) -> None:
@@ -185,7 +255,8 @@ async def test_a_reader_that_takes_nothing_of_any_route_is_cut_off() -> None:
     async def receive() -> Any:
         await asyncio.Event().wait()
 
-    scope: dict[str, Any] = {"type": "http", "headers": [], "asgi": {"spec_version": "2.4"}}
+    scope: dict[str, Any] = {"type": "http", "path": "/", "headers": []}
+    scope["asgi"] = {"spec_version": "2.4"}
     before = REGISTRY.get_sample_value("sensefield_slow_readers_total") or 0.0
     await Deadline(app, Settings(send_timeout_seconds=0.05))(scope, receive, send)
     await ended.wait()
