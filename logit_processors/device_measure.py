@@ -19,14 +19,12 @@ from dataclasses import dataclass
 import torch
 from vllm.triton_utils import tl, triton
 
-from logit_processors.row_spec import STATISTICS
+from logit_processors.measure import FLOOR
+from logit_processors.row_spec import COLUMN
 
 _BLOCK = 2048
 # What a block of one stage sums up: m, s, t, the tokens above the drawn one, its own logit.
 _TERMS = 5
-# Stands for -inf where that would make NaN: low enough that exp() of it is 0.
-_FLOOR = -1e30
-_COLUMN = {name: at for at, name in enumerate(STATISTICS)}
 
 
 @triton.jit
@@ -218,7 +216,7 @@ def measure_one(
         stage: "base" or "controlled".
 
     """
-    column = _COLUMN[f"{stage}_logprob"] - _COLUMN["base_logprob"]
+    column = COLUMN[f"{stage}_logprob"] - COLUMN["base_logprob"]
     (norms,) = _measure((logits,), sampled, statistics[:, column:])
     return NormedRows(logits, norms)
 
@@ -255,7 +253,7 @@ def _measure(
         sampled,
         TWO=two,
         TERMS=_TERMS,
-        FLOOR=_FLOOR,
+        FLOOR=FLOOR,
         BLOCK=_BLOCK,
     )
     _row_kernel[(rows,)](
@@ -266,12 +264,12 @@ def _measure(
         parts,
         blocks,
         TWO=two,
-        LOGPROB=_COLUMN["base_logprob"],
-        RANK=_COLUMN["base_rank"],
-        ENTROPY=_COLUMN["base_entropy"],
-        KL=_COLUMN["kl"],
+        LOGPROB=COLUMN["base_logprob"],
+        RANK=COLUMN["base_rank"],
+        ENTROPY=COLUMN["base_entropy"],
+        KL=COLUMN["kl"],
         TERMS=_TERMS,
-        FLOOR=_FLOOR,
+        FLOOR=FLOOR,
         LANES=triton.next_power_of_2(blocks),
     )
     return norms

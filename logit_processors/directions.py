@@ -39,10 +39,6 @@ class Directions(LeasedRows):
         """Return the ``[vocab]`` scores of a vector that is here."""
         return self.table[self._rows[content]]
 
-    def clear(self) -> None:
-        """Forget everything, as a new engine in the same process must."""
-        self.__init__()  # type: ignore[misc]
-
     def _grow(self, like: torch.Tensor) -> None:
         old = 0 if self._table is None else len(self._table)
         capacity = max(_FIRST_CAPACITY, 2 * old)

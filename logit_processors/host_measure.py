@@ -19,13 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from logit_processors.row_spec import STATISTICS
+from logit_processors.measure import FLOOR
+from logit_processors.row_spec import COLUMN
 
-# Low enough that exp() of it is 0, finite so that 0 times it is 0 and not NaN.
-_FLOOR = -1e30
 # Candidate groups of the top-k: 16 gives the least work from k = 20 to k = 1000.
 _GROUPS = 16
-_COLUMN = {name: at for at, name in enumerate(STATISTICS)}
 
 
 @dataclass(frozen=True)
@@ -87,11 +85,11 @@ def measure_on_host(
     rows = [HostRows(values, torch.tensor(kept[name])) for name, values in logits.items()]
     for name, stage in zip(logits, rows, strict=True):
         chosen = stage.values.gather(1, sampled.unsqueeze(1))
-        statistics[:, _COLUMN[f"{name}_rank"]] = _ranks(stage.values, chosen)
-        statistics[:, _COLUMN[f"{name}_logprob"]] = stage._normed(chosen)[:, 0]
-        statistics[:, _COLUMN[f"{name}_entropy"]] = torch.tensor(entropies[name])
+        statistics[:, COLUMN[f"{name}_rank"]] = _ranks(stage.values, chosen)
+        statistics[:, COLUMN[f"{name}_logprob"]] = stage._normed(chosen)[:, 0]
+        statistics[:, COLUMN[f"{name}_entropy"]] = torch.tensor(entropies[name])
     if divergences:
-        statistics[:, _COLUMN["kl"]] = torch.tensor(divergences)
+        statistics[:, COLUMN["kl"]] = torch.tensor(divergences)
     return rows
 
 
@@ -113,7 +111,7 @@ class _RowPasses:
             return peak, nan, nan
         weighted = torch.dot(mass, shifted).item()
         if isnan(weighted):  # 0 times -inf
-            weighted = torch.dot(mass, shifted.clamp_(min=_FLOOR)).item()
+            weighted = torch.dot(mass, shifted.clamp_(min=FLOOR)).item()
         return peak, log(total), log(total) - weighted / total
 
     def divergence(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 # Low enough that exp() of it is 0, finite so that 0 times it is 0 and not NaN.
-_FLOOR = -1e30
+FLOOR = -1e30
 
 
 def log_softmax(logits: torch.Tensor) -> torch.Tensor:
@@ -20,14 +20,14 @@ def log_softmax(logits: torch.Tensor) -> torch.Tensor:
 
 def entropy(logprobs: torch.Tensor) -> torch.Tensor:
     """Shannon entropy, nats: ``[rows, vocab]`` -> ``[rows]``."""
-    finite = logprobs.clamp(min=_FLOOR)
+    finite = logprobs.clamp(min=FLOOR)
     return -(finite.exp().mul_(finite)).sum(dim=-1)
 
 
 def kl_divergence(logprobs: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """KL(logprobs || reference), nats: two ``[rows, vocab]`` -> ``[rows]``, never below 0."""
-    finite = logprobs.clamp(min=_FLOOR)
-    gain = finite - reference.clamp(min=_FLOOR)
+    finite = logprobs.clamp(min=FLOOR)
+    gain = finite - reference.clamp(min=FLOOR)
     return finite.exp().mul_(gain).sum(dim=-1).clamp_(min=0.0)
 
 

@@ -73,6 +73,8 @@ STATISTICS = (
     "kl",
 )
 """Columns of the float32 statistics that every kept row carries; ranks are exact in it."""
+COLUMN = {name: at for at, name in enumerate(STATISTICS)}
+"""Where each of the statistics stands."""
 
 ALIVE, EXHAUSTED, BROKEN = 1.0, 0.0, -1.0
 """Values of ``alive``: the program ran; it left no token; a vector or pattern was not at hand."""

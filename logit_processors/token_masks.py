@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from logit_processors.controls import MAX_PATTERN_BYTES
 from logit_processors.patterns import Automaton, state_bytes
 from logit_processors.vocabulary import Vocabulary
 
-MAX_STATES = 256
 _FIRST_CAPACITY = 64
 
 Key = tuple[bytes, bool, bool]
@@ -35,7 +35,8 @@ class MaskPool:
         self._max_rows = max(_FIRST_CAPACITY, capacity_bytes // state_bytes(vocabulary.width))
         self.masks = torch.zeros(0, self._words, dtype=torch.int32, device=device)
         self.transitions = torch.zeros(0, 256, dtype=torch.int16, device=device)
-        self.rows = torch.zeros(0, MAX_STATES, dtype=torch.int32, device=device)
+        # A pattern has a state for each of its bytes.
+        self.rows = torch.zeros(0, MAX_PATTERN_BYTES, dtype=torch.int32, device=device)
         self.lengths = torch.zeros(0, dtype=torch.int32, device=device)
         self._free_rows: list[int] = []
         self._free_patterns: list[int] = []

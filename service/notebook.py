@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pybase64 import b64decode
 
+from service.distributions.tensors import NEVER
+
 Measure = Literal["probability", "surprisal", "entropy", "kl"]
 
-_NEVER = -9999.0
-"""What nested lists say for -inf."""
 _SIGNS = {
     **{" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"},
     **{"\u00a0": "⍽", "\u3000": "□", "\u200b": "¦", "\ufffd": "◌"},
@@ -37,7 +37,7 @@ def array(tensor: Mapping[str, Any] | Sequence[Any]) -> NDArray[Any]:
     values = np.array(tensor)
     if values.dtype.kind != "f":
         return values.astype(np.int32)
-    return np.where(values == _NEVER, -np.inf, values).astype(np.float32)
+    return np.where(values == NEVER, -np.inf, values).astype(np.float32)
 
 
 @dataclass(frozen=True)

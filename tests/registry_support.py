@@ -18,10 +18,10 @@ SHA_ONE, SHA_TWO = (read_upload(data, MODEL).content.sha256 for data in (ONE, TW
 
 
 def new_registry(
-    location: Path | str, engine: FakeEngine, most: int = 3, model: ModelFacts = MODEL
+    location: Path | str, engine: FakeEngine, model: ModelFacts = MODEL
 ) -> VectorRegistry:
     """Return the registry of a server on a store at some place."""
-    return VectorRegistry(VectorStore(location, most), engine, model)
+    return VectorRegistry(VectorStore(location, 3), engine, model)
 
 
 async def meaning(registry: VectorRegistry, name: str) -> str | None:

@@ -18,13 +18,15 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from loadtests.load.capacity import capacity_markdown, draw_capacity, steps
+from loadtests.load.capacity import steps
 from loadtests.load.kinds import GROUPS
 from loadtests.load.objectives import Objectives, Sample
 from loadtests.load.options import add_load_options
 from loadtests.measure.machine import describe_command, describe_machine
 from loadtests.measure.servers import ROOT, SCRATCH, SENSEFIELD, ServerError, running
 from loadtests.report import pages
+from loadtests.report.capacity_chart import draw_capacity
+from loadtests.report.capacity_page import capacity_markdown
 from service.embedded_model import embedded_model_dir
 from service.errors import SensefieldError
 

@@ -54,7 +54,7 @@ class Server:
     def __init__(
         self, name: str, model: str, engine_flags: Sequence[str], *, settle: bool = True
     ) -> None:
-        port = _free_port()
+        port = free_port()
         self.name = name
         self._settle = settle
         self.url = f"http://127.0.0.1:{port}"
@@ -172,7 +172,8 @@ def _environment(name: str) -> dict[str, str]:
     return defaults | os.environ | _OWN_ENVIRONMENT[name]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -42,12 +42,9 @@ class PiecedStream(StreamingResponse):
     """
 
     def __init__(
-        self,
-        content: AsyncGenerator[bytes | memoryview | str, None],
-        media_type: str,
-        headers: Mapping[str, str] | None = None,
+        self, content: AsyncGenerator[bytes | memoryview | str, None], media_type: str
     ) -> None:
-        super().__init__(content, media_type=media_type, headers=headers)
+        super().__init__(content, media_type=media_type)
         self._content = content
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

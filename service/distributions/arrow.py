@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from logit_processors.row_spec import DENSE, RowSpec, TokenRow
+from logit_processors.row_spec import COLUMN, DENSE, RowSpec, TokenRow
 from service.distributions.stages import (
-    COLUMN,
     StageArrays,
     stage_arrays,
     stages_of,

@@ -9,9 +9,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from logit_processors.row_spec import DENSE, RowSpec, TokenRow
+from logit_processors.row_spec import COLUMN, DENSE, RowSpec, TokenRow
 from service.distributions.event import EventWriter
-from service.distributions.stages import COLUMN, stage_arrays, stages_of, statistics_of
+from service.distributions.stages import stage_arrays, stages_of, statistics_of
 from service.distributions.tensors import WRITERS, tensor_text
 from service.schemas.distribution import DistributionRequest
 

@@ -8,8 +8,8 @@ from struct import pack
 import numpy as np
 from pybase64 import b64encode
 
-from logit_processors.row_spec import DENSE, RowSpec, TokenRow
-from service.distributions.stages import COLUMN, stages_of
+from logit_processors.row_spec import COLUMN, DENSE, RowSpec, TokenRow
+from service.distributions.stages import stages_of
 from service.schemas.distribution import DistributionRequest
 
 

@@ -8,11 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from logit_processors.row_spec import DENSE, STATISTICS, RowSpec, TokenRow
+from logit_processors.row_spec import DENSE, RowSpec, TokenRow
 from service.schemas.distribution import DistributionRequest
-
-COLUMN = {name: at for at, name in enumerate(STATISTICS)}
-"""Where each of the statistics stands."""
 
 
 class StageArrays(NamedTuple):

@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from logit_processors import measure
 from logit_processors.places import Layout, Places
 from logit_processors.processor import ControlProcessor
-from logit_processors.row_spec import BROKEN, DENSE, STATISTICS, PlainLogprobs, RowSpec
+from logit_processors.row_spec import BROKEN, COLUMN, DENSE, STATISTICS, PlainLogprobs, RowSpec
 from logit_processors.upload import upload
 from service.engine.measured import MeasuredRows, measure_stages
 from service.engine.residual.operator import current_stream
 from service.engine.rows import RowGroup, StepRows
-
-_COLUMN = {name: at for at, name in enumerate(STATISTICS)}
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ def measure_rows(
     """
     count = len(requests)
     statistics = alive.new_zeros((count, len(STATISTICS)))
-    statistics[:, _COLUMN["alive"]] = alive
+    statistics[:, COLUMN["alive"]] = alive
     measured: list[MeasuredRows] = []
     if spec.stages:
         assert stages is not None

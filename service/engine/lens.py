@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from logit_processors.row_spec import STATISTICS
+from logit_processors.row_spec import COLUMN, STATISTICS
 from service.engine.measured import measure_stages
 from service.engine.unembedding import find_final_norm
 
@@ -49,5 +49,5 @@ def read_stream(
     read, _ = measure_stages(stages, chosen, statistics)
     values, token_ids = read.top_k(k)
     flat = {"token_ids": token_ids, "logprobs": values}
-    flat |= {name: statistics[:, STATISTICS.index(column)] for name, column in _COLUMNS.items()}
+    flat |= {name: statistics[:, COLUMN[column]] for name, column in _COLUMNS.items()}
     return {name: each.reshape(layers, positions, *each.shape[1:]) for name, each in flat.items()}

@@ -16,9 +16,7 @@ from logit_processors import measure
 from logit_processors.device_measure import measure_one, measure_two
 from logit_processors.host_measure import measure_on_host
 from logit_processors.kernels import has_kernels
-from logit_processors.row_spec import STATISTICS
-
-_COLUMN = {name: at for at, name in enumerate(STATISTICS)}
+from logit_processors.row_spec import COLUMN
 
 
 class MeasuredRows(Protocol):
@@ -51,7 +49,7 @@ def measure_stages(
     if len(stages) == 2 and stages["base"] is stages["controlled"]:
         (rows,) = by({"base": stages["base"]}, sampled, statistics)
         for name in ("logprob", "rank", "entropy"):
-            statistics[:, _COLUMN[f"controlled_{name}"]] = statistics[:, _COLUMN[f"base_{name}"]]
+            statistics[:, COLUMN[f"controlled_{name}"]] = statistics[:, COLUMN[f"base_{name}"]]
         return [rows, rows]
     return by(stages, sampled, statistics)
 
@@ -84,12 +82,12 @@ def measure_by_operations(
     """Do what :func:`measure_stages` says for different stages, with torch's operations."""
     logprobs = {name: measure.log_softmax(logits) for name, logits in stages.items()}
     for name, values in logprobs.items():
-        statistics[:, _COLUMN[f"{name}_logprob"]] = measure.gather(values, sampled)
-        statistics[:, _COLUMN[f"{name}_rank"]] = measure.ranks(values, sampled).float()
-        statistics[:, _COLUMN[f"{name}_entropy"]] = measure.entropy(values)
+        statistics[:, COLUMN[f"{name}_logprob"]] = measure.gather(values, sampled)
+        statistics[:, COLUMN[f"{name}_rank"]] = measure.ranks(values, sampled).float()
+        statistics[:, COLUMN[f"{name}_entropy"]] = measure.entropy(values)
     if len(logprobs) == 2:
         kl = measure.kl_divergence(logprobs["controlled"], logprobs["base"])
-        statistics[:, _COLUMN["kl"]] = kl
+        statistics[:, COLUMN["kl"]] = kl
     return [_LogprobRows(values) for values in logprobs.values()]
 
 

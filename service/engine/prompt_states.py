@@ -17,11 +17,9 @@ from vllm.sampling_params import RequestOutputKind
 
 from logit_processors.program import WIRE_KEY
 from logit_processors.residual import MAX_CAPTURED, Capture, ResidualSteer
-from logit_processors.row_spec import BROKEN, STATISTICS, RowSpec
+from logit_processors.row_spec import BROKEN, COLUMN, RowSpec
 from service.errors import SaturatedError
 from service.unbroken import begin
-
-_ALIVE = STATISTICS.index("alive")
 
 
 class PromptStates:
@@ -136,7 +134,8 @@ class PromptStates:
         try:
             # Of several engines (data parallel) only the first one's answer to a call comes back.
             async for result in self._engine.generate(tokens, params, tag, data_parallel_rank=0):
-                alive = [row.statistics[_ALIVE] for row in result.outputs[0].logprobs or ()]
+                kept = result.outputs[0].logprobs or ()
+                alive = [row.statistics[COLUMN["alive"]] for row in kept]
                 if wire is not None and BROKEN in alive:
                     raise RetryableRequestError("a vector is not in the engine; send it again")
         finally:

@@ -15,9 +15,7 @@ import torch
 from numpy.typing import NDArray
 from vllm.v1.outputs import LogprobsLists
 
-from logit_processors.row_spec import ALIVE, STATISTICS
-
-_ALIVE = STATISTICS.index("alive")
+from logit_processors.row_spec import ALIVE, COLUMN
 
 
 @dataclass
@@ -82,7 +80,7 @@ class HostRows:
 
 def _says_nothing(logprobs: NDArray[np.floating], statistics: NDArray[np.floating]) -> bool:
     """Say whether rows measure no stage, and have all been left a token."""
-    return logprobs.shape[1] == 0 and bool((statistics[:, _ALIVE] == ALIVE).all())
+    return logprobs.shape[1] == 0 and bool((statistics[:, COLUMN["alive"]] == ALIVE).all())
 
 
 @dataclass

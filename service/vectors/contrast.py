@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
-
-Method = Literal["mean_difference", "pca"]
 
 
 def mean_difference(

@@ -109,11 +109,15 @@ def test_arrow_and_errors_pass_as_they_are(front: Front) -> None:
 
 
 def test_a_reader_that_leaves_ends_its_request(front: Front) -> None:
+    def total(name: str) -> float:
+        return sum(counted(replica, name) for replica in front.replicas)
+
+    generated = total("vllm:generation_tokens_total")
     body = completion("The sea", 400, stream=True)
     with httpx.stream("POST", f"{front.url}/v1/completions", json=body, timeout=60) as answer:
         next(answer.iter_lines())
-    running = "vllm:num_requests_running"
-    wait_for(lambda: sum(counted(replica, running) for replica in front.replicas) == 0)
+    wait_for(lambda: total("vllm:num_requests_running") == 0)
+    assert total("vllm:generation_tokens_total") < generated + 400
 
 
 def test_a_killed_replica_loses_only_what_had_begun(front: Front) -> None:

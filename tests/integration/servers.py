@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +14,9 @@ from pathlib import Path
 
 import httpx
 
+from loadtests.measure import servers as measured
 from service.embedded_model import embedded_model_dir
+from tests.waiting import wait_for
 
 START_SECONDS = 900
 """Longest wait for a server: two that start at once on a slow machine take minutes."""
@@ -53,12 +53,7 @@ class Server:
     log: Path
 
 
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+free_port = measured.free_port
 
 
 @contextmanager
@@ -117,16 +112,22 @@ def _running(
 
 def wait_until_healthy(server: Server) -> None:
     """Return when the server answers; RuntimeError with its log if it does not."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if server.process.poll() is not None:
-            break
+    # One client for all looks: making one takes longer than a look.
+    with httpx.Client(timeout=5) as client:
+
+        def answers() -> bool:
+            if server.process.poll() is not None:
+                raise TimeoutError("it has ended")
+            try:
+                return client.get(f"{server.url}/health").is_success
+            except httpx.TransportError:
+                return False
+
         try:
-            if httpx.get(f"{server.url}/health", timeout=5).is_success:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)  # between two looks at a condition
-    raise RuntimeError(f"the server did not start:\n{server.log.read_text()[-4000:]}")
+            wait_for(answers, f"no answer in {START_SECONDS} s", START_SECONDS)
+        except TimeoutError as error:
+            log = server.log.read_text()[-4000:]
+            raise RuntimeError(f"the server did not start, {error}:\n{log}") from error
 
 
 def stop(server: Server) -> None:

@@ -193,12 +193,14 @@ def test_json_that_is_preferred_is_sent(v1: Client) -> None:
 
 
 def test_a_reader_who_leaves_ends_the_request(v1: Client) -> None:
+    generated = metric(v1, "vllm:generation_tokens_total")
     request = body(PROMPT, max_tokens=900, distribution={"top_k": "all"})
     with v1.http.stream("POST", "/v1/completions", json=request, headers=ACCEPT) as answer:
         next(answer.iter_raw())
         assert metric(v1, "vllm:num_requests_running") == 1
     wait_for(lambda: metric(v1, "vllm:num_requests_running") == 0)
     wait_for(lambda: metric(v1, "sensefield_in_flight_requests") == 0)
+    assert metric(v1, "vllm:generation_tokens_total") < generated + 900
     assert metric(v1, "sensefield_distribution_promised_bytes") == 0
 
 

@@ -105,13 +105,3 @@ def test_a_vector_stays_until_every_process_that_put_it_has_dropped_it() -> None
     assert "a" in directions
     directions.drop("a", "other")
     assert "a" not in directions
-
-
-def test_clearing_forgets_everything() -> None:
-    directions = Directions()
-    directions.put("a", scores(1))
-    directions.acquire("a")
-    directions.clear()
-    assert len(directions) == 0
-    directions.put("a", torch.ones(9))  # another engine has another vocabulary
-    assert same(directions.scores("a"), torch.ones(9))

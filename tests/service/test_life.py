@@ -75,7 +75,7 @@ def begin(engine: StubEngine, server: Server, stall: float = LONG, drain: float 
     return readiness, asyncio.create_task(life.run())
 
 
-async def stop(task: asyncio.Task[None], server: Server) -> None:
+async def stop(server: Server) -> None:
     """Send the signal once there is somebody to take it."""
     await until(lambda: server.config.timeout_graceful_shutdown is not None)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -84,7 +84,7 @@ async def stop(task: asyncio.Task[None], server: Server) -> None:
 async def test_a_stop_waits_for_what_was_accepted(engine: StubEngine, server: Server) -> None:
     server.server_state.tasks = {"a request"}
     readiness, task = begin(engine, server)
-    await stop(task, server)
+    await stop(server)
     await until(lambda: readiness.draining)
     assert not server.should_exit
     server.server_state.tasks.clear()
@@ -96,7 +96,7 @@ async def test_a_stop_waits_for_what_was_accepted(engine: StubEngine, server: Se
 async def test_what_does_not_finish_in_time_is_ended(engine: StubEngine, server: Server) -> None:
     server.server_state.tasks = {"a request"}
     _, task = begin(engine, server, drain=0.01)
-    await stop(task, server)
+    await stop(server)
     await task
     assert [status for _, status in engine.told] == [503]
     assert engine.aborted == ["one"]
@@ -113,7 +113,7 @@ async def test_a_stalled_engine_ends_requests_until_it_answers(
     assert engine.told[0] == ("the engine has not answered for 0 s", 504)
     engine.answers = True
     await until(lambda: not readiness.is_stalled())
-    await stop(task, server)
+    await stop(server)
     await task
 
 
@@ -122,7 +122,7 @@ async def test_a_stalled_engine_is_not_waited_for(engine: StubEngine, server: Se
     server.server_state.tasks = {"a request"}
     readiness, task = begin(engine, server, stall=0.01)
     await until(readiness.is_stalled)
-    await stop(task, server)
+    await stop(server)
     await task
     assert server.should_exit
 

@@ -67,9 +67,7 @@ async def test_a_token_of_a_moment_ago_is_enough(engine: StubEngine) -> None:
     assert engine.requests == 0
 
 
-async def test_a_token_is_made_where_there_was_none_lately(
-    engine: StubEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_token_is_made_where_there_was_none_lately(engine: StubEngine) -> None:
     readiness = Readiness(engine, LONG)
     readiness._answered -= module.FRESH_SECONDS + 1
     assert await code_of(readiness) is None

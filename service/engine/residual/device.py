@@ -93,7 +93,6 @@ class DeviceBuffers:
     def __init__(self, bank: Bank, slots: int, tokens: int) -> None:
         _, layers, size = bank.table.shape
         device = bank.table.device
-        self._bank = bank
         self._table = bank.table
         self._owners: dict[int, Followed] = {}
         self._free = list(range(slots, 0, -1))
@@ -151,7 +150,7 @@ class DeviceBuffers:
             layer: the layer's place among this rank's, one int32 on the device.
 
         """
-        if self.is_idle():
+        if self.is_idle(0):  # each layer is as idle as any other
             return
         tokens, size = hidden.shape
         rest = hidden if other is None else other
@@ -179,7 +178,7 @@ class DeviceBuffers:
             BLOCK=_BLOCK,
         )
 
-    def is_idle(self, _at: int = 0) -> bool:
+    def is_idle(self, _at: int) -> bool:
         """Say whether the kernel need not run: on a GPU it must, to be in every graph."""
         return not self._filled and self._numbers.device.type == "cpu"
 

@@ -38,7 +38,7 @@ FOCUS = """
 """Notes from now on what of all that can be used was focused, and whether that was seen."""
 
 
-def test_the_keyboard_is_enough(page: Page, tmp_path: Path) -> None:
+def test_the_keyboard_is_enough(page: Page) -> None:
     reach(page, page.get_by_role("textbox", name="Prompt"))
     page.keyboard.press("Control+Enter")
     settled(page)

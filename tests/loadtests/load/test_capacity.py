@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from loadtests.load.capacity import capacity, capacity_markdown, draw_capacity, steps
+from loadtests.load.capacity import capacity, steps
 from loadtests.load.objectives import Objectives, Sample
-from tests.loadtests.pages import MACHINE, cells
 
 OBJECTIVES = Objectives(ttft_seconds=0.5, itl_seconds=0.1, error_share=0.1)
-SETTINGS = {"command": "run", "model": "m", "shape": "ramp", "seconds": 60, "tokens": 20}
 
 
 def sample(users: int, seconds: float = 1.0, ttft: float = 0.2, itl: float = 0.05) -> Sample:
@@ -67,18 +63,3 @@ def test_the_capacity_is_the_largest_rate_that_keeps_the_objectives() -> None:
 def test_a_failed_request_takes_time_and_gives_no_tokens() -> None:
     (step,) = steps([sample(2), failed(2)], OBJECTIVES)
     assert step.tokens_per_second == pytest.approx(2 * 20 / 2)
-
-
-def test_the_page_holds_capacity_and_every_step(tmp_path: Path) -> None:
-    groups = {"plain": steps(RAMP, OBJECTIVES), "control": steps([failed(1)], OBJECTIVES)}
-    groups["calm"] = steps(RAMP[:-5], OBJECTIVES)
-    page = capacity_markdown(groups, OBJECTIVES, SETTINGS, MACHINE)
-    rows = [cells(line) for line in page.splitlines() if line.startswith("|")]
-    assert ["plain", "2", "4", "32.0", "200", "50"] in rows
-    assert ["control", "none", "", "", "", ""] in rows
-    assert ["calm", "2", "4", "≥ 32.0", "200", "50"] in rows
-    assert ["plain", "4", "5", "40.0", "600", "50", "p99 TTFT 600 > 500 ms"] in rows
-    assert ["control", "1", "1", "0.0", "", "", "errors 100.0% > 10.0%"] in rows
-    assert "20 s a group (ramp)" in page
-    draw_capacity(groups, OBJECTIVES, "a caption", tmp_path / "new" / "loadtest.png")
-    assert (tmp_path / "new" / "loadtest.png").read_bytes().startswith(b"\x89PNG")

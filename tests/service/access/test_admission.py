@@ -57,9 +57,9 @@ def app() -> Waiting:
     return Waiting()
 
 
-async def chunks(count: int, size: int = 10) -> AsyncIterator[bytes]:
+async def chunks(count: int) -> AsyncIterator[bytes]:
     for _ in range(count):
-        yield b"x" * size
+        yield b"x" * 10
 
 
 @pytest.mark.parametrize(("size", "status"), [(0, 200), (100, 200), (101, 413)])

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -81,3 +82,4 @@ def test_an_api_process_sees_the_engines_beside_it() -> None:
 
 def test_the_first_process_of_a_server_has_no_parent_to_watch() -> None:
     end_with_parent()  # this one, for example
+    assert "end-with-parent" not in {thread.name for thread in threading.enumerate()}

@@ -34,8 +34,8 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
     return RemoteFiles(f"file://{tmp_path}", ["a", "b"])
 
 
-def names(files: Files, folder: str = "a") -> list[str]:
-    return sorted(listed.name for listed in files.listing(folder))
+def names(files: Files) -> list[str]:
+    return sorted(listed.name for listed in files.listing("a"))
 
 
 def test_where_files_are(tmp_path: Path) -> None:
