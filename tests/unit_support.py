@@ -131,12 +131,14 @@ class FakeEngine:
     def _embedding_direction(self, token_ids: list[int], vocab_size: int) -> bytes:
         return np.full(self.hidden_size, vocab_size + len(token_ids), np.float32).tobytes()
 
-    def _nearest(self, content: str, _k: int) -> dict[str, list[Any]] | None:
+    def _nearest(self, content: str, _vocab_size: int, _k: int) -> dict[str, list[Any]] | None:
         if content not in self.resident:
             return None
         return {"raised_ids": [1], "raised": [2.0], "lowered_ids": [3], "lowered": [-2.0]}
 
-    def _nearest_layers(self, _data: bytes, count: int, _k: int) -> list[dict[str, list[Any]]]:
+    def _nearest_layers(
+        self, _data: bytes, count: int, _vocab_size: int, _k: int
+    ) -> list[dict[str, list[Any]]]:
         one: dict[str, list[Any]] = {
             "raised_ids": [0],
             "raised": [1.0],
@@ -168,9 +170,9 @@ class FakeStates:
             yield at, np.array([[1, *[layer * mean] * 3] for layer in layers], np.float32)
 
 
-def model_facts(hidden_size: int = 4, layers: int = 12, largest: float = FLOAT32) -> ModelFacts:
+def model_facts(hidden_size: int = 4, layers: int = 12) -> ModelFacts:
     """Return a model that vectors must fit."""
-    return ModelFacts("tiny", "llama", hidden_size, layers, "float32", largest)
+    return ModelFacts("tiny", "llama", hidden_size, layers, "float32", FLOAT32)
 
 
 def safetensors(**tensors: Sequence[float] | NDArray[Any]) -> bytes:

@@ -139,7 +139,8 @@ async def get_nearest(
     """
     context = context_of(raw_request)
     found = await _nearest(context, check_name(name), k)
-    by_layer = await context.vectors.nearest_by_layer(name, min(k, len(context.vocabulary)))
+    tokens = len(context.vocabulary)
+    by_layer = await context.vectors.nearest_by_layer(name, tokens, min(k, tokens))
     layers = {str(layer): _told(context, each) for layer, each in by_layer.items()}
     return {**found, "layers": layers}
 
@@ -168,7 +169,8 @@ def answer(response: Response, described: dict[str, Any], new: bool) -> dict[str
 
 
 async def _nearest(context: Context, name: str, k: int) -> dict[str, Any]:
-    found = await context.vectors.nearest(name, min(k, len(context.vocabulary)))
+    tokens = len(context.vocabulary)
+    found = await context.vectors.nearest(name, tokens, min(k, tokens))
     return _told(context, found)
 
 

@@ -82,14 +82,16 @@ class SensefieldWorker:
         """Forget a vector that no other API process holds; running requests keep it."""
         DIRECTIONS.drop(content, holder)
 
-    def sensefield_nearest(self, content: str, k: int) -> dict[str, list[Any]] | None:
+    def sensefield_nearest(
+        self, content: str, vocab_size: int, k: int
+    ) -> dict[str, list[Any]] | None:
         """Return the k tokens that a vector raises and lowers most, with their scores."""
         if content not in DIRECTIONS:
             return None
-        return _extremes(DIRECTIONS.scores(content), k)
+        return _extremes(DIRECTIONS.scores(content)[:vocab_size], k)
 
     def sensefield_nearest_layers(
-        self, data: bytes, count: int, k: int
+        self, data: bytes, count: int, vocab_size: int, k: int
     ) -> list[dict[str, Any]] | None:
         """Return the k tokens that each layer of a residual-stream vector raises and lowers most.
 
@@ -98,6 +100,7 @@ class SensefieldWorker:
         Args:
             data: ``[count, hidden]`` float32.
             count: layers.
+            vocab_size: tokens that exist; a model may have more logits.
             k: tokens of each side.
 
         """
@@ -106,10 +109,8 @@ class SensefieldWorker:
         model = self.model_runner.get_model()
         gain = final_norm_gain(model)
         rows = torch.from_numpy(np.frombuffer(data, np.float32).reshape(count, -1).copy())
-        return [
-            _extremes(standardise(token_scores(model, row.to(gain.device) * gain)), k)
-            for row in rows
-        ]
+        scored = (standardise(token_scores(model, row.to(gain.device) * gain)) for row in rows)
+        return [_extremes(scores[:vocab_size], k) for scores in scored]
 
     def sensefield_token_neighbours(
         self, token_ids: list[int], vocab_size: int, k: int

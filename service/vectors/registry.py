@@ -206,18 +206,21 @@ class VectorRegistry:
         """Forget a name; running requests keep the content they started with."""
         await self._catalog.delete(owned(check_name(name), self._tenant), guard)
 
-    async def nearest(self, name: str, k: int) -> dict[str, list[Any]]:
+    async def nearest(self, name: str, vocab_size: int, k: int) -> dict[str, list[Any]]:
         """Return ids and scores of the k tokens that a vector raises and lowers most."""
         await self.refresh([name])
-        nearest = await self._resident.nearest(self.scored_content_of(name), k)
+        nearest = await self._resident.nearest(self.scored_content_of(name), vocab_size, k)
         if nearest is None:
             raise unknown(name)
         return nearest
 
-    async def nearest_by_layer(self, name: str, k: int) -> dict[int, dict[str, list[Any]]]:
+    async def nearest_by_layer(
+        self, name: str, vocab_size: int, k: int
+    ) -> dict[int, dict[str, list[Any]]]:
         """Return ids and scores of the k tokens that each of a vector's layers moves most."""
         await self.refresh([name])
-        return await self._resident.nearest_by_layer(self.scored_content_of(name), k)
+        content = self.scored_content_of(name)
+        return await self._resident.nearest_by_layer(content, vocab_size, k)
 
     async def _entry(self, name: str) -> Entry:
         return await self._catalog.first(self._meanings(name), name)

@@ -83,20 +83,24 @@ class ResidentContents:
             self.unscored.pop(sha256, None)
             await self._engine.collective_rpc("sensefield_drop_vector", None, (sha256, HOLDER))
 
-    async def nearest(self, sha256: str, k: int) -> dict[str, list[Any]] | None:
+    async def nearest(self, sha256: str, vocab_size: int, k: int) -> dict[str, list[Any]] | None:
         """Return ids and scores of the k tokens that a content raises and lowers most."""
         with self.lease({sha256}):
-            answers = await self._reading.collective_rpc("sensefield_nearest", None, (sha256, k))
+            answers = await self._reading.collective_rpc(
+                "sensefield_nearest", None, (sha256, vocab_size, k)
+            )
         nearest: dict[str, list[Any]] | None = told(answers)
         return nearest
 
-    async def nearest_by_layer(self, sha256: str, k: int) -> dict[int, dict[str, list[Any]]]:
+    async def nearest_by_layer(
+        self, sha256: str, vocab_size: int, k: int
+    ) -> dict[int, dict[str, list[Any]]]:
         """Return ids and scores of the k tokens that each layer raises and lowers most."""
         layers = self._contents[sha256].layers
         if not layers:
             return {}
         data = np.stack(list(layers.values())).tobytes()
         answers = await self._reading.collective_rpc(
-            "sensefield_nearest_layers", None, (data, len(layers), k)
+            "sensefield_nearest_layers", None, (data, len(layers), vocab_size, k)
         )
         return dict(zip(layers, told(answers), strict=True))

@@ -61,7 +61,8 @@ CALLS: list[list[Any]] = [
     ],
     ["rpc", "sensefield_fetch_capture", "tag"],
     ["direct", "d", TOKEN],
-    ["rpc", "sensefield_nearest", "d", 3],
+    ["rpc", "sensefield_nearest", "d", 512, 3],
+    ["rpc", "sensefield_nearest", "d", TOKEN, 3],
 ]
 ENGINE = {"max_model_len": 64, "skip_tokenizer_init": True}
 
@@ -101,10 +102,14 @@ def check(model: Any, answers: list[Any]) -> None:
 
 def check_logit_space(answers: list[Any]) -> None:
     """A token's direction in the unembedding must raise that token above all others."""
-    reasons, nearest = answers[-2:]
+    reasons, nearest, before_it = answers[-3:]
     assert set(reasons) == {None}
     found = [worker["raised_ids"][0] for worker in nearest if worker is not None]
     assert set(found) == {TOKEN}
+    # Of a model with more logits than tokens those beyond do not show.
+    ids = [worker["raised_ids"] + worker["lowered_ids"] for worker in before_it if worker]
+    assert ids
+    assert max(map(max, ids)) < TOKEN
 
 
 def forward(

@@ -88,7 +88,7 @@ async def test_what_another_server_does_is_seen(
 
 
 async def test_a_name_that_has_not_changed_is_not_read_again(
-    registry: VectorRegistry, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    registry: VectorRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await registry.put("a", ONE)
     await registry.refresh(["a"])
@@ -162,7 +162,7 @@ async def test_names_that_others_deleted_are_forgotten_with_the_next_change(
 
 
 async def test_a_content_that_moves_while_it_is_read_is_followed(
-    registry: VectorRegistry, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    registry: VectorRegistry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     other = VectorStore(tmp_path)
     await new_registry(tmp_path, FakeEngine(HIDDEN)).put("a", ONE)
@@ -228,7 +228,7 @@ async def test_a_vector_of_another_model_is_told_of_and_can_only_be_taken_away(
     with pytest.raises(UnusableVectorError):
         await other.read("a")
     with pytest.raises(UnusableVectorError):
-        await other.nearest("a", 1)
+        await other.nearest("a", 5, 1)
     _, sha256 = await other.file("a", "safetensors")
     assert sha256 == SHA_TWO
     await other.delete("a")

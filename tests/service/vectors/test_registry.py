@@ -181,7 +181,7 @@ async def test_unknown_names(registry: VectorRegistry) -> None:
             with pytest.raises(NotFoundError):
                 await ask(name)
         with pytest.raises(NotFoundError):
-            await registry.nearest(name, 3)
+            await registry.nearest(name, 5, 3)
         with pytest.raises(NotFoundError):
             await registry.file(name, "gguf")
     with pytest.raises(NotFoundError) as caught:
@@ -195,12 +195,12 @@ async def test_nearest_tokens_come_from_the_engine(
     registry: VectorRegistry, engine: FakeEngine
 ) -> None:
     await registry.put("a", ONE)
-    nearest = await registry.nearest("a", 1)
+    nearest = await registry.nearest("a", 5, 1)
     assert nearest["raised_ids"] == [1]
-    assert engine.calls[-1] == ("sensefield_nearest", (SHA_ONE, 1))
+    assert engine.calls[-1] == ("sensefield_nearest", (SHA_ONE, 5, 1))
     engine.resident.clear()  # as if it had been deleted a moment ago
     with pytest.raises(NotFoundError):
-        await registry.nearest("a", 1)
+        await registry.nearest("a", 5, 1)
 
 
 @pytest.mark.parametrize("form", ["safetensors", "gguf"])
@@ -224,7 +224,7 @@ async def test_what_cannot_be_read_in_logit_space_steers_the_residual_stream(
     assert not await registry.steers_logits("layers")
     for read in (registry.nearest, registry.nearest_by_layer):
         with pytest.raises(BadRequestError, match="no unembedding"):
-            await read("layers", 3)
+            await read("layers", 5, 3)
     with pytest.raises(BadRequestError, match="logit space: no unembedding"):
         registry.scored_content_of("layers")
     await registry.delete("layers")
