@@ -2,6 +2,8 @@
 
 SensefieldError
 ├── StartupError            the server refuses to start, and says why
+├── EmbeddedModelError      service.embedded_model: the model that is built in cannot be had
+├── UnembeddingError        service.engine.unembedding: the model has none that can be read
 └── RequestError            the client's request; carries status, type, param and code
     ├── BadRequestError         400
     ├── AuthenticationError     401, with WWW-Authenticate
@@ -9,11 +11,13 @@ SensefieldError
     ├── NotFoundError           404
     ├── SlowClientError         408, and the connection closes
     ├── ConflictError           409
+    │   └── UnusableVectorError     service.vectors.entries: stored, but not for this model
     ├── PreconditionFailedError 412
     ├── TooLargeError           413
     ├── UnsupportedMediaError   415
     ├── RateLimitedError        429, with Retry-After
     ├── HeadersTooLargeError    431
+    ├── EngineError             500
     ├── SaturatedError          503, with Retry-After
     ├── StoreUnavailableError   503, with Retry-After
     ├── NotReadyError           503, with Retry-After
@@ -156,6 +160,10 @@ class HeadersTooLargeError(RequestError):
 
     status = 431
     type = "invalid_request_error"
+
+
+class EngineError(RequestError):
+    """The engine has died."""
 
 
 class SaturatedError(RequestError):

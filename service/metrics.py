@@ -11,8 +11,8 @@ from service.errors import SaturatedError, StoreFullError
 
 REQUESTS = Counter(
     "sensefield_requests",
-    "Requests to Sensefield's routes by outcome: ok, client_error, cancelled, unavailable (503), "
-    "deadline (took longer than it may) or server_error.",
+    "Requests to chat, completions, score and lens by outcome: ok, client_error, cancelled, "
+    "unavailable (503), deadline (took longer than it may) or server_error.",
     ["route", "outcome"],
 )
 REJECTED = Counter(
@@ -67,7 +67,7 @@ VECTORS = Gauge(
 )
 IN_FLIGHT = Gauge(
     "sensefield_in_flight_requests",
-    "Requests to Sensefield's routes that have not ended.",
+    "Requests to chat, completions, score and lens that have not ended.",
     multiprocess_mode="livesum",
 )
 QUEUED = Gauge(

@@ -38,10 +38,12 @@ MAX_MESSAGES = 2048
 MAX_TOOLS = 128
 MAX_DEPTH = 100
 """Lists and objects in one another; what comes after walks them by recursion."""
+_OWN = ("logit_control", "distribution")
 _INT64 = 1 << 63
 _MAX_DIGITS = 21
 """A sign and as many digits as no integer of 64 bits has."""
 _TOKENS = frozenset({"prompt", "tokens", "token_ids", "prompt_token_ids", "continuations"})
+_STOPS = ("stop", "stop_sequences")
 _TOKEN_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 Path = tuple[Any, ...]
 """Nested: a path and the part below it; () is the whole body."""
@@ -61,6 +63,22 @@ class CheckedRequest(Request):
         if own.audit_prompts:
             asked = ("messages", "prompt", "input")
             Visit.of(self.scope).prompt = next((body[k] for k in asked if k in body), None)
+        return body
+
+
+class StockRequest(CheckedRequest):
+    """A request to a route of vLLM's, which would pass over Sensefield's fields."""
+
+    async def json(self) -> dict[str, Any]:
+        """Return the parsed body; BadRequestError also for a field that would do nothing."""
+        body = await super().json()
+        for field in _OWN:
+            if body.get(field) is not None:
+                raise BadRequestError(
+                    f"{echo(self.url.path)} does not know it; allowed on /v1/chat/completions and "
+                    "/v1/completions",
+                    field,
+                )
         return body
 
 
@@ -163,11 +181,12 @@ def check_fields(body: dict[str, Any], max_tokens: int | None, trusts_templates:
     model = body.get("model")
     if isinstance(model, str) and len(model) > MAX_MODEL_CHARACTERS:
         raise BadRequestError(f"over {MAX_MODEL_CHARACTERS} characters", "model")
-    stops = body.get("stop")
-    for at, stop in enumerate(stops if isinstance(stops, list) else [stops]):
-        if isinstance(stop, str) and len(stop) > MAX_STOP_CHARACTERS:
-            path = f"stop[{at}]" if isinstance(stops, list) else "stop"
-            raise BadRequestError(f"over {MAX_STOP_CHARACTERS} characters", path)
+    for field in _STOPS:
+        stops = body.get(field)
+        for at, stop in enumerate(stops if isinstance(stops, list) else [stops]):
+            if isinstance(stop, str) and len(stop) > MAX_STOP_CHARACTERS:
+                path = f"{field}[{at}]" if isinstance(stops, list) else field
+                raise BadRequestError(f"over {MAX_STOP_CHARACTERS} characters", path)
     for field in _TOKEN_CAPS:
         _check_most(body, field, max_tokens)
     repeated = body.get("repetition_detection")
@@ -183,6 +202,7 @@ def check_fields(body: dict[str, Any], max_tokens: int | None, trusts_templates:
 
 _LENGTHS = {
     "stop": MAX_STOPS,
+    "stop_sequences": MAX_STOPS,
     "stop_token_ids": MAX_STOP_IDS,
     "allowed_token_ids": MAX_ALLOWED_IDS,
     "bad_words": MAX_BAD_WORDS,

@@ -29,8 +29,16 @@ from service.api.streaming import EVENTS, PiecedAnswer, PiecedStream, error_in, 
 from service.context import context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.engine.prompt_claims import PromptClaims
-from service.errors import MAX_ECHO, NotFoundError, RequestError, SaturatedError, error_body
-from service.metrics import PROMISED_BYTES
+from service.errors import (
+    MAX_ECHO,
+    BadRequestError,
+    NotFoundError,
+    RequestError,
+    SaturatedError,
+    error_body,
+)
+from service.metrics import REJECTED
+from service.planning.plan import Plan
 
 _LOAD_FORMAT_HEADER = "endpoint-load-metrics-format"
 
@@ -86,21 +94,23 @@ async def _serve(
 ) -> Response:
     """Plan, generate, answer; whatever the request held is given back when it has ended."""
     context = context_of(raw_request)
-    if request.logit_control is not None:
-        await context.vectors.refresh([entry.vector for entry in request.logit_control.steer])
     arrow = accepts_arrow(raw_request.headers.get("accept", ""))
-    plan = request.make_plan(context.planner, arrow=arrow)
     visit = Visit.of(raw_request.scope)
     with ExitStack() as ending:
         outcome = Outcome(route, visit)
-        outcome.uses(plan.controls)
-        ending.callback(lambda: outcome.end(plan.tokens))
-        ending.callback(_update_promised, plan.budget)
-        ending.callback(plan.close)
-        plan.enter_queue()
+        plan: Plan | None = None
+        ending.callback(lambda: outcome.end(plan.tokens if plan is not None else None))
         stream: ArrowAnswer | None = None
         result: Any
         try:
+            if request.logit_control is not None:
+                steer = request.logit_control.steer
+                await context.vectors.refresh([entry.vector for entry in steer])
+            _check_shown(request, serving, arrow)
+            plan = request.make_plan(context.planner, arrow=arrow)
+            ending.callback(plan.close)
+            outcome.uses(plan.controls)
+            plan.enter_queue()
             await context.vectors.bring_residual({entry.vector for entry in plan.residual})
             if plan.prompt_spec is not None:
                 serving = serving.through(PromptClaims(serving.engine_client, plan))
@@ -120,7 +130,6 @@ async def _serve(
             raise SaturatedError(str(error)) from None
         except (VLLMError, ValueError, TypeError, OverflowError) as error:
             result = create_error_response(error)
-        _update_promised(plan.budget)
         if isinstance(result, ErrorResponse):
             return _refuse(result, outcome)
         if stream is not None:
@@ -138,13 +147,26 @@ async def _serve(
         return PiecedStream(events, EVENTS)
 
 
+def _check_shown(request: Any, serving: Any, arrow: bool) -> None:
+    """Refuse an Arrow stream, which tells every token, of an answer that hides some."""
+    if arrow and isinstance(serving, ChatServing) and serving.hides_tokens(request):
+        raise BadRequestError(
+            "false hides tokens, and an Arrow stream tells them all; allowed: true, or an answer "
+            "in JSON",
+            "include_reasoning",
+        )
+
+
 def _refuse(refusal: ErrorResponse, outcome: Outcome) -> Response:
     """Return the answer to a request that failed before its first byte."""
     body = orjson.dumps(_fail(refusal.error, outcome))
     task = asyncio.current_task()
     if task is not None and task.cancelling():  # vLLM makes an error of a client that has left
         outcome.name = "cancelled"
-    return Response(body, refusal.error.code, media_type="application/json")
+    else:
+        REJECTED.labels(str(refusal.error.code), refusal.error.type).inc()
+    retry = {"Retry-After": str(SaturatedError.retry_after)} if refusal.error.code == 503 else None
+    return Response(body, refusal.error.code, retry, "application/json")
 
 
 def _fail(error: ErrorInfo, outcome: Outcome) -> dict[str, Any]:
@@ -176,7 +198,3 @@ async def _ended(
                     return
                 yield event
         outcome.name = "ok" if stream is None else stream.outcome
-
-
-def _update_promised(budget: Any) -> None:
-    PROMISED_BYTES.set(budget.promised_bytes)

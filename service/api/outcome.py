@@ -6,9 +6,15 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from vllm.exceptions import GracefulHTTPError
+
 from service.access.visit import Visit, outcome_of
-from service.errors import RequestError
+from service.errors import DeadlineError, EngineError, NotReadyError, RequestError
 from service.metrics import CONTROLLED, IN_FLIGHT, REQUESTS
+
+_ENDED: Mapping[int, type[RequestError]] = {
+    error.status: error for error in (NotReadyError, DeadlineError)
+}
 
 
 class Outcome:
@@ -52,6 +58,10 @@ def counted(route: str, visit: Visit) -> Iterator[Outcome]:
     except RequestError as error:
         outcome.fail(error.status)
         raise
+    except GracefulHTTPError as error:
+        # How the server ends the requests of an engine that stands still or died, and its own.
+        outcome.fail(error.http_status)
+        raise _ENDED.get(error.http_status, EngineError)(str(error)) from None
     except asyncio.CancelledError:
         outcome.name = "cancelled"
         raise

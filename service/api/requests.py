@@ -52,7 +52,7 @@ class _Planned(BaseModel):
             choices=request.n or 1,
             beam_search=bool(request.use_beam_search),
             scored_token_ids=bool(request.logprob_token_ids),
-            prompt_logprobs=self._prompt_alternatives(),
+            prompt_logprobs=None if request.use_beam_search else self._prompt_alternatives(),
             arrow=arrow,
         )
         plan = planner.plan(asked)
@@ -82,7 +82,8 @@ class _Planned(BaseModel):
         except VLLMValidationError as error:
             name_parameter(error, type(self).model_fields)
             raise
-        self.plan.apply_to(params, max_tokens)
+        # Not what was asked for: an echo alone has one token generated.
+        self.plan.apply_to(params, params.max_tokens)
         return params
 
     def _prompt_alternatives(self) -> int | None:

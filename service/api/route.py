@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from service.access.bodies import CheckedRequest
+from service.access.bodies import CheckedRequest, StockRequest
 from service.errors import (
     MAX_ECHO,
     BadRequestError,
@@ -29,7 +29,9 @@ MAX_ERRORS = 10
 """Errors told of in one answer."""
 
 
-def checked(route: APIRoute, handle: Handler) -> Handler:
+def checked(
+    route: APIRoute, handle: Handler, kind: type[CheckedRequest] = CheckedRequest
+) -> Handler:
     """Return a route's handler with the JSON of its body checked where it is parsed."""
     field = route.body_field
     takes_json = field is not None and not isinstance(field.field_info, params.Form)
@@ -38,7 +40,7 @@ def checked(route: APIRoute, handle: Handler) -> Handler:
         if takes_json and _has_body(request):
             _check_media_type(request)
         try:
-            return await handle(CheckedRequest(request.scope, request.receive))
+            return await handle(kind(request.scope, request.receive))
         except HTTPException as error:
             # FastAPI's wrapping of whatever parsing a body raises.
             if isinstance(error.__cause__, RequestError):
@@ -52,7 +54,7 @@ def check_bodies(app: FastAPI) -> None:
     """Check the bodies of vLLM's routes as those of ours."""
     for route in app.routes:
         if isinstance(route, APIRoute) and not isinstance(route, SensefieldRoute):
-            handle = checked(route, route.get_route_handler())
+            handle = checked(route, route.get_route_handler(), StockRequest)
             route.app = request_response(_refusing(handle))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from math import isfinite
 from typing import Any
 
 import orjson
@@ -65,14 +66,24 @@ def count_rows(
         ROW_BYTES.labels(stage, encoding).inc(size / len(spec.stages))
     if len(request.stages) == 2:
         for row in rows:
-            KL_NATS.observe(float(row.statistics[_KL]))
+            # One that is none, of a model steered out of its numbers, would stay in the sum.
+            if isfinite(kl := float(row.statistics[_KL])):
+                KL_NATS.observe(kl)
 
 
 class RowsTap:
-    """The rows of one request that wait to be sent, by choice."""
+    """The rows of one request that wait to be sent, by choice.
 
-    def __init__(self, plan: Plan, texts: TokenTexts) -> None:
+    Args:
+        plan: the request's.
+        texts: what tokens look like.
+        as_ids: whether a chat's logprobs call tokens by their ids.
+
+    """
+
+    def __init__(self, plan: Plan, texts: TokenTexts, *, as_ids: bool = False) -> None:
         self._plan = plan
+        self._as_ids = as_ids
         self._texts = texts
         self._waiting: dict[int, tuple[list[int], list[TokenRow]]] = {}
         self._prompts: dict[int, tuple[list[int], list[TokenRow]]] = {}
@@ -97,9 +108,8 @@ class RowsTap:
         result.prompt_logprobs = None
         token_ids = list(result.prompt_token_ids or ())[1:]
         # Each of a prompt's choices has its rows, and a prompt of one token has none.
-        if len(rows) < len(token_ids) or choice in self._told_prompts:
+        if len(rows) < len(token_ids):
             return
-        self._told_prompts.add(choice)
         asked = self._plan.asked
         if asked.prompt_logprobs is not None:
             count = asked.prompt_logprobs
@@ -108,6 +118,9 @@ class RowsTap:
                 None,
                 *(vllm_logprobs(self._texts, token, row, count) for token, row in listed),
             ]
+        if choice in self._told_prompts:
+            return
+        self._told_prompts.add(choice)
         if rows and asked.distribution is not None and asked.distribution.prompt:
             self._prompts[choice] = token_ids, rows
 
@@ -126,9 +139,17 @@ class RowsTap:
             kept += rows
 
     async def into_stream(
-        self, chunks: AsyncIterator[str], *, chat: bool
+        self, chunks: AsyncIterator[str], *, chat: bool, echoes: int = 0
     ) -> AsyncGenerator[bytes | str, None]:
-        """Put waiting rows into the server-sent events of their tokens."""
+        """Put waiting rows into the server-sent events of their tokens.
+
+        Args:
+            chunks: vLLM's events.
+            chat: whether they are a chat's.
+            echoes: choices of which the first event with a text repeats one of the prompt's.
+
+        """
+        echoed = set(range(echoes))
         async for chunk in chunks:
             if not (self._waiting or self._prompts) or not chunk.startswith("data: {"):
                 yield chunk
@@ -139,8 +160,12 @@ class RowsTap:
                 continue
             for choice in event["choices"]:
                 # vLLM opens a chat with an event that holds the role and no token.
-                if "role" not in choice.get("delta", ()):
-                    self.into_choice(choice, chat=chat)
+                if "role" in choice.get("delta", ()):
+                    continue
+                if choice["index"] in echoed:
+                    echoed.remove(choice["index"])
+                    continue
+                self.into_choice(choice, chat=chat)
             yield _EVENT + orjson.dumps(event) + b"\n\n"
 
     def into_choice(self, choice: dict[str, Any], *, chat: bool) -> None:
@@ -150,7 +175,8 @@ class RowsTap:
             return
         asked = self._plan.asked
         if chat and asked.logprobs is not None:
-            choice["logprobs"] = chat_logprobs(self._texts, token_ids, rows, asked.logprobs)
+            texts, count = self._texts, asked.logprobs
+            choice["logprobs"] = chat_logprobs(texts, token_ids, rows, count, self._as_ids)
         if self._encoder is not None:
             told = _encode(self._encoder, token_ids, rows)
             prompt_ids, prompt_rows = self._prompts.pop(choice["index"], ([], []))

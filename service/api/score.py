@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
+from logit_processors.program import MAX_FORCED
 from logit_processors.row_spec import STATISTICS, TokenRow
 from service.access.visit import Visit
 from service.api.arrow import accepts_arrow
@@ -96,6 +97,11 @@ def _wanted(context: Context, body: ScoreRequest, prompt_len: int) -> list[list[
         if not 0 < len(token_ids) <= room:
             raise BadRequestError(
                 f"{param} has {len(token_ids)} tokens; allowed: 1 to {room} after this prompt",
+                param,
+            )
+        if body.logit_control is not None and len(token_ids) > MAX_FORCED:
+            raise BadRequestError(
+                f"{param} has {len(token_ids)} tokens; allowed: 1 to {MAX_FORCED} under control",
                 param,
             )
         wanted.append(token_ids)

@@ -54,17 +54,27 @@ class ChatServing(_Adopting, OpenAIServingChat):
         self,
         request: ChatRequest,
         result_generator: AsyncIterator[RequestOutput],
+        request_id: str,
+        model_name: str,
+        conversation: Sequence[Any],
         *args: Any,
         **kwargs: Any,
     ) -> AsyncGenerator[str | bytes, None]:
         """Stream vLLM's events with the rows of each event's tokens in it."""
-        tap = RowsTap(request.plan, self.texts)
+        tap = self._tap(request)
         chunks = super().chat_completion_stream_generator(
-            _without_logprobs(request), tap.watch(result_generator), *args, **kwargs
+            _without_logprobs(request),
+            tap.watch(result_generator),
+            request_id,
+            model_name,
+            conversation,
+            *args,
+            **kwargs,
         )
         shown: AsyncIterator[str | bytes] = chunks
-        if not self._hides_tokens(request):
-            shown = tap.into_stream(chunks, chat=True)
+        if not self.hides_tokens(request):
+            echoes = (request.n or 1) if self._echoes(request, conversation) else 0
+            shown = tap.into_stream(chunks, chat=True, echoes=echoes)
         async for chunk in shown:
             yield chunk
 
@@ -76,15 +86,27 @@ class ChatServing(_Adopting, OpenAIServingChat):
         **kwargs: Any,
     ) -> Any:
         """Return vLLM's response as a dict with the rows in its choices, or its error."""
-        tap = RowsTap(request.plan, self.texts)
+        tap = self._tap(request)
         response = await super().chat_completion_full_generator(
             _without_logprobs(request), tap.watch(result_generator), *args, **kwargs
         )
-        return with_rows(response, None if self._hides_tokens(request) else tap, chat=True)
+        return with_rows(response, None if self.hides_tokens(request) else tap, chat=True)
 
-    def _hides_tokens(self, request: ChatRequest) -> bool:
+    def hides_tokens(self, request: ChatRequest) -> bool:
         """Say whether reasoning is hidden, and with it all that would show its tokens."""
         return self.parser_cls is not None and not request.include_reasoning
+
+    def _tap(self, request: ChatRequest) -> RowsTap:
+        as_ids = request.return_tokens_as_token_ids
+        if as_ids is None:
+            as_ids = self.return_tokens_as_token_ids
+        return RowsTap(request.plan, self.texts, as_ids=as_ids)
+
+    def _echoes(self, request: ChatRequest, conversation: Sequence[Any]) -> bool:
+        """Say whether vLLM tells the last message before the first token, as it tells tokens."""
+        last = conversation[-1] if request.echo and conversation else {}
+        role = self.get_chat_request_role(request)
+        return last.get("role") == role and bool(last.get("content"))
 
 
 class TextServing(_Adopting, OpenAIServingCompletion):

@@ -15,12 +15,9 @@ from numpy.typing import NDArray
 from vllm.entrypoints.openai.completion.protocol import CompletionLogProbs
 from vllm.logprobs import Logprob
 
-from logit_processors.row_spec import DENSE, STATISTICS, TokenRow
+from logit_processors.row_spec import COLUMN, DENSE, TokenRow
 from service.distributions.tensors import NEVER
 from service.distributions.token_texts import TokenTexts
-
-_LOGPROB = STATISTICS.index("base_logprob")
-_RANK = STATISTICS.index("base_rank")
 
 
 def top_entries(row: TokenRow, sampled: int, count: int) -> tuple[list[int], NDArray[np.float64]]:
@@ -28,7 +25,8 @@ def top_entries(row: TokenRow, sampled: int, count: int) -> tuple[list[int], NDA
     token_ids, logprobs = _likeliest(row, count)
     others = token_ids != sampled
     ids = [sampled, *token_ids[others].tolist()]
-    chosen = row.statistics[_LOGPROB : _LOGPROB + 1]
+    at = COLUMN["base_logprob"]
+    chosen = row.statistics[at : at + 1]
     values = np.concatenate((chosen, logprobs[others])).astype(np.float64)
     return ids, np.maximum(values, NEVER)
 
@@ -43,16 +41,30 @@ def _likeliest(row: TokenRow, count: int) -> tuple[NDArray[np.int32], NDArray[np
 
 
 def chat_logprobs(
-    texts: TokenTexts, token_ids: Sequence[int], rows: Sequence[TokenRow], count: int
+    texts: TokenTexts,
+    token_ids: Sequence[int],
+    rows: Sequence[TokenRow],
+    count: int,
+    as_ids: bool = False,
 ) -> orjson.Fragment:
-    """Return the ``logprobs`` object of a chat choice as JSON."""
+    """Return the ``logprobs`` object of a chat choice as JSON.
+
+    Args:
+        texts: what tokens look like.
+        token_ids: tokens.
+        rows: a row for each of them.
+        count: alternatives, or DENSE.
+        as_ids: whether ``token`` is ``token_id:…`` in place of its text.
+
+    """
+    fragments = texts.id_fragments if as_ids else texts.fragments
     content = []
     for token_id, row in zip(token_ids, rows, strict=True):
         ids, values = top_entries(row, token_id, count)
         # One call formats all numbers; a comma cannot be inside one.
         numbers = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
         entries = [b""] * (2 * len(ids))
-        entries[::2] = texts.fragments(ids)
+        entries[::2] = fragments(ids)
         entries[1::2] = numbers
         shown = entries if count == DENSE else entries[: 2 * count]
         listed = b"".join(shown)[2:] + b"}" if shown else b""
@@ -100,7 +112,7 @@ def vllm_logprobs(
     """Return one row in vLLM's own form, for its prompts and for what it writes itself."""
     ids, values = top_entries(row, token_id, count)
     places = np.flatnonzero(_likeliest(row, count)[0] != token_id) + 1
-    ranks = [int(row.statistics[_RANK]), *places.tolist()]
+    ranks = [int(row.statistics[COLUMN["base_rank"]]), *places.tolist()]
     return {
         token: Logprob(logprob=value, rank=rank, decoded_token=texts.all[token])
         for token, value, rank in zip(ids, values.tolist(), ranks, strict=True)

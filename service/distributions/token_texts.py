@@ -42,6 +42,15 @@ class TokenTexts:
             found = list(map(known, token_ids))
         return cast(list[bytes], found)
 
+    def id_fragments(self, token_ids: Sequence[int]) -> list[bytes]:
+        """Return what :meth:`fragments` does with ``token_id:…`` in place of each text."""
+        named = zip(token_ids, self.fragments(token_ids), strict=True)
+        # Within a text no quote stands as it is.
+        return [
+            b'},{"token":"token_id:%d","bytes":%s' % (token_id, told.rpartition(b',"bytes":')[2])
+            for token_id, told in named
+        ]
+
     def _make_fragment(self, token_id: int) -> bytes:
         data = self.data(token_id)
         text = orjson.dumps(data.decode(errors="replace"))

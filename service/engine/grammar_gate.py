@@ -16,11 +16,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from cachetools import LRUCache
-from vllm.exceptions import VLLMValidationError
+from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.sampling_params import SamplingParams
 
 from service.engine.grammar_trial import Limits, serve
-from service.errors import SaturatedError
 
 FIELD = "structured_outputs"
 KNOWN = 4096
@@ -61,7 +60,7 @@ class GrammarGate:
 
         Raises:
             VLLMValidationError: it is not.
-            SaturatedError: the trial was not over in time.
+            RetryableRequestError: the trial was not over in time.
 
         """
         key = hashlib.blake2b(pickle.dumps(params.structured_outputs)).digest()
@@ -107,7 +106,7 @@ class GrammarGate:
         except (EOFError, OSError):
             pass
         self.close()
-        raise SaturatedError("the grammar could not be tried in time", FIELD)
+        raise RetryableRequestError("the grammar could not be tried in time; send it again")
 
     def _start(self) -> Connection:
         context = multiprocessing.get_context("spawn")
@@ -124,7 +123,9 @@ class GrammarGate:
         except (EOFError, OSError):
             pass
         self.close()
-        raise SaturatedError("the process that tries grammars has not started", FIELD)
+        raise RetryableRequestError(
+            "the process that tries grammars has not started; send it again"
+        )
 
 
 def guard(engine: Any, gate: GrammarGate) -> None:

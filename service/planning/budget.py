@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from service.errors import BadRequestError, SaturatedError
+from service.metrics import PROMISED_BYTES
 
 BASE64_COPIES = 4
 """Times a row's bytes are in memory at once when a whole answer is encoded: kept rows, the
@@ -49,8 +50,13 @@ class Budget:
                 param,
                 SaturatedError.BUDGET_EXHAUSTED,
             )
-        self.promised_bytes += size
+        self.move(size)
         return Claim(self, size)
+
+    def move(self, size: int) -> None:
+        """Take down that so many bytes more are promised."""
+        self.promised_bytes += size
+        PROMISED_BYTES.set(self.promised_bytes)
 
 
 class Claim:
@@ -62,5 +68,5 @@ class Claim:
 
     def release(self) -> None:
         """Give the bytes back."""
-        self._budget.promised_bytes -= self.size
+        self._budget.move(-self.size)
         self.size = 0

@@ -65,6 +65,12 @@ class Planner:
             )
         self._check(asked, program is not None or bool(residual))
         can_fail = bool(residual) or (program is not None and program.can_fail)
+        if asked.scored_token_ids and can_fail:
+            raise BadRequestError(
+                "logprob_token_ids cannot be combined with logit_control that may fail: its rows "
+                "would not tell; allowed: bias of tokens",
+                "logprob_token_ids",
+            )
         spec = row_spec(asked, can_fail)
         resources = ExitStack()
         if program is not None and program.steer:

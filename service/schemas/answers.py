@@ -56,10 +56,14 @@ class Distribution(StrictModel):
     top_k: int
     vocab_size: int = Field(description="v")
     sampled: SampledTokens
-    base: StageRows | None = Field(None, description="Before control.")
+    base: StageRows | None = Field(
+        None, description="Before control; steering of the residual stream is in it."
+    )
     controlled: StageRows | None = Field(None, description="After control.")
     kl: Array | None = Field(
-        None, description="[n]: KL(controlled || base), nats, where both stages are asked."
+        None,
+        description="[n]: KL(controlled || base), nats, where both stages are asked. Steering of "
+        "the residual stream is in both, so not in it.",
     )
     prompt: Distribution | None = Field(
         None, description="Of the prompt's tokens from the second on, if asked."
@@ -94,7 +98,7 @@ class ScoredContinuation(StrictModel):
     index: int
     token_ids: list[int]
     tokens: list[str]
-    base: StageScore
+    base: StageScore = Field(description="Of the unsteered model, without any control.")
     controlled: StageScore | None = Field(None, description="With `logit_control`.")
 
 

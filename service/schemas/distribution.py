@@ -25,7 +25,8 @@ class DistributionRequest(StrictModel):
         default_factory=lambda: ["controlled"],  # type: ignore[arg-type]
         min_length=1,
         max_length=2,
-        description="Before control (base), after it (controlled), or both.",
+        description="Before control (base), after it (controlled), or both. Steering of the "
+        "residual stream acts inside the model: it is in both.",
     )
     dtype: Literal["float32", "float16"] = Field("float32", description="Of log-probabilities.")
     encoding: Literal["base64", "json"] = Field(

@@ -46,7 +46,9 @@ class VectorAnswer(StrictModel):
     space: Literal["unembedding", "residual"] | None = None
     hidden_size: int | None = None
     layers: list[int] | None = Field(None, description="Of the residual stream.")
-    norm: float | None = Field(None, description="Of a vector of the unembedding.")
+    norm: float | None = Field(
+        None, description="Euclidean, of all its directions together, in either space."
+    )
     layer_norms: dict[str, float] | None = Field(None, description="By layer.")
 
 

@@ -163,6 +163,8 @@ def test_a_schema_in_a_text_is_checked_as_one_that_is_none(field: str) -> None:
         ({"stop": ["a"] * 65}, "stop"),
         ({"stop": ["a", "b" * (MAX_STOP_CHARACTERS + 1)]}, "stop[1]"),
         ({"stop": "b" * (MAX_STOP_CHARACTERS + 1)}, "stop"),
+        ({"stop_sequences": ["a"] * 65}, "stop_sequences"),
+        ({"stop_sequences": ["b" * (MAX_STOP_CHARACTERS + 1)]}, "stop_sequences[0]"),
         ({"stop_token_ids": [1] * 129}, "stop_token_ids"),
         ({"allowed_token_ids": [1] * 1025}, "allowed_token_ids"),
         ({"bad_words": ["a"] * 129}, "bad_words"),

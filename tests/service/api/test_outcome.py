@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import nullcontext, suppress
+from contextlib import suppress
+from http import HTTPStatus
 
 import pytest
 from prometheus_client import REGISTRY
+from vllm.exceptions import GracefulHTTPError
 
 from service.access.visit import Visit
 from service.api.outcome import counted
-from service.errors import BadRequestError, SaturatedError
+from service.errors import (
+    BadRequestError,
+    DeadlineError,
+    EngineError,
+    NotReadyError,
+    RequestError,
+    SaturatedError,
+)
 
 
 def count(outcome: str) -> float:
@@ -23,6 +32,8 @@ def count(outcome: str) -> float:
     [
         (BadRequestError("no"), "client_error"),
         (SaturatedError("no"), "unavailable"),
+        (GracefulHTTPError("ends", HTTPStatus.SERVICE_UNAVAILABLE), "unavailable"),
+        (GracefulHTTPError("hangs", HTTPStatus.GATEWAY_TIMEOUT), "server_error"),
         (asyncio.CancelledError(), "cancelled"),
         (KeyError("a bug"), "server_error"),
         (None, "ok"),
@@ -35,13 +46,30 @@ def test_what_ends_a_request_says_how(
     visit = Visit()
     expected = cut_off or name
     before = count(expected)
-    with suppress(type(error)) if error else nullcontext(), counted("score", visit):
+    told = (type(error), RequestError) if error else ()
+    with suppress(*told), counted("score", visit):
         visit.cut_off = cut_off
         if error is not None:
             raise error
     assert visit.outcome == expected
     assert count(expected) == before + 1
     assert REGISTRY.get_sample_value("sensefield_in_flight_requests") == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (HTTPStatus.SERVICE_UNAVAILABLE, NotReadyError),
+        (HTTPStatus.GATEWAY_TIMEOUT, DeadlineError),
+        (HTTPStatus.INTERNAL_SERVER_ERROR, EngineError),
+    ],
+)
+def test_what_the_server_ends_is_told_as_an_error_of_ours(
+    status: HTTPStatus, told: type[RequestError]
+) -> None:
+    with pytest.raises(told, match="it ends") as raised, counted("score", Visit()):
+        raise GracefulHTTPError("it ends", status)
+    assert raised.value.status == status
 
 
 def test_controls_are_taken_down_once() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from service.api.route import SensefieldRoute, error_response, from_validation
+from service.api.route import SensefieldRoute, check_bodies, error_response, from_validation
 from service.errors import (
     BadRequestError,
     NotFoundError,
@@ -168,6 +168,24 @@ async def test_the_wrong_media_type_is_a_415(media_type: str | None) -> None:
     async with app_raising() as client:
         answer = await client.post("/", content=orjson.dumps(GOOD), headers=headers)
     assert (answer.status_code, answer.json()["error"]["param"]) == (415, "content-type")
+
+
+@pytest.mark.parametrize("field", ["logit_control", "distribution"])
+async def test_a_route_of_vllms_does_not_pass_over_what_only_ours_know(field: str) -> None:
+    app = FastAPI()
+
+    @app.post("/v1/responses")
+    async def answer(body: dict[str, Any]) -> dict[str, Any]:
+        return body
+
+    check_bodies(app)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        refused = await client.post("/v1/responses", json={field: {}})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, field)
+        assert "'/v1/responses' does not know it" in refused.json()["error"]["message"]
+        taken = await client.post("/v1/responses", json={field: None})
+        assert taken.json() == {field: None}
 
 
 async def test_without_a_body_there_is_no_media_type_to_be_wrong() -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
 
 from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
-from service.api.rows_tap import RowsTap
+from logit_processors.vocabulary import Vocabulary
+from service.api.rows_tap import RowsTap, count_rows
+from service.distributions.token_texts import TokenTexts
+from service.schemas.distribution import DistributionRequest
+
+TEXTS = TokenTexts(Vocabulary([b"a", b"b"]))
 
 
 def output(*alive: float) -> Any:
@@ -21,7 +28,7 @@ def output(*alive: float) -> Any:
     for value in alive:
         statistics = np.zeros(len(STATISTICS), np.float32)
         statistics[STATISTICS.index("alive")] = value
-        nothing = np.empty((0, 0), np.float32)
+        nothing = np.empty((1, 0), np.float32)
         rows.append(TokenRow(nothing.astype(np.int32), nothing, statistics))
     return SimpleNamespace(token_ids=list(range(len(alive))), logprobs=rows)
 
@@ -32,19 +39,21 @@ def tap(
     *,
     shows_rows: bool = False,
     arrow: bool = False,
+    prompt_spec: RowSpec | None = None,
+    **asked_for: int,
 ) -> RowsTap:
-    asked = SimpleNamespace(logprobs=None, distribution=None, arrow=arrow)
+    nothing = {"logprobs": None, "prompt_logprobs": None, "distribution": None}
+    asked = SimpleNamespace(**nothing | asked_for, arrow=arrow)
     plan: Any = SimpleNamespace(
         spec=spec,
         program=program,
-        prompt_spec=None,
+        prompt_spec=prompt_spec,
         asked=asked,
         leave_queue=lambda: None,
         tokens=0,
         shows_rows=shows_rows,
     )
-    texts: Any = None
-    return RowsTap(plan, texts)
+    return RowsTap(plan, TEXTS)
 
 
 def test_rows_that_are_well_add_nothing_to_an_answer_that_asked_for_none() -> None:
@@ -72,6 +81,43 @@ async def test_events_that_show_no_rows_pass_as_they_are(shows_rows: bool, event
     taken = tap(shows_rows=shows_rows)
     taken.take(0, output(ALIVE))
     assert [shown async for shown in taken.into_stream(events(), chat=True)] == [event]
+
+
+async def test_rows_wait_for_the_event_after_the_one_that_echoes() -> None:
+    async def events() -> AsyncIterator[str]:
+        for delta in ({"role": "assistant"}, {"content": "once "}, {"content": "upon"}):
+            event = {"choices": [{"index": 0, "delta": delta}]}
+            yield f"data: {json.dumps(event)}\n\n"
+
+    taken = tap(RowSpec(0, base=True), shows_rows=True, logprobs=0)
+    taken.take(0, output(ALIVE))
+    told = [
+        json.loads(bytes(event, "utf-8")[6:] if isinstance(event, str) else event[6:])
+        for event in [shown async for shown in taken.into_stream(events(), chat=True, echoes=1)]
+    ]
+    assert ["logprobs" in event["choices"][0] for event in told] == [False, False, True]
+
+
+def test_each_choices_result_has_the_logprobs_of_its_prompt() -> None:
+    taken = tap(prompt_spec=RowSpec(0, base=True), prompt_logprobs=0)
+    for _ in range(2):  # two choices of one prompt, not in one step
+        result: Any = SimpleNamespace(
+            prompt_logprobs=output(ALIVE).logprobs, prompt_token_ids=[1, 0]
+        )
+        taken.take_prompt(0, result)
+        first, second = result.prompt_logprobs
+        assert (first, list(second)) == (None, [0])
+
+
+def test_a_divergence_that_is_no_number_is_not_counted() -> None:
+    before = REGISTRY.get_sample_value("sensefield_kl_nats_sum")
+    rows = output(ALIVE, ALIVE).logprobs
+    rows[0].statistics[STATISTICS.index("kl")] = np.nan
+    rows[1].statistics[STATISTICS.index("kl")] = 0.5
+    request = DistributionRequest(stages=["base", "controlled"])
+    count_rows(request, RowSpec(0, base=True, controlled=True), "json", rows)
+    assert before is not None
+    assert REGISTRY.get_sample_value("sensefield_kl_nats_sum") == before + 0.5
 
 
 def test_a_row_without_tokens_ends_its_request_as_the_clients_fault() -> None:

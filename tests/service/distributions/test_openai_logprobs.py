@@ -80,6 +80,20 @@ def test_chat_logprobs_as_openai_has_them() -> None:
     assert [entry["token"] for entry in content[1]["top_logprobs"]] == ["a", "é", "\ufffd"]
 
 
+def test_tokens_may_be_called_by_their_ids() -> None:
+    named, plain = (
+        json.loads(orjson.dumps(chat_logprobs(TEXTS, [2], [ROW], 3, as_ids)))["content"][0]
+        for as_ids in (True, False)
+    )
+    assert [entry["token"] for entry in (named, *named["top_logprobs"])] == [
+        "token_id:2", "token_id:2", "token_id:1", "token_id:0",
+    ]  # fmt: skip
+    for one, other in zip(
+        (named, *named.pop("top_logprobs")), (plain, *plain.pop("top_logprobs")), strict=True
+    ):
+        assert one | {"token": ""} == other | {"token": ""}
+
+
 @pytest.mark.parametrize(("count", "shown"), [(0, 0), (1, 1), (2, 2), (DENSE, 6)])
 def test_the_list_is_cut_at_top_logprobs(count: int, shown: int) -> None:
     (entry,) = json.loads(orjson.dumps(chat_logprobs(TEXTS, [2], [DENSE_ROW], count)))["content"]

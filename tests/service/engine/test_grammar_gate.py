@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 from vllm.config import VllmConfig
-from vllm.exceptions import VLLMValidationError
+from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
 from service.engine import grammar_gate
 from service.engine.grammar_gate import GrammarGate, guard
 from service.engine.grammar_trial import Limits
-from service.errors import SaturatedError
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +116,7 @@ async def test_a_process_that_dies_at_its_start_is_told(
 ) -> None:
     gate.close()
     monkeypatch.setattr(grammar_gate, "serve", os._exit)  # which takes no such arguments
-    with pytest.raises(SaturatedError, match="has not started"):
+    with pytest.raises(RetryableRequestError, match="has not started"):
         await gate.check(grammar("never"))
     monkeypatch.undo()
     await gate.check(grammar("started again"))
@@ -137,6 +136,6 @@ async def test_a_trial_that_dies_is_told_and_the_next_one_starts_anew(gate: Gram
     assert gate._process is not None
     assert gate._process.pid is not None
     os.kill(gate._process.pid, signal.SIGKILL)
-    with pytest.raises(SaturatedError, match="could not be tried"):
+    with pytest.raises(RetryableRequestError, match="could not be tried"):
         await gate.check(grammar("after"))
     await gate.check(grammar("after"))

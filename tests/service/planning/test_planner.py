@@ -43,7 +43,7 @@ from tests.unit_support import FakeEngine, model_facts, safetensors
         # OpenAI's logprobs are served from the same rows and stay exact.
         (asked(None, {"dtype": "float16"}, logprobs=5), RowSpec(20, True, True)),
         (asked(SUPPRESS, beam_search=True), None),
-        (asked(SUPPRESS, scored_token_ids=True), None),
+        (asked(BIAS, scored_token_ids=True), None),
     ],
 )
 def test_rows_hold_all_that_was_asked(
@@ -68,6 +68,9 @@ def test_rows_hold_all_that_was_asked(
         (asked(None, {}, beam_search=True), "use_beam_search", ["distribution"]),
         (asked(logit_bias={"1": 1.0}, beam_search=True), "use_beam_search", ["logit_bias"]),
         (asked(None, {}, scored_token_ids=True), "logprob_token_ids", ["distribution"]),
+        (asked(SUPPRESS, scored_token_ids=True), "logprob_token_ids", ["may fail"]),
+        (asked({"force": {"token_ids": [1]}}, scored_token_ids=True), "logprob_token_ids",
+         ["may fail"]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(
