@@ -1,0 +1,66 @@
+"""What the generating routes refuse, and how a refusal of vLLM's is answered and counted."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
+
+from service.access.visit import Visit
+from service.api.generate import _check_shown, _refuse
+from service.api.outcome import Outcome
+from service.api.serving import ChatServing, TextServing
+from service.errors import BadRequestError
+
+
+def serving(kind: Any, parser: Any) -> Any:
+    made = kind.__new__(kind)
+    made.parser_cls = parser
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "parser", "includes", "arrow"),
+    [
+        (ChatServing, object, True, True),
+        (ChatServing, object, False, False),
+        (ChatServing, None, False, True),
+        (TextServing, object, False, True),
+    ],
+)
+def test_what_hides_no_token_may_be_an_arrow_stream(
+    kind: Any, parser: Any, includes: bool, arrow: bool
+) -> None:
+    request = SimpleNamespace(include_reasoning=includes)
+    _check_shown(request, serving(kind, parser), arrow)
+
+
+def test_an_arrow_stream_tells_no_hidden_reasoning() -> None:
+    request = SimpleNamespace(include_reasoning=False)
+    with pytest.raises(BadRequestError, match="hides tokens") as refused:
+        _check_shown(request, serving(ChatServing, object), arrow=True)
+    assert refused.value.param == "include_reasoning"
+
+
+@pytest.mark.parametrize(
+    ("status", "retry", "outcome"), [(503, "5", "unavailable"), (400, None, "client_error")]
+)
+async def test_a_refusal_of_vllms_is_answered_as_ours_and_counted(
+    status: int, retry: str | None, outcome: str
+) -> None:
+    labels = {"status": str(status), "reason": "AnError"}
+    before = REGISTRY.get_sample_value("sensefield_rejected_requests_total", labels) or 0.0
+    ended = Outcome("chat", Visit())
+    refusal = ErrorResponse(error=ErrorInfo(message="no", type="AnError", code=status))
+    answer = _refuse(refusal, ended)
+    ended.end()
+    assert (answer.status_code, answer.headers.get("retry-after")) == (status, retry)
+    error = json.loads(bytes(answer.body))["error"]
+    assert error == {"message": "no", "type": "AnError", "param": None, "code": None}
+    assert ended.name == outcome
+    after = REGISTRY.get_sample_value("sensefield_rejected_requests_total", labels)
+    assert after == before + 1
