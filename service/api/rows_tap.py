@@ -12,7 +12,7 @@ from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.outputs import CompletionOutput, RequestOutput
 
 from logit_processors.program import Program
-from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
+from logit_processors.row_spec import ALIVE, BROKEN, COLUMN, EXHAUSTED, RowSpec, TokenRow
 from service.distributions.encode import DistributionEncoder
 from service.distributions.openai_logprobs import chat_logprobs, vllm_logprobs
 from service.distributions.token_texts import TokenTexts
@@ -20,8 +20,6 @@ from service.metrics import ENCODE_SECONDS, KL_NATS, ROW_BYTES, ROWS
 from service.planning.plan import Plan
 from service.schemas.distribution import DistributionRequest
 
-_ALIVE = STATISTICS.index("alive")
-_KL = STATISTICS.index("kl")
 _EVENT = b"data: "
 
 
@@ -36,7 +34,7 @@ def check_rows(rows: Sequence[TokenRow], program: Program | None) -> None:
         RetryableRequestError: the engine had no longer what the program needs.
 
     """
-    worst = min((row.statistics[_ALIVE] for row in rows), default=ALIVE)
+    worst = min((row.statistics[COLUMN["alive"]] for row in rows), default=ALIVE)
     if worst == BROKEN:
         raise RetryableRequestError(
             "the engine does not hold a vector or text pattern of this request at the "
@@ -67,7 +65,7 @@ def count_rows(
     if len(request.stages) == 2:
         for row in rows:
             # One that is none, of a model steered out of its numbers, would stay in the sum.
-            if isfinite(kl := float(row.statistics[_KL])):
+            if isfinite(kl := float(row.statistics[COLUMN["kl"]])):
                 KL_NATS.observe(kl)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from logit_processors.program import MAX_FORCED
-from logit_processors.row_spec import STATISTICS, TokenRow
+from logit_processors.row_spec import COLUMN, TokenRow
 from service.access.visit import Visit
 from service.api.arrow import accepts_arrow
 from service.api.outcome import Outcome, counted
@@ -179,5 +179,4 @@ def _told(context: Context, rows: Sequence[TokenRow], stage: str) -> dict[str, A
 
 
 def _column(rows: Sequence[TokenRow], name: str) -> NDArray[np.float32]:
-    at = STATISTICS.index(name)
-    return np.array([row.statistics[at] for row in rows], np.float32)
+    return np.array([row.statistics[COLUMN[name]] for row in rows], np.float32)

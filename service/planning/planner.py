@@ -63,14 +63,8 @@ class Planner:
                 f"{pool_states(self.width)} bytes in one request",
                 "logit_control",
             )
-        self._check(asked, program is not None or bool(residual))
         can_fail = bool(residual) or (program is not None and program.can_fail)
-        if asked.scored_token_ids and can_fail:
-            raise BadRequestError(
-                "logprob_token_ids cannot be combined with logit_control that may fail: its rows "
-                "would not tell; allowed: bias of tokens",
-                "logprob_token_ids",
-            )
+        self._check(asked, program is not None or bool(residual), can_fail)
         spec = row_spec(asked, can_fail)
         resources = ExitStack()
         if program is not None and program.steer:
@@ -83,7 +77,7 @@ class Planner:
         prompt = prompt_spec(asked)
         return Plan(asked, program, residual, spec, prompt, self.width, self.budget, resources)
 
-    def _check(self, asked: Asked, controls: bool) -> None:
+    def _check(self, asked: Asked, controls: bool, can_fail: bool) -> None:
         distribution = asked.distribution
         self._check_form(asked)
         if distribution is not None and distribution.kept > self.width:
@@ -111,6 +105,12 @@ class Planner:
             raise BadRequestError(
                 "logprob_token_ids cannot be combined with distribution; a distribution holds "
                 "every token",
+                "logprob_token_ids",
+            )
+        if asked.scored_token_ids and can_fail:
+            raise BadRequestError(
+                "logprob_token_ids cannot be combined with logit_control that may fail: its rows "
+                "would not tell; allowed: bias of tokens",
                 "logprob_token_ids",
             )
 

@@ -16,6 +16,7 @@ import httpx
 import psutil
 import yaml
 
+from loadtests.measure.servers import free_port
 from service.embedded_model import embedded_model_dir
 from tests.integration.servers import (
     MODEL,
@@ -23,7 +24,6 @@ from tests.integration.servers import (
     START_SECONDS,
     UNBOUND,
     Server,
-    free_port,
     serving,
 )
 from tests.waiting import wait_for

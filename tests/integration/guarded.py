@@ -10,9 +10,10 @@ from pathlib import Path
 
 import httpx
 
+from loadtests.measure.servers import free_port
 from service.access.keys import Key
 from tests.integration.client import TIMEOUT_SECONDS, Client
-from tests.integration.servers import Server, free_port, serving
+from tests.integration.servers import Server, serving
 
 SECRETS = {name: f"sf-{name}" for name in ("alice", "bob", "meg", "root")}
 ROLES = {

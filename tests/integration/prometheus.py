@@ -14,7 +14,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.integration.servers import REPOSITORY, free_port
+from loadtests.measure.servers import free_port
+from tests.integration.servers import REPOSITORY
 from tests.waiting import wait_for
 
 RULES = REPOSITORY / "deploy" / "prometheus"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from loadtests.measure import servers as measured
+from loadtests.measure.servers import free_port
 from service.embedded_model import embedded_model_dir
 from tests.waiting import wait_for
 
@@ -51,9 +51,6 @@ class Server:
     url: str
     process: subprocess.Popen[bytes]
     log: Path
-
-
-free_port = measured.free_port
 
 
 @contextmanager

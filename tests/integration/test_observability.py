@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from loadtests.measure.servers import free_port
 from tests.integration.client import Client
 from tests.integration.prometheus import RULES, Prometheus, scraping
-from tests.integration.servers import MODEL, REPOSITORY, free_port
+from tests.integration.servers import MODEL, REPOSITORY
 
 DASHBOARD = json.loads((REPOSITORY / "deploy" / "grafana" / "dashboard.json").read_text())
 QUERIES = {

@@ -12,9 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
+from loadtests.measure.servers import free_port
 from service.embedded_model import embedded_model_dir
 from tests.integration.client import TIMEOUT_SECONDS, Client
-from tests.integration.servers import MODEL, Server, free_port, stop, wait_until_healthy
+from tests.integration.servers import MODEL, Server, stop, wait_until_healthy
 
 CHAT = {"messages": [{"role": "user", "content": "Name a colour."}], "max_tokens": 6}
 REQUESTS: list[tuple[str, dict[str, Any]]] = [

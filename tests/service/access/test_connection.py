@@ -10,9 +10,9 @@ import orjson
 import pytest
 import uvicorn
 
+from loadtests.measure.servers import free_port
 from service.access import connection
 from service.settings import settings
-from tests.integration.servers import free_port
 
 SECONDS = 0.2
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"

@@ -91,10 +91,8 @@ async def test_rows_wait_for_the_event_after_the_one_that_echoes() -> None:
 
     taken = tap(RowSpec(0, base=True), shows_rows=True, logprobs=0)
     taken.take(0, output(ALIVE))
-    told = [
-        json.loads(bytes(event, "utf-8")[6:] if isinstance(event, str) else event[6:])
-        for event in [shown async for shown in taken.into_stream(events(), chat=True, echoes=1)]
-    ]
+    shown = taken.into_stream(events(), chat=True, echoes=1)
+    told = [json.loads(event[len("data: ") :]) async for event in shown]
     assert ["logprobs" in event["choices"][0] for event in told] == [False, False, True]
 
 
