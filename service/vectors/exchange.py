@@ -9,8 +9,9 @@ import orjson
 
 from service import __version__
 from service.errors import BadRequestError, UnsupportedMediaError
+from service.gguf_header import MAGIC
 from service.vectors.content import ModelFacts, VectorContent, check
-from service.vectors.gguf_file import MAGIC, read_gguf, write_gguf
+from service.vectors.gguf_file import read_gguf, write_gguf
 from service.vectors.safetensors_file import (
     FORMAT,
     LAYERS,

@@ -9,15 +9,11 @@ N is our n: llama.cpp adds ``direction.N`` to the output of block N counted from
 ``model.layers[N]``, we add ``layer.n`` to the output of decoder layer n counted from 0. But
 llama.cpp keeps its data from layer 1 on and refuses a file with ``direction.0``, so a vector with
 ``layer.0`` cannot be exported; from repeng, which allows it, it can be imported.
-
-Files of others are read here and not by ``gguf.GGUFReader``: it trusts the lengths in a file,
-and an array that claims 2**60 elements keeps it busy for ever.
 """
 
 from __future__ import annotations
 
 import re
-import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,20 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import BadRequestError, echo
+from service.gguf_header import TensorInfo, read_header
 from service.vectors.content import VectorContent
 from service.vectors.safetensors_file import from_bfloat16
 
 ARCHITECTURE = "controlvector"
 MODEL_HINT = f"{ARCHITECTURE}.model_hint"
 LAYER_COUNT = f"{ARCHITECTURE}.layer_count"
-MAGIC = b"GGUF"
-_VERSIONS = (2, 3)
-_ALIGNMENT = 32
 _MAX_ENTRIES = 1 << 16
 """Most keys, tensors, dimensions and array elements that a file may claim, all together."""
-_STRING, _ARRAY = 8, 9
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?",
-            10: "Q", 11: "q", 12: "d"}  # fmt: skip
 _FLOATS = {0: ("F32", "<f4"), 1: ("F16", "<f2"), 28: ("F64", "<f8"), 30: ("BF16", "<u2")}
 _DIRECTION = re.compile(r"direction\.(0|[1-9][0-9]{0,3})")
 
@@ -51,12 +42,14 @@ def read_gguf(data: bytes) -> tuple[dict[str, NDArray[np.floating[Any]]], str | 
         BadRequestError: no whole GGUF file, not a control vector, or tensors of other types.
 
     """
-    try:
-        return _read(_Cursor(data))
-    except (struct.error, UnicodeDecodeError) as error:
+    header = read_header(data, _MAX_ENTRIES)
+    architecture = header.fields.get("general.architecture")
+    if architecture != ARCHITECTURE:
         raise BadRequestError(
-            f"the body is not a whole GGUF file: {str(error)[:200]}", "body"
-        ) from None
+            f"the GGUF file is a {echo(architecture)}; allowed: {ARCHITECTURE!r}", "body"
+        )
+    hint = header.fields.get(MODEL_HINT)
+    return _layers(data, header.tensors), hint if isinstance(hint, str) else None
 
 
 def write_gguf(content: VectorContent, model_hint: str) -> bytes:
@@ -94,114 +87,36 @@ def write_gguf(content: VectorContent, model_hint: str) -> bytes:
         return file.read_bytes()
 
 
-class _Cursor:
-    """Reads a GGUF file from its beginning; ``struct.error`` beyond its end."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = len(MAGIC)
-        self._entries_left = _MAX_ENTRIES
-
-    def number(self, code: str) -> Any:
-        (value,) = struct.unpack_from(f"<{code}", self.data, self.at)
-        self.at += struct.calcsize(f"<{code}")
-        return value
-
-    def count(self, what: str) -> int:
-        count = int(self.number("I" if what == "dimensions" else "Q"))
-        self._entries_left -= count
-        if self._entries_left < 0:
-            raise BadRequestError(
-                f"the GGUF file claims {count} {what}; allowed: {_MAX_ENTRIES} with all else",
-                "body",
-            )
-        return count
-
-    def string(self) -> str:
-        return self.take(self.number("Q")).decode()
-
-    def take(self, length: int) -> bytes:
-        if length > len(self.data) - self.at:
-            raise struct.error(f"{length} bytes are claimed, {len(self.data) - self.at} are left")
-        self.at += length
-        return self.data[self.at - length : self.at]
-
-    def value(self) -> Any:
-        """Return a metadata value; an array is passed over and None."""
-        kind = self.number("I")
-        if kind == _STRING:
-            return self.string()
-        if kind in _SCALARS:
-            return self.number(_SCALARS[kind])
-        if kind != _ARRAY:
-            raise BadRequestError(f"the GGUF file holds a value of unknown type {kind}", "body")
-        element, length = self.number("I"), self.count("elements of an array")
-        if element in _SCALARS:
-            self.take(length * struct.calcsize(f"<{_SCALARS[element]}"))
-        elif element == _STRING:
-            for _ in range(length):
-                self.string()
-        else:
-            raise BadRequestError(f"the GGUF file holds an array of type {element}", "body")
-        return None
-
-
-def _read(cursor: _Cursor) -> tuple[dict[str, NDArray[np.floating[Any]]], str | None]:
-    version = cursor.number("I")
-    if version not in _VERSIONS:
-        raise BadRequestError(
-            f"the GGUF file is of version {version}; allowed: {_VERSIONS}, little-endian", "body"
-        )
-    tensors, keys = cursor.count("tensors"), cursor.count("keys")
-    fields = {cursor.string(): cursor.value() for _ in range(keys)}
-    if fields.get("general.architecture") != ARCHITECTURE:
-        raise BadRequestError(
-            f"the GGUF file is a {echo(fields.get('general.architecture'))}; allowed: "
-            f"{ARCHITECTURE!r}",
-            "body",
-        )
-    infos = [_info(cursor) for _ in range(tensors)]
-    alignment = fields.get("general.alignment", _ALIGNMENT)
-    if not isinstance(alignment, int) or not 1 <= alignment <= _MAX_ENTRIES:
-        raise BadRequestError(f"general.alignment is {echo(alignment)}", "body")
-    start = -(-cursor.at // alignment) * alignment
+def _layers(data: bytes, tensors: list[TensorInfo]) -> dict[str, NDArray[np.floating[Any]]]:
     found: dict[str, NDArray[np.floating[Any]]] = {}
-    for name, shape, kind, offset in infos:
-        match = _DIRECTION.fullmatch(name)
+    for tensor in tensors:
+        match = _DIRECTION.fullmatch(tensor.name)
         if match is None or f"layer.{match[1]}" in found:
             raise BadRequestError(
-                f"tensor {echo(name)} does not belong in a control vector; allowed: one "
+                f"tensor {echo(tensor.name)} does not belong in a control vector; allowed: one "
                 "'direction.<n>' for each layer",
                 "body",
             )
-        found[f"layer.{match[1]}"] = _tensor(cursor.data, name, shape, kind, start + offset)
-    hint = fields.get(MODEL_HINT)
-    return found, hint if isinstance(hint, str) else None
+        found[f"layer.{match[1]}"] = _values(data, tensor)
+    return found
 
 
-def _info(cursor: _Cursor) -> tuple[str, list[int], int, int]:
-    name = cursor.string()
-    shape = [cursor.number("Q") for _ in range(cursor.count("dimensions"))]
-    return name, shape, cursor.number("I"), cursor.number("Q")
-
-
-def _tensor(
-    data: bytes, name: str, shape: list[int], kind: int, offset: int
-) -> NDArray[np.floating[Any]]:
-    if kind not in _FLOATS:
-        allowed = ", ".join(told for told, _ in _FLOATS.values())
+def _values(data: bytes, tensor: TensorInfo) -> NDArray[np.floating[Any]]:
+    name = echo(tensor.name)
+    if tensor.kind not in _FLOATS:
+        allowed = ", ".join(kind for kind, _ in _FLOATS.values())
         raise BadRequestError(
-            f"tensor {echo(name)} is of GGUF type {kind}; allowed: {allowed}", "body"
+            f"tensor {name} is of GGUF type {tensor.kind}; allowed: {allowed}", "body"
         )
-    if len(shape) != 1:
+    if len(tensor.shape) != 1:
         raise BadRequestError(
-            f"tensor {echo(name)} has shape {echo(shape)}; allowed: one dimension", "body"
+            f"tensor {name} has shape {echo(tensor.shape)}; allowed: one dimension", "body"
         )
-    told, code = _FLOATS[kind]
-    size = np.dtype(code).itemsize
-    if offset + shape[0] * size > len(data):
+    kind, code = _FLOATS[tensor.kind]
+    (size,) = tensor.shape
+    if tensor.start + size * np.dtype(code).itemsize > len(data):
         raise BadRequestError(
-            f"the body is not a whole GGUF file: tensor {echo(name)} ends beyond it", "body"
+            f"the body is not a whole GGUF file: tensor {name} ends beyond it", "body"
         )
-    values: NDArray[Any] = np.frombuffer(data, code, shape[0], offset)
-    return from_bfloat16(values) if told == "BF16" else values
+    values: NDArray[Any] = np.frombuffer(data, code, size, tensor.start)
+    return from_bfloat16(values) if kind == "BF16" else values

@@ -1,7 +1,7 @@
 """The embedded model's cache: whole or absent, checked at every start, converted once.
 
-Most tests pass a stub converter. The real conversion takes about 30 s: the tests of the real model
-use the cache that a server on this machine has filled, or else fill one of their own, once.
+Most tests pass a stub converter. The tests of the real model use the cache that a server on this
+machine has filled, or else fill one of their own, once.
 """
 
 import json
