@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from vllm.renderers.chat_utils import load_chat_template
 
 from logit_processors.vocabulary import Vocabulary
+from service import startup
 from service.access import connection, metrics_port
 from service.access.visit import TENANT
 from service.api import generate, health, lens, score, tokens, vector_making, vectors
@@ -72,6 +73,7 @@ class SensefieldEndpoints:
             StartupError: the vector store cannot be written, or there is no tokenizer.
 
         """
+        startup.passed("engine")
         model_config = engine_client.model_config
         tokenizer = engine_client.renderer.tokenizer
         if tokenizer is None:
@@ -119,6 +121,7 @@ class SensefieldEndpoints:
         is_first = engine_client.vllm_config.parallel_config._api_process_rank <= 0
         if own.metrics_port is not None and is_first:
             state.sensefield_metrics = metrics_port.serve(own.metrics_port, args)
+        startup.passed("service")
         _greet(engine_client.vllm_config, args)
 
 
@@ -159,3 +162,5 @@ def _greet(vllm_config: Any, args: Namespace) -> None:
         f"or open {address}/playground in a browser.\n",
         flush=True,
     )
+    if times := startup.summary():
+        print(f"sensefield: {times}", flush=True)

@@ -8,11 +8,12 @@ from dataclasses import fields
 from typing import Any
 
 import vllm
+from vllm.model_executor.models import registry
 from vllm.sampling_params import SamplingParams
 from vllm.triton_utils import HAS_TRITON
 from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.engine import output_processor
+from vllm.v1.engine import output_processor, utils
 from vllm.v1.outputs import LogprobsLists
 from vllm.v1.sample.sampler import Sampler
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
@@ -58,6 +59,8 @@ _SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
     ),
     ("KVCacheManager.get_computed_blocks", KVCacheManager.get_computed_blocks, ("self", "request")),
     ("WorkerWrapperBase.init_device", WorkerWrapperBase.init_device, ("self",)),
+    ("the engines' get_mp_context", utils.get_mp_context, ()),
+    ("the registry's _run_in_subprocess", registry._run_in_subprocess, ("fn",)),
 ]
 if HAS_TRITON:
     from vllm.v1.worker.gpu.input_batch import InputBatch

@@ -16,6 +16,7 @@ from service.embedded_model import embedded_model_dir
 from service.engine.plugins import NAME, endpoint_plugin
 from service.errors import StartupError
 from service.settings import PREFIX, settings
+from service.startup import passed
 from service.vectors.store import VectorStore
 
 PROCESSOR = "logit_processors.processor:ControlProcessor"
@@ -46,17 +47,21 @@ def launch(flags: Sequence[str]) -> None:
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.logger import configure_logging_from_args
 
+    from service.engine import quick_start
     from service.engine.compatibility import assert_supported
 
+    passed("imports")
     assert_supported()
     # vLLM only logs what goes wrong in a plugin, and would serve without ours.
     endpoint_plugin()
     cli_env_setup()
     args = parse(flags)
+    passed("flags and model")
     # What cannot be written is told before a model is loaded, which may take minutes.
     VectorStore(settings().vectors_dir)
     configure_logging_from_args(args)
     check_engine_configs()
+    quick_start.install()
     command = ServeSubcommand()
     command.validate(args)
     command.cmd(args)
