@@ -3,21 +3,18 @@
 #   docker build --file deploy/docker/cpu.Dockerfile --tag sensefield:cpu .
 
 FROM python:3.11.14-slim-bookworm AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+# The image writes no bytecode when it runs: it is compiled here.
+ENV PIP_NO_CACHE_DIR=1 UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1
 WORKDIR /src
-RUN python -m venv /opt/sensefield
-ENV PATH=/opt/sensefield/bin:$PATH
-# One layer for each that changes more often than the one before: torch, the engine, the project.
-COPY requirements/torch-cpu.txt requirements/
-RUN pip install --no-deps --only-binary :all: --requirement requirements/torch-cpu.txt \
-        --index-url https://download.pytorch.org/whl/cpu
-COPY requirements/cpu.txt requirements/
-RUN pip install --no-deps --only-binary :all: --requirement requirements/cpu.txt
+# The engine changes less often than the project, so it is a layer of its own.
+COPY requirements/install.py requirements/uv.txt requirements/torch-cpu.txt requirements/cpu.txt requirements/
+RUN python requirements/install.py /opt/sensefield cpu
+ENV PATH=/opt/sensefield/bin:$PATH VIRTUAL_ENV=/opt/sensefield
 COPY . .
-RUN pip install --no-deps .
+RUN uv pip install --no-deps .
 # What vectors in an object store need, s3fs for example: --build-arg STORE=s3fs
 ARG STORE=""
-RUN test -z "$STORE" || pip install --only-binary :all: --constraint requirements/cpu.txt "$STORE"
+RUN test -z "$STORE" || uv pip install --only-binary :all: --constraint requirements/cpu.txt "$STORE"
 ENV SENSEFIELD_CACHE_DIR=/opt/sensefield/models
 RUN python -c "from service.embedded_model import embedded_model_dir; embedded_model_dir()"
 

@@ -4,13 +4,15 @@
 #   docker run --gpus all --shm-size 8g --publish 8000:8000 sensefield:gpu Qwen/Qwen3-8B
 
 FROM vllm/vllm-openai:v0.32.0
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+# The image writes no bytecode when it runs: it is compiled here.
+ENV PIP_NO_CACHE_DIR=1 UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1
 WORKDIR /src
 COPY . .
 # What vectors in an object store need, s3fs for example: --build-arg STORE=s3fs
 ARG STORE=""
 # The constraints hold vLLM where it is, and what both need at the versions that were tested together.
-RUN python3 -m pip install --only-binary :all: --constraint requirements/gpu.txt . ${STORE:+"$STORE"} \
+RUN python3 -m pip install --no-deps --requirement requirements/uv.txt \
+    && uv pip install --system --only-binary :all: --constraint requirements/gpu.txt . ${STORE:+"$STORE"} \
     && useradd --uid 10001 --home-dir /data --create-home sensefield \
     && rm -rf /src/*
 COPY --chmod=755 deploy/docker/ready.py /usr/local/bin/sensefield-ready
