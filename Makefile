@@ -2,23 +2,34 @@
 # registries; no C compiler. Every step leaves a stamp in .venv, so nothing is installed twice;
 # a changed lock builds the environment anew, and nothing of the old one stays behind.
 
+# Python keeps the compiled modules of .venv, or every process would compile them again.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 ENGINE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 ARGS   ?=
 
 VENV    := .venv
+PYTEST   = $(VENV)/bin/python -m pytest --numprocesses 2 --no-loadscope-reorder
 INSTALL := $(PYTHON) requirements/install.py $(VENV)
-APART   := triton-interpreter repeng lm-eval ray router
+APART   := triton-interpreter repeng lm-eval
+APART_FULL := $(APART) ray router
 # Of the tests, those that a GPU could answer otherwise: against transformers in float32, and alone.
-EXACT    := $(addprefix tests/integration/test_,exactness.py force.py lens.py prompt_rows.py residual.py \
+EXACT    := $(addprefix tests/integration/test_,exactness.py force.py lens.py prompt_rows.py \
             residual_requests.py score.py)
 KERNELS  := $(addprefix tests/,logit_processors service/engine/test_capture.py \
             service/engine/test_measured.py)
 ISOLATED := $(addprefix tests/integration/test_,isolation.py text.py vectors.py)
 
+# The types are checked beside the first tests, whose servers wait for one another anyway.
+define types_beside
+@$(VENV)/bin/mypy & types=$$!; $(1); tests=$$?; \
+	wait $$types || { echo "mypy found errors: they are above." >&2; exit 1; }; exit $$tests
+endef
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test test-gpu check bench bench-gpu loadtest faults soak clean browser
+.PHONY: help serve test unit test-full test-gpu check lint bench bench-gpu loadtest faults soak clean browser
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,18 +38,26 @@ help: ## show this list
 serve: $(VENV)/sensefield ## start the server; ARGS='MODEL --port 8001', no model = the embedded one
 	$(VENV)/bin/sensefield serve $(ARGS)
 
-test: check browser $(APART:%=$(VENV)/%/installed) ## all that CI runs: check, then the tests; ARGS='-k vectors'
-	$(VENV)/bin/python -m pytest --numprocesses 2 $(ARGS)
+test: lint browser $(APART:%=$(VENV)/%/installed) ## all that CI runs: lint, types, tests; ARGS='-k vectors'
+	$(call types_beside,$(PYTEST) $(ARGS))
+
+unit: $(VENV)/sensefield $(VENV)/dev $(VENV)/triton-interpreter/installed ## the tests that start no server
+	$(PYTEST) --ignore=tests/integration --ignore=tests/faults --ignore=tests/deploy/test_replicas.py $(ARGS)
+
+test-full: lint browser $(APART_FULL:%=$(VENV)/%/installed) ## make test with the long forms of its tests; writes docs/faults
+	$(call types_beside,$(PYTEST) --full $(ARGS))
 
 test-gpu: $(VENV)/sensefield $(VENV)/dev ## what control does, on a GPU: eager, with CUDA graphs, in bfloat16
 	$(VENV)/bin/python -m pytest $(KERNELS) $(EXACT) $(ISOLATED) $(ARGS)
 	SENSEFIELD_TEST_FLAGS="--no-enforce-eager" $(VENV)/bin/python -m pytest $(EXACT) $(ISOLATED) $(ARGS)
 	SENSEFIELD_TEST_FLAGS="--no-enforce-eager --dtype bfloat16" $(VENV)/bin/python -m pytest $(ISOLATED) $(ARGS)
 
-check: $(VENV)/sensefield $(VENV)/dev ## lint, formatting and types
+check: lint ## lint, formatting and types
+	$(VENV)/bin/mypy
+
+lint: $(VENV)/sensefield $(VENV)/dev
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/mypy
 
 bench: $(VENV)/sensefield $(VENV)/dev ## run the benchmarks; ARGS='--help'
 	$(VENV)/bin/python -m loadtests.bench $(ARGS)
@@ -76,7 +95,7 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/engine-$(ENGINE)
 
 # In folders of their own: a plain CPU engine must not see Triton, repeng asks for an older numpy,
 # lm-eval for packages that have no wheels, and a server needs neither Ray nor a router.
-$(APART:%=$(VENV)/%/installed): $(VENV)/%/installed: requirements/%.txt $(VENV)/engine-$(ENGINE)
+$(APART_FULL:%=$(VENV)/%/installed): $(VENV)/%/installed: requirements/%.txt $(VENV)/engine-$(ENGINE)
 	$(INSTALL) $*
 	@touch $@
 

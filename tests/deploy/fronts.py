@@ -23,7 +23,7 @@ from tests.integration.servers import (
     REPOSITORY,
     START_SECONDS,
     UNBOUND,
-    Server,
+    OwnServer,
     serving,
 )
 from tests.waiting import wait_for
@@ -47,7 +47,7 @@ def behind_router(folder: Path) -> Iterator[Front]:
     """Two servers, and vLLM's router as deploy/router/README.md starts it."""
     with ExitStack() as running:
 
-        def start(name: str) -> Server:
+        def start(name: str) -> OwnServer:
             (folder / name).mkdir()
             (folder / name / "vectors").symlink_to(folder / "vectors")
             return running.enter_context(serving(folder / name, FLAGS))

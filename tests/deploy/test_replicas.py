@@ -26,8 +26,8 @@ TOKENS = 40
 def front(
     request: pytest.FixtureRequest, full: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Front]:
-    if request.param is behind_ray and not full:
-        pytest.skip("only with --full: a Ray cluster starts slowly on cores that others use")
+    if not full:
+        pytest.skip("only with --full: two servers, and a router or a Ray cluster")
     with request.param(tmp_path_factory.mktemp("front")) as running:
         yield running
 

@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from tests.faults.report import Report
 from tests.faults.supervisor import Supervisor
-from tests.integration.servers import REPOSITORY, Server
+from tests.integration.servers import REPOSITORY, OwnServer
 from tests.waiting import PATIENCE_SECONDS
 
 STORE_SIZE = "8m"
@@ -61,16 +61,9 @@ def supervisor(store: Path, vector: bytes) -> Iterator[Supervisor]:
 
 
 @pytest.fixture
-def server(supervisor: Supervisor) -> Server:
+def server(supervisor: Supervisor) -> OwnServer:
     """The server; its store has had the vector since the first one."""
     return supervisor.server()
-
-
-@pytest.fixture
-def only_full(full: bool) -> None:
-    """Skip what is too long for every day."""
-    if not full:
-        pytest.skip("only with --full: run `make faults`")
 
 
 def mount(folder: Path, *options: str) -> bool:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from loadtests.measure.processes import living
-from tests.integration.servers import REPOSITORY, Server, serving
+from tests.integration.servers import REPOSITORY, OwnServer, serving
 
 STALL_SECONDS = 10
 SLOTS = 16
@@ -27,7 +27,7 @@ class Supervisor:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._running = ExitStack()
-        self._server: Server | None = None
+        self._server: OwnServer | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -40,7 +40,7 @@ class Supervisor:
     ) -> None:
         self._running.close()
 
-    def server(self) -> Server:
+    def server(self) -> OwnServer:
         """Return the server, after starting one if none runs."""
         if self._server is None or self._server.process.poll() is not None:
             self._running.close()
@@ -49,7 +49,7 @@ class Supervisor:
         return self._server
 
 
-def process_of(server: Server, kind: str) -> int:
+def process_of(server: OwnServer, kind: str) -> int:
     """Return the id of the ``EngineCore`` or the ``Worker`` of a server."""
     (found,) = (
         process

@@ -17,8 +17,10 @@ import pytest
 from loadtests.measure.processes import resident_bytes
 from tests.faults.report import Report
 from tests.faults.streams import Watched, ask, client_of, completion, metric, settle, watch
-from tests.integration.servers import Server, serving
+from tests.integration.servers import OwnServer, serving
 from tests.waiting import until
+
+pytestmark = pytest.mark.xdist_group("faults")
 
 LEAVING, LEAVING_FULL = 24, 200
 ANSWER_SECONDS = 5
@@ -26,7 +28,7 @@ PLACES = 32
 
 
 async def test_clients_that_leave_take_their_requests_with_them(
-    server: Server, report: Report, full: bool
+    server: OwnServer, report: Report, full: bool
 ) -> None:
     count = LEAVING_FULL if full else LEAVING
     expected = f"KV cache use back to 0, the next answer within {ANSWER_SECONDS} s"
@@ -63,7 +65,7 @@ async def test_clients_that_leave_take_their_requests_with_them(
 
 
 @pytest.mark.usefixtures("only_full")
-async def test_slow_readers_slow_only_themselves(server: Server, report: Report) -> None:
+async def test_slow_readers_slow_only_themselves(server: OwnServer, report: Report) -> None:
     count, tokens, asked = 100, 32, 100
     expected = "others' p99 at most twice as long; memory within the budget"
     plain = completion(tokens=tokens)
@@ -164,7 +166,7 @@ async def asking(
         assert all(end is None or isinstance(end, asyncio.CancelledError) for end in ended)
 
 
-async def read_slowly(server: Server, body: dict[str, Any]) -> None:
+async def read_slowly(server: OwnServer, body: dict[str, Any]) -> None:
     """Read a stream's answer at 1 KB/s."""
     url = httpx.URL(server.url)
     reader, writer = await asyncio.open_connection(url.host, url.port, limit=1024)

@@ -3,48 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import openai
 import pytest
 
 from tests.faults.report import Report
 from tests.faults.streams import (
-    STEERED,
     Watched,
     ask,
     client_of,
     completion,
-    metric,
     read_to_end,
     watch,
 )
-from tests.integration.servers import Server
+from tests.integration.client import Client
+
+pytestmark = pytest.mark.xdist_group("faults")
 
 END = 2
 """The model's end of turn."""
 
 
-async def test_steering_survives_preemption(server: Server, report: Report) -> None:
-    with report.row("preemption of requests with bias and steering", "the same tokens") as row:
-        prompts = [
-            " ".join(f"Item {at} of list {number}." for at in range(12)) for number in range(11)
-        ]
-        async with client_of(server) as client:
-            body: dict[str, Any] = {"tokens": 56, "logit_control": STEERED}
-            alone = [await ask(client, prompt=prompt, **body) for prompt in prompts[:3]]
-            before = await metric(client, "vllm:num_preemptions_total")
-            asked = (ask(client, prompt=prompt, **body) for prompt in prompts)
-            beside = await asyncio.gather(*asked)
-            preempted = await metric(client, "vllm:num_preemptions_total") - before
-        assert preempted > 0, "nothing was preempted: this test could not fail"
-        assert [one["choices"] for one in alone] == [one["choices"] for one in beside[:3]]
-        row.observed = f"the same tokens of {len(alone)} requests, {preempted:.0f} preempted"
-
-
-async def test_a_program_without_a_way_out_ends_its_own_request(
-    server: Server, report: Report
-) -> None:
+async def test_a_program_without_a_way_out_ends_its_own_request(v1: Client, report: Report) -> None:
+    server = v1.server
     with report.row("suppression against a grammar, and of the end", "that request alone") as row:
         neighbour = Watched()
         doomed = {

@@ -19,6 +19,8 @@ from tests.faults.streams import STEERED, ask, client_of, seconds
 from tests.integration.servers import Server
 from tests.waiting import PATIENCE_SECONDS
 
+pytestmark = pytest.mark.xdist_group("faults")
+
 
 async def test_a_full_disk_refuses_vectors_and_serves_on(
     server: Server, store: Path, vector: bytes, report: Report
@@ -51,6 +53,7 @@ def fill(file: Path) -> None:
             ballast.write(bytes(4096))
 
 
+@pytest.mark.usefixtures("only_full")
 def test_a_store_that_cannot_be_written_is_told_before_the_model_is_loaded(
     tmp_path: Path, report: Report
 ) -> None:

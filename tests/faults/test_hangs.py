@@ -15,13 +15,15 @@ import pytest
 from tests.faults.report import Report
 from tests.faults.streams import Watched, ask, client_of, completion, seconds, settle, watch
 from tests.faults.supervisor import FLAGS, STALL_SECONDS, process_of
-from tests.integration.servers import REPOSITORY, Server, serving
+from tests.integration.servers import REPOSITORY, OwnServer, serving
 from tests.waiting import PATIENCE_SECONDS, until
+
+pytestmark = pytest.mark.xdist_group("faults")
 
 
 @pytest.mark.parametrize("kind", ["EngineCore", "Worker"])
 async def test_an_engine_that_hangs_is_told_and_recovers(
-    server: Server, report: Report, kind: str, full: bool
+    server: OwnServer, report: Report, kind: str, full: bool
 ) -> None:
     if kind == "Worker" and not full:
         pytest.skip("only with --full: it takes as long again")

@@ -50,6 +50,7 @@ def test_each_input_gets_its_answer(v1: Client, full: bool, subtests: pytest.Sub
         report.write(TABLE)
 
 
+@pytest.mark.alone
 async def test_nothing_is_left_of_them(v1: Client) -> None:
     async with client_of(v1.server) as client:
         await settle(client)

@@ -31,16 +31,19 @@ from tests.faults.streams import (
     watch,
 )
 from tests.faults.supervisor import SLOTS, Supervisor, process_of
-from tests.integration.servers import MODEL, Server
+from tests.integration.servers import MODEL, OwnServer
 from tests.waiting import PATIENCE_SECONDS, until
+
+pytestmark = pytest.mark.xdist_group("faults")
 
 RUNNING = 50
 TELL_SECONDS, EXIT_SECONDS = 1, 10
 LAYERS = 30
 
 
+@pytest.mark.usefixtures("only_full")
 async def test_a_killed_engine_is_told_to_all_and_ends_the_process(
-    server: Server, report: Report, full: bool
+    server: OwnServer, report: Report, full: bool
 ) -> None:
     expected = (
         f"an error ends every stream within {TELL_SECONDS} s; exit code 1 within {EXIT_SECONDS} s"
@@ -52,7 +55,7 @@ async def test_a_killed_engine_is_told_to_all_and_ends_the_process(
 
 @pytest.mark.usefixtures("only_full")
 async def test_a_processor_that_raises_ends_like_a_killed_engine(
-    server: Server, report: Report, full: bool
+    server: OwnServer, report: Report, full: bool
 ) -> None:
     expected = "the same: vLLM runs it for the whole batch at once"
     with report.row("somebody else's logits processor raises", expected) as row:
@@ -65,7 +68,7 @@ async def test_a_processor_that_raises_ends_like_a_killed_engine(
         row.observed = await die(server, trigger, 4, full)
 
 
-async def die(server: Server, end: Callable[[], None], count: int, timely: bool) -> str:
+async def die(server: OwnServer, end: Callable[[], None], count: int, timely: bool) -> str:
     """End an engine under so many streams; return what was seen, once it was checked.
 
     That all were told in time is checked where nothing else keeps the machine busy.
@@ -111,7 +114,7 @@ async def die(server: Server, end: Callable[[], None], count: int, timely: bool)
     )
 
 
-async def read_chat(server: Server) -> None:
+async def read_chat(server: OwnServer) -> None:
     """Stream a long chat with two choices with OpenAI's own client."""
     async with openai_of(server) as client:
         stream = await client.chat.completions.create(
@@ -126,7 +129,7 @@ async def read_chat(server: Server) -> None:
             pass
 
 
-async def read_response(server: Server) -> None:
+async def read_response(server: OwnServer) -> None:
     """Stream a long answer in the dialect of OpenAI's responses."""
     async with openai_of(server) as client:
         stream = await client.responses.create(
@@ -147,13 +150,14 @@ async def read_message(client: httpx.AsyncClient) -> str:
     return (await client.post("/v1/messages", json=body)).text
 
 
+@pytest.mark.usefixtures("only_full")
 async def test_the_next_server_has_the_vectors(
-    server: Server, vector: bytes, report: Report
+    server: OwnServer, vector: bytes, report: Report
 ) -> None:
     with report.row("a new server on the old store", "its vectors as they were") as row:
         async with client_of(server) as client:
             names = [entry["name"] for entry in (await client.get("/v1/vectors")).json()["data"]]
-            assert names == ["kept"]
+            assert "kept" in names
             content = (await client.get("/v1/vectors/kept/content")).content
             for name, layer in safetensors.numpy.load(vector).items():
                 assert np.array_equal(safetensors.numpy.load(content)[name], layer)
@@ -162,7 +166,7 @@ async def test_the_next_server_has_the_vectors(
 
 
 @pytest.mark.usefixtures("only_full")
-async def test_a_killed_api_process_leaves_no_orphans(server: Server, report: Report) -> None:
+async def test_a_killed_api_process_leaves_no_orphans(server: OwnServer, report: Report) -> None:
     expected = "no process left; streams break off"
     with report.row("kill -9 of the API process under streams", expected) as row:
         group = server.process.pid
@@ -184,7 +188,7 @@ async def test_a_killed_api_process_leaves_no_orphans(server: Server, report: Re
 
 @pytest.mark.usefixtures("only_full")
 async def test_a_kill_among_uploads_leaves_a_whole_vector(
-    server: Server, supervisor: Supervisor, report: Report
+    server: OwnServer, supervisor: Supervisor, report: Report
 ) -> None:
     expected = "the one or the other of two that were uploaded in turns, whole"
     with report.row("kill -9 of the API process among uploads", expected) as row:
@@ -220,7 +224,7 @@ def whole(value: float) -> bytes:
     return safetensors.numpy.save({f"layer.{at}": each for at in range(LAYERS)})
 
 
-async def test_a_stop_finishes_what_was_accepted(server: Server, report: Report) -> None:
+async def test_a_stop_finishes_what_was_accepted(server: OwnServer, report: Report) -> None:
     expected = "accepted requests finish, newcomers get 503, exit code 0"
     with report.row("SIGTERM under load", expected) as row:
         count, tokens = 20, 40  # more than run at once: some are queued

@@ -46,11 +46,18 @@ MORE_FLAGS = shlex.split(os.environ.get("SENSEFIELD_TEST_FLAGS", ""))
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers."""
+    """A server that answers, which another process may have started."""
 
     url: str
-    process: subprocess.Popen[bytes]
+    pid: int
     log: Path
+
+
+@dataclass(frozen=True)
+class OwnServer(Server):
+    """A server that this process started."""
+
+    process: subprocess.Popen[bytes]
 
 
 @contextmanager
@@ -59,55 +66,73 @@ def serving(
     flags: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     model: Path | None = None,
-) -> Iterator[Server]:
-    """Serve a model, the embedded one unless told otherwise, in float32 until the context ends."""
-    named = (str(model or embedded_model_dir()), "--served-model-name", MODEL, "--enforce-eager")
-    flags = (*named, "--dtype", "float32", *KV_CACHE, *SHARED_GPU, *flags, *MORE_FLAGS)
-    with _running(folder, flags, environment or {}) as server:
+) -> Iterator[OwnServer]:
+    """Serve a model, by default the embedded one, in float32 until the context ends."""
+    server = start(folder, flags, environment, model)
+    try:
         yield server
+    finally:
+        stop(server)
 
 
 @contextmanager
-def serving_embedded(folder: Path) -> Iterator[Server]:
+def serving_embedded(folder: Path) -> Iterator[OwnServer]:
     """Serve as `make serve` does, without naming a model."""
-    with _running(folder, KV_CACHE, {}) as server:
+    server = _start(folder, KV_CACHE, {})
+    try:
         yield server
+    finally:
+        stop(server)
+
+
+def start(
+    folder: Path,
+    flags: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    model: Path | None = None,
+) -> OwnServer:
+    """Start what :func:`serving` serves; :func:`stop` ends it."""
+    named = (str(model or embedded_model_dir()), "--served-model-name", MODEL, "--enforce-eager")
+    flags = (*named, "--dtype", "float32", *KV_CACHE, *SHARED_GPU, *flags, *MORE_FLAGS)
+    return _start(folder, flags, environment or {})
 
 
 UNBOUND = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 """By itself vLLM binds each server's worker to the first core, where all would wait for one."""
 
 
-@contextmanager
-def _running(
-    folder: Path, flags: Sequence[str], environment: Mapping[str, str]
-) -> Iterator[Server]:
+def _start(folder: Path, flags: Sequence[str], environment: Mapping[str, str]) -> OwnServer:
     port = free_port()
     command = [
         *(str(Path(sys.executable).parent / "sensefield"), "serve", *flags),
         *("--port", str(port), "--host", "127.0.0.1", "--vectors-dir", str(folder / "vectors")),
     ]
-    variables = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        **UNBOUND,
-        **environment,
-    }
-    log = folder / "server.log"
+    variables = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **UNBOUND, **environment}
+    return launch(command, port, folder / "server.log", variables)
+
+
+def launch(
+    command: Sequence[str], port: int, log: Path, environment: Mapping[str, str]
+) -> OwnServer:
+    """Run a command that serves on a port, in a group of its own, and wait until it answers."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, env=variables, start_new_session=True
+            command,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **environment},
+            start_new_session=True,
         )
-    server = Server(f"http://127.0.0.1:{port}", process, log)
+    server = OwnServer(f"http://127.0.0.1:{port}", process.pid, log, process)
     try:
         wait_until_healthy(server)
-        yield server
-    finally:
+    except BaseException:
         stop(server)
+        raise
+    return server
 
 
-def wait_until_healthy(server: Server) -> None:
+def wait_until_healthy(server: OwnServer) -> None:
     """Return when the server answers; RuntimeError with its log if it does not."""
     # One client for all looks: making one takes longer than a look.
     with httpx.Client(timeout=5) as client:
@@ -127,12 +152,22 @@ def wait_until_healthy(server: Server) -> None:
             raise RuntimeError(f"the server did not start, {error}:\n{log}") from error
 
 
-def stop(server: Server) -> None:
-    """End the server as an operator does, or by force if that takes too long."""
+_ENDING: list[OwnServer] = []
+
+
+def stop(server: OwnServer) -> None:
+    """Tell the server to end, as an operator does; the next test need not wait until it has."""
     if server.process.poll() is None:
         server.process.send_signal(signal.SIGTERM)
-    try:
-        server.process.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.process.pid, signal.SIGKILL)
-        server.process.wait()
+    _ENDING.append(server)
+
+
+def wait_until_ended() -> None:
+    """Wait until all servers of this process have ended, by force if that takes too long."""
+    while _ENDING:
+        server = _ENDING.pop()
+        try:
+            server.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.process.wait()

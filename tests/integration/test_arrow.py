@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import io
-import socket
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
-import orjson
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -106,13 +103,14 @@ def test_several_prompts_and_choices_are_told_apart(v1: Client) -> None:
     assert {row["choice"] for row in rows} == {0, 1, 2, 3}
 
 
+@pytest.mark.alone
 def test_rows_are_there_while_the_model_still_talks(v1: Client) -> None:
-    request = body(PROMPT, max_tokens=300, distribution={"top_k": 5})
+    request = body(PROMPT, max_tokens=120, distribution={"top_k": 5})
     with v1.http.stream("POST", "/v1/completions", json=request, headers=ACCEPT) as answer:
         reader = pa.ipc.open_stream(_File(answer))
         assert reader.read_next_batch().num_rows >= 1
         assert metric(v1, "sensefield_in_flight_requests") == 1
-        assert sum(batch.num_rows for batch in reader) > 200
+        assert sum(batch.num_rows for batch in reader) > 80
 
 
 @pytest.mark.parametrize(
@@ -192,6 +190,7 @@ def test_json_that_is_preferred_is_sent(v1: Client) -> None:
     assert answer.json()["choices"][0]["distribution"]["positions"] == 8
 
 
+@pytest.mark.alone
 def test_a_reader_who_leaves_ends_the_request(v1: Client) -> None:
     generated = metric(v1, "vllm:generation_tokens_total")
     request = body(PROMPT, max_tokens=900, distribution={"top_k": "all"})
@@ -204,35 +203,6 @@ def test_a_reader_who_leaves_ends_the_request(v1: Client) -> None:
     assert metric(v1, "sensefield_distribution_promised_bytes") == 0
 
 
-def test_a_reader_who_takes_nothing_is_cut_off(crowded: Client) -> None:
-    """The server of this test waits two seconds for a reader."""
-    before = metric(crowded, "sensefield_slow_readers_total")
-    request = body(PROMPT, max_tokens=400, distribution={"top_k": "all"})
-    with connected(crowded, request) as reader:
-        assert reader.recv(1 << 10).startswith(b"HTTP/1.1 200")
-        wait_for(lambda: metric(crowded, "sensefield_slow_readers_total") == before + 1)
-        wait_for(lambda: metric(crowded, "sensefield_in_flight_requests") == 0)
-    assert metric(crowded, "sensefield_distribution_promised_bytes") == 0
-
-
-def test_no_row_is_lost_or_doubled_under_preemption(crowded: Client) -> None:
-    """Too little KV cache for all, prompts in chunks, whole-vocabulary rows."""
-    preempted = metric(crowded, "vllm:num_preemptions_total")
-    prompts = [f"{number}: {PROMPT} " * 6 for number in range(8)]
-    wanted = {"top_k": "all", "dtype": "float16"}
-    told = stream(crowded, prompts, max_tokens=60, distribution=wanted)
-    assert metric(crowded, "vllm:num_preemptions_total") > preempted
-    assert told.response is not None
-    rows = told.table
-    for choice in told.response["choices"]:
-        mine = rows.filter(pa.compute.equal(rows["choice"], choice["index"]))
-        assert mine["position"].to_pylist() == list(range(60))
-        assert mine["token_id"].to_pylist() == choice["token_ids"]
-        values = mine["controlled_logprobs"].combine_chunks().flatten().to_numpy()
-        likeliest = values.reshape(60, -1).max(axis=1)
-        assert np.allclose(likeliest, mine["controlled_logprob"].to_numpy(), atol=2e-2)
-
-
 def metric(client: Client, name: str) -> float:
     """Return the sum of a metric's series."""
     lines = client.http.get("/metrics").text.splitlines()
@@ -241,22 +211,6 @@ def metric(client: Client, name: str) -> float:
         for line in lines
         if line.startswith((f"{name} ", f"{name}{{"))
     )
-
-
-def connected(client: Client, request: dict[str, Any]) -> socket.socket:
-    """Send a request over a socket that takes in little by itself."""
-    address = urlsplit(client.server.url)
-    reader = socket.socket()
-    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 10)
-    reader.connect((address.hostname, address.port))
-    data = orjson.dumps(request)
-    head = (
-        f"POST /v1/completions HTTP/1.1\r\nhost: {address.netloc}\r\n"
-        f"accept: {ACCEPT['accept']}\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(data)}\r\n\r\n"
-    )
-    reader.sendall(head.encode() + data)
-    return reader
 
 
 class _File(io.RawIOBase):

@@ -75,9 +75,9 @@ def scores(client: Client, reference: Any) -> dict[str, expected.Row]:
 
 
 def test_base_distributions_equal_transformers(client: Client, reference: Any) -> None:
-    for prompt in PROMPTS[:2]:
+    for prompt in PROMPTS[:1]:
         choice = client.choice(
-            prompt, max_tokens=4, distribution={"top_k": "all", "stages": ["base"]}
+            prompt, max_tokens=3, distribution={"top_k": "all", "stages": ["base"]}
         )
         sequence = choice["prompt_token_ids"] + choice["token_ids"]
         with torch.no_grad():
@@ -94,7 +94,7 @@ def test_controlled_distributions_equal_a_naive_recomputation(
     requests = [
         {
             "prompt": PROMPTS[at % len(PROMPTS)],
-            "max_tokens": 4,
+            "max_tokens": 3,
             "logit_control": control,
             "distribution": BOTH,
         }
@@ -115,7 +115,7 @@ def test_controlled_distributions_equal_a_naive_recomputation(
 
 
 def test_statistics_equal_numpy(client: Client, scores: dict[str, expected.Row]) -> None:
-    for control in (CONTROLS[0], CONTROLS[7], CONTROLS[12]):
+    for control in (CONTROLS[0], CONTROLS[12]):
         choice = client.choice(
             PROMPTS[2],
             max_tokens=3,
@@ -179,8 +179,8 @@ def test_half_precision_is_the_rounded_row(client: Client) -> None:
 
 
 def test_both_runners_give_the_same_rows(v1: Client, v2: Client) -> None:
-    for control in (CONTROLS[4], CONTROLS[7], CONTROLS[8], CONTROLS[14]):
-        request = {"max_tokens": 4, "logit_control": control, "distribution": BOTH}
+    for control in (CONTROLS[7], CONTROLS[14]):
+        request = {"max_tokens": 3, "logit_control": control, "distribution": BOTH}
         first, second = (client.choice(PROMPTS[1], **request) for client in (v1, v2))
         assert first["token_ids"] == second["token_ids"]
         for stage in ("base", "controlled"):

@@ -44,7 +44,7 @@ def test_forced_tokens_come_first_with_their_own_probabilities(
     bias = [{"token_id": FORCED[0], "add": 3.0}]
     choice = client.choice(
         PROMPT,
-        max_tokens=7,
+        max_tokens=6,
         logit_control={"force": {"token_ids": FORCED}, "bias": bias},
         distribution=BOTH,
     )
@@ -93,10 +93,10 @@ def test_no_way_of_sampling_gets_past_a_forced_token(
     assert free["token_ids"] == client.choice(PROMPT)["token_ids"]
 
 
-def test_forcing_what_would_come_changes_nothing(client: Client) -> None:
-    free = client.choice(PROMPT, distribution=BOTH)
+def test_forcing_what_would_come_changes_nothing(v1: Client) -> None:
+    free = v1.choice(PROMPT, distribution=BOTH)
     force = {"token_ids": free["token_ids"][:5]}
-    forced = client.choice(PROMPT, logit_control={"force": force}, distribution=BOTH)
+    forced = v1.choice(PROMPT, logit_control={"force": force}, distribution=BOTH)
     assert forced["token_ids"] == free["token_ids"]
     told = [array(each["distribution"]["controlled"]["logprobs"]) for each in (free, forced)]
     assert np.abs(told[0] - told[1]).max() <= 1e-3
@@ -139,9 +139,9 @@ def test_forced_tokens_end_a_text_as_others_do(
     assert (choice["token_ids"], choice["finish_reason"]) == (tokens, reason)
 
 
-def test_a_force_that_is_longer_than_the_text_may_be_ends_with_it(client: Client) -> None:
+def test_a_force_that_is_longer_than_the_text_may_be_ends_with_it(v1: Client) -> None:
     control = {"force": {"token_ids": FORCED * 4000}}
-    choice = client.choice(PROMPT, max_tokens=6, logit_control=control)
+    choice = v1.choice(PROMPT, max_tokens=6, logit_control=control)
     assert (choice["token_ids"], choice["finish_reason"]) == ([*FORCED, *FORCED[:2]], "length")
 
 

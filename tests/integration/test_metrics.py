@@ -11,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.client import Client
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.alone
+
 
 def _samples(client: Client) -> dict[str, float]:
     text = client.http.get("/metrics").text

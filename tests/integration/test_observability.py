@@ -15,6 +15,8 @@ from tests.integration.client import Client
 from tests.integration.prometheus import RULES, Prometheus, scraping
 from tests.integration.servers import MODEL, REPOSITORY
 
+pytestmark = pytest.mark.alone
+
 DASHBOARD = json.loads((REPOSITORY / "deploy" / "grafana" / "dashboard.json").read_text())
 QUERIES = {
     f"{panel['title']}: {target['legendFormat']}": target["expr"]

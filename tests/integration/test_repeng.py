@@ -85,6 +85,7 @@ def test_their_vector_steers_the_same_here(v1: Client, prompt: list[int], tmp_pa
     check_same(v1, "theirs", path, prompt, -6.0)
 
 
+@pytest.mark.usefixtures("only_full")
 def test_our_vector_steers_the_same_there(v1: Client, prompt: list[int], tmp_path: Path) -> None:
     positive, negative = zip(*PAIRS, strict=True)
     contrast = {"positive": list(positive), "negative": list(negative), "layers": LAYERS}

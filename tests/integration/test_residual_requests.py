@@ -14,15 +14,20 @@ import safetensors.numpy
 import torch
 
 from logit_processors.residual import ResidualSteer, Span
+from tests.integration import residual
 from tests.integration.client import Client, array
 from tests.integration.offline import vector
+from tests.integration.residual import CARRIED, PROGRAMS, Reference
 from tests.integration.servers import MODEL
-from tests.integration.test_residual import CARRIED, PROGRAMS, Reference, prompts
-
-__all__ = ["prompts"]
 
 SEEN = {"top_k": 1, "stages": ["base"]}
 ONE = ResidualSteer("one", 60.0)
+REQUESTS = 150
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[list[int]]:
+    return residual.prompts()
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +77,7 @@ def test_every_row_of_a_mixed_batch_equals_transformers(
     batch = [
         {
             "prompt": prompt,
-            "max_tokens": 24,
+            "max_tokens": 12,
             "logit_control": control(program),
             "distribution": SEEN,
         }
@@ -112,7 +117,7 @@ def test_no_order_of_requests_mixes_their_caches(
     ]
     prompt = prompts[7]
     first: dict[tuple[ResidualSteer, ...], dict[str, Any]] = {}
-    for number, order in enumerate(itertools.permutations(kinds)):
+    for number, order in enumerate(itertools.islice(itertools.permutations(kinds), 0, None, 3)):
         for program in order:
             choice = server.choice(
                 prompt,
@@ -143,6 +148,7 @@ def test_a_windowed_prompt_is_not_shared_with_its_continuation(
         steered.check(told(choice), prompt, program)
 
 
+@pytest.mark.alone
 def test_equal_steering_shares_the_cache_and_other_steering_does_not(
     server: Client, prompts: list[list[int]]
 ) -> None:
@@ -169,6 +175,7 @@ IDENTITIES = {
 }
 
 
+@pytest.mark.alone  # to the bit: neighbours change the order in which numbers are added
 @pytest.mark.parametrize("name", IDENTITIES)
 def test_what_changes_nothing_is_off(server: Client, name: str) -> None:
     program = IDENTITIES[name]
@@ -230,7 +237,7 @@ def test_it_composes_with_control_of_the_logits(server: Client) -> None:
     assert abs(shift[17] - shift[18] - 3.0) <= 1e-3
 
 
-def test_five_hundred_mixed_requests_do_not_touch_one_another(server: Client) -> None:
+def test_many_mixed_requests_do_not_touch_one_another(server: Client) -> None:
     rng = random.Random(7)
     starts = ["The sea is", "A city by the river", "Count: one, two,", "My friend says", "Once"]
     texts = [f"{start} {end}" for start in starts for end in ("and", "so", "that the")]
@@ -245,7 +252,7 @@ def test_five_hundred_mixed_requests_do_not_touch_one_another(server: Client) ->
     ]
     batch: list[dict[str, Any]] = []
     plain_at: dict[int, int] = {}
-    for at in range(500):
+    for at in range(REQUESTS):
         which = rng.randrange(len(plain))
         if rng.random() < 0.4:
             plain_at[at] = which
@@ -254,9 +261,9 @@ def test_five_hundred_mixed_requests_do_not_touch_one_another(server: Client) ->
             fields = {"prompt": texts[which], "max_tokens": rng.randint(1, 8)}
             batch.append({**fields, "logit_control": rng.choice(kinds)()})
     answers: list[dict[str, Any]] = []
-    for start in range(0, 500, 50):
+    for start in range(0, REQUESTS, 50):
         answers += server.together(batch[start : start + 50])
-    assert len(plain_at) > 100
+    assert len(plain_at) > REQUESTS / 5
     for at, which in plain_at.items():
         found = told(answers[at])
         assert found["tokens"] == alone[which]["tokens"]
@@ -266,14 +273,14 @@ def test_five_hundred_mixed_requests_do_not_touch_one_another(server: Client) ->
 def test_a_vector_deleted_while_a_request_runs_with_it(server: Client) -> None:
     rows = vector("brief", [5, 20])
     body = safetensors.numpy.save({"layer.5": rows[0], "layer.20": rows[1]})
-    assert server.http.put("/v1/vectors/brief", content=body).is_success
+    assert server.http.put("/v1/vectors/brief-residual", content=body).is_success
     request = {
         "model": MODEL,
         "prompt": "The sea is",
         "max_tokens": 40,
         "temperature": 0,
         "ignore_eos": True,
-        "logit_control": control((ResidualSteer("brief", 20.0),)),
+        "logit_control": control((ResidualSteer("brief-residual", 20.0),)),
     }
     undisturbed = server.http.post("/v1/completions", json=request).json()["choices"][0]["text"]
     parts: list[str] = []
@@ -282,7 +289,7 @@ def test_a_vector_deleted_while_a_request_runs_with_it(server: Client) -> None:
             if line.startswith("data: {"):
                 parts.append(line)
                 if len(parts) == 3:
-                    assert server.http.delete("/v1/vectors/brief").status_code == 204
+                    assert server.http.delete("/v1/vectors/brief-residual").status_code == 204
     assert server.refused("/v1/completions", request)[0] == 404
     texts = [event["choices"][0]["text"] for event in map(_event, parts)]
     assert "".join(texts) == undisturbed

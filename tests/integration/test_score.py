@@ -82,6 +82,7 @@ def test_losses_equal_transformers(v1: Client, prompt: list[int], logprobs_of: L
 
 
 # Blocks of the cache have 32 tokens: a prompt that fills them, and one that ends inside.
+@pytest.mark.alone
 @pytest.mark.parametrize("size", [64, 95])
 def test_continuations_share_the_prompt(v1: Client, logprobs_of: LogprobsOf, size: int) -> None:
     # Plain text, whose tokens rank high, where no two are as good as tied.

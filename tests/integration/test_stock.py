@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +13,7 @@ import pytest
 from loadtests.measure.servers import free_port
 from service.embedded_model import embedded_model_dir
 from tests.integration.client import TIMEOUT_SECONDS, Client
-from tests.integration.servers import MODEL, Server, stop, wait_until_healthy
+from tests.integration.servers import KV_CACHE, MODEL, UNBOUND, launch, stop
 
 CHAT = {"messages": [{"role": "user", "content": "Name a colour."}], "max_tokens": 6}
 REQUESTS: list[tuple[str, dict[str, Any]]] = [
@@ -38,27 +36,17 @@ VOLATILE = {"id", "created", "system_fingerprint"}
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Stock vLLM's own server in the same environment, with our plugins left out."""
     port = free_port()
-    log = tmp_path_factory.mktemp("stock") / "server.log"
     command = [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(embedded_model_dir()), "--served-model-name", MODEL),
         *("--port", str(port), "--host", "127.0.0.1", "--enforce-eager", "--dtype", "float32"),
-        *("--max-model-len", "1024", "--max-num-seqs", "16"),
+        *("--max-model-len", "1024", "--max-num-seqs", "16", *KV_CACHE),
         *("--max-logprobs", "-1"),
     ]
-    variables = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_PLUGINS": "none",
-    }
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=output, env=variables, start_new_session=True
-        )
-    server = Server(f"http://127.0.0.1:{port}", process, log)
+    environment = {"HF_HUB_OFFLINE": "1", "VLLM_PLUGINS": "none", **UNBOUND}
+    log = tmp_path_factory.mktemp("stock") / "server.log"
+    server = launch(command, port, log, environment)
     try:
-        wait_until_healthy(server)
         with httpx.Client(base_url=server.url, timeout=TIMEOUT_SECONDS) as client:
             yield client
     finally:

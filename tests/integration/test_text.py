@@ -33,13 +33,16 @@ PATTERNS = [
     (", ", False),
 ]
 
+DAILY = (" the", "e", "s a", "\n\n", "の")
+"""Within one token, in many of them, across two, white space, unicode."""
+
 
 def _texts(client: Client, pattern: str, ignore_case: bool, *, suppress: bool) -> list[str]:
     entry = {"text": pattern, "ignore_case": ignore_case}
     requests: list[dict[str, Any]] = [
         {
             "prompt": prompt,
-            "max_tokens": 24,
+            "max_tokens": 16,
             "temperature": temperature,
             "seed": seed,
             **({"logit_control": {"suppress": [entry]}} if suppress else {}),
@@ -50,7 +53,11 @@ def _texts(client: Client, pattern: str, ignore_case: bool, *, suppress: bool) -
 
 
 @pytest.mark.parametrize(("pattern", "ignore_case"), PATTERNS)
-def test_a_suppressed_text_never_appears(v1: Client, pattern: str, ignore_case: bool) -> None:
+def test_a_suppressed_text_never_appears(
+    v1: Client, pattern: str, ignore_case: bool, full: bool
+) -> None:
+    if pattern not in DAILY and not full:
+        pytest.skip("only with --full: all patterns are suppressed together daily")
     fold = str.lower if ignore_case else str
     free = _texts(v1, pattern, ignore_case, suppress=False)
     assert any(fold(pattern) in fold(text) for text in free), "this set could not fail"
@@ -60,10 +67,10 @@ def test_a_suppressed_text_never_appears(v1: Client, pattern: str, ignore_case: 
 
 def test_many_suppressions_hold_together(v2: Client) -> None:
     suppress = [{"text": text, "ignore_case": fold} for text, fold in PATTERNS]
-    for seed in range(3):
+    for seed in range(2):
         choice = v2.choice(
             PROMPTS[seed],
-            max_tokens=10,
+            max_tokens=8,
             temperature=1,
             seed=seed,
             logit_control={"suppress": suppress},

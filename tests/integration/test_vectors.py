@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 
 from tests.integration.client import Client, array
-from tests.integration.servers import MODEL, REPOSITORY, serving
+from tests.integration.servers import MODEL, REPOSITORY
 
 
 def test_a_vector_made_from_text_raises_that_text_and_its_kin(v1: Client) -> None:
@@ -155,6 +155,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("tensors", "words"), BAD.values(), ids=BAD)
+@pytest.mark.alone
 def test_a_bad_file_leaves_nothing_behind(v1: Client, tensors: Any, words: str) -> None:
     folder = v1.server.log.parent / "vectors"
     before = sorted(folder.rglob("*"))
@@ -228,28 +229,3 @@ def test_a_vector_deleted_while_a_request_runs_with_it(v1: Client) -> None:
                     assert v1.http.post("/v1/vectors", json=body).is_success
     assert "".join(parts) == undisturbed
     assert v1.refused("/v1/completions", request)[0] == 404
-
-
-def test_vectors_survive_a_restart_and_sigterm_drains(tmp_path: Path) -> None:
-    flags = ("--max-model-len", "256", "--max-num-seqs", "4")
-    with serving(tmp_path, flags) as server:
-        client = Client(server)
-        made = client.http.post("/v1/vectors", json={"name": "sea", "from": {"text": " sea"}})
-        sha256 = made.json()["sha256"]
-        body = {"model": "x", "prompt": "The", "max_tokens": 40, "ignore_eos": True}
-        body["model"] = client.http.get("/v1/models").json()["data"][0]["id"]
-        tokens = 0
-        with client.http.stream("POST", "/v1/completions", json={**body, "stream": True}) as lines:
-            for line in lines.iter_lines():
-                if not tokens:
-                    server.process.terminate()
-                tokens += line.startswith("data: {")
-        assert tokens == 40, "SIGTERM must let a running request end"
-        assert server.process.wait(60) == 0
-        client.http.close()
-    with serving(tmp_path, flags) as server:
-        client = Client(server)
-        assert client.http.get("/v1/vectors/sea").json()["sha256"] == sha256
-        steer = {"steer": [{"vector": "sea", "strength": 12.0}]}
-        assert " sea" in client.choice("The", logit_control=steer)["text"]
-        client.http.close()

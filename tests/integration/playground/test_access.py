@@ -131,8 +131,16 @@ STATES: dict[str, Callable[[Page], None]] = {
 }
 
 
+DAILY = ("KL", "editor")
+"""States with the most in them: the text with its panels, and every form."""
+
+
 @pytest.mark.parametrize("state", STATES)
-def test_nothing_serious_stands_in_anyones_way(page: Page, v1: Client, state: str) -> None:
+def test_nothing_serious_stands_in_anyones_way(
+    page: Page, v1: Client, state: str, full: bool
+) -> None:
+    if state not in DAILY and not full:
+        pytest.skip("only with --full: each state takes twenty seconds")
     v1.http.post(
         "/v1/vectors", json={"name": "shell", "from": {"text": " shell"}, "replace": True}
     ).raise_for_status()

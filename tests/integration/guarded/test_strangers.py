@@ -12,8 +12,10 @@ import httpx
 import pytest
 
 from tests.faults.report import Report
-from tests.integration.guarded import SECRETS, Guarded
+from tests.integration.guarded.server import SECRETS, Guarded
 from tests.integration.servers import REPOSITORY
+
+pytestmark = pytest.mark.xdist_group("guarded")
 
 TABLE = REPOSITORY / "docs" / "faults" / "strangers.md"
 TOLD = """\

@@ -9,23 +9,24 @@ import numpy as np
 import pytest
 
 from tests.integration.client import Client, array
-from tests.integration.servers import serving_embedded
+from tests.integration.servers import OwnServer
+
+pytestmark = pytest.mark.xdist_group("embedded")
 
 BOTH = ["base", "controlled"]
 REQUESTS = 24
 
 
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with serving_embedded(tmp_path_factory.mktemp("bfloat16")) as server:
-        client = Client(server)
-        yield client
-        client.http.close()
+def client(embedded: OwnServer) -> Iterator[Client]:
+    found = Client(embedded)
+    yield found
+    found.http.close()
 
 
 @pytest.mark.parametrize("own", [None, 4.0])
 def test_rows_stay_with_their_requests_as_others_come_and_go(
-    own: float | None, embedded: Client
+    own: float | None, client: Client
 ) -> None:
     """All want the same of their rows, and end in another order than they began."""
     requests = []
@@ -38,7 +39,7 @@ def test_rows_stay_with_their_requests_as_others_come_and_go(
         if own is not None:
             request["logit_control"] = {"bias": [{"token_id": 100 + number, "add": own}]}
         requests.append(request)
-    for request, choice in zip(requests, embedded.together(requests), strict=True):
+    for request, choice in zip(requests, client.together(requests), strict=True):
         told = choice["distribution"]
         drawn = array(told["sampled"]["token_id"])
         assert drawn.tolist() == choice["token_ids"]
@@ -54,12 +55,12 @@ def test_rows_stay_with_their_requests_as_others_come_and_go(
         assert shares_base.mean() > 0.5
 
 
-def test_plain_logprobs_stay_with_their_requests_too(embedded: Client) -> None:
+def test_plain_logprobs_stay_with_their_requests_too(client: Client) -> None:
     requests = [
         {"prompt": f"{at}: once there was", "max_tokens": 2 + 5 * at % 17, "logprobs": 2}
         for at in range(REQUESTS)
     ]
-    for choice in embedded.together(requests):
+    for choice in client.together(requests):
         told = choice["logprobs"]
         for chosen, best in zip(told["token_logprobs"], told["top_logprobs"], strict=True):
             assert chosen == max(best.values())

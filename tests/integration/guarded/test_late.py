@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
+import orjson
 import pyarrow as pa
 import pytest
 
+from tests.integration.arrow_client import body
 from tests.integration.client import Client
-from tests.integration.guarded import SECRETS, Guarded
+from tests.integration.guarded.server import SECRETS, Guarded
 from tests.integration.servers import MODEL
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.xdist_group("guarded")
+
 LONG = {"model": MODEL, "max_tokens": 900, "temperature": 0, "ignore_eos": True}
 CHAT = LONG | {"messages": [{"role": "user", "content": "Tell me a long story."}]}
-TEXT = LONG | {"prompt": "The history of the city", "n": 2, "temperature": 1}
+TEXT: dict[str, Any] = LONG | {"prompt": "The history of the city", "n": 2, "temperature": 1}
 SOON = {"x-request-timeout": "2"}
 AT_ONCE = {"x-request-timeout": "0.6"}
 """Before a text that ends by itself has ended, on a fast machine too."""
 ARROW = {"accept": "application/vnd.apache.arrow.stream"}
+WIDE = {"top_k": "all"}
 OF_REQUESTS = (
     *("vllm:kv_cache_usage_perc", "vllm:num_requests_running", "sensefield_in_flight_requests"),
     "sensefield_distribution_promised_bytes",
@@ -119,3 +126,34 @@ def test_who_is_slow_to_ask_is_cut_off(guarded: Guarded) -> None:
         assert json.loads(error)["error"]["param"] == param
     log = guarded.server.log.read_text()
     assert "Exception in ASGI application" not in log
+
+
+def test_a_reader_who_takes_nothing_is_cut_off(guarded: Guarded, alice: Client) -> None:
+    counted = "sensefield_slow_readers_total"
+    with guarded.client("meg").http as meg:
+
+        def slow_readers() -> float:
+            lines = meg.get(f"{guarded.metrics_url}/metrics").text.splitlines()
+            return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(counted))
+
+        before = slow_readers()
+        with connected(guarded, body(TEXT["prompt"], max_tokens=400, distribution=WIDE)) as reader:
+            assert reader.recv(1 << 10).startswith(b"HTTP/1.1 200")
+            wait_for(lambda: slow_readers() == before + 1)
+    wait_until_nothing_is_left(guarded, alice)
+
+
+def connected(guarded: Guarded, request: dict[str, Any]) -> socket.socket:
+    """Send a request for Arrow over a socket that takes in little by itself."""
+    address = urlsplit(guarded.server.url)
+    reader = socket.socket()
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 10)
+    reader.connect((address.hostname, address.port))
+    data = orjson.dumps(request)
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nhost: {address.netloc}\r\n"
+        f"authorization: Bearer {SECRETS['alice']}\r\naccept: {ARROW['accept']}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+    )
+    reader.sendall(head.encode() + data)
+    return reader

@@ -24,6 +24,7 @@ ROLES = {
 }
 OF_VLLM = "a key of vLLM's"
 RECEIVE_SECONDS = 5
+SEND_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def serving_guarded(folder: Path) -> Iterator[Guarded]:
         *("--api-key", OF_VLLM, "--metrics-port", str(port)),
         *("--block-size", "32", "--enable-prompt-tokens-details"),
         *("--receive-timeout-seconds", str(RECEIVE_SECONDS)),
+        *("--send-timeout-seconds", str(SEND_SECONDS)),
     )
     with serving(folder, flags) as server:
         yield Guarded(server, f"http://127.0.0.1:{port}", keys)

@@ -13,9 +13,11 @@ from playwright.sync_api import expect
 from service.access.keys import Key
 from tests.integration.browsers import browsing
 from tests.integration.client import Client
-from tests.integration.guarded import OF_VLLM, SECRETS, Guarded
+from tests.integration.guarded.server import OF_VLLM, SECRETS, Guarded
 from tests.integration.servers import MODEL
 from tests.waiting import wait_for
+
+pytestmark = pytest.mark.xdist_group("guarded")
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 

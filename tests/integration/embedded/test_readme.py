@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from tests.integration.servers import REPOSITORY, Server, serving_embedded
+from tests.integration.servers import REPOSITORY, OwnServer
+
+pytestmark = pytest.mark.xdist_group("embedded")
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 README = (REPOSITORY / "README.md").read_text()
 
 
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server started without naming a model."""
-    with serving_embedded(tmp_path_factory.mktemp("embedded")) as server:
-        yield server
-
-
-def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_run(embedded: OwnServer, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = _BLOCK.findall(README)
     assert len(blocks) >= 8
     names: dict[str, object] = {"__name__": "readme"}
@@ -60,7 +54,7 @@ def test_the_examples_run(embedded: Server, capsys: pytest.CaptureFixture[str]) 
     client.close()
 
 
-def test_the_greeting_can_be_pasted(embedded: Server) -> None:
+def test_the_greeting_can_be_pasted(embedded: OwnServer) -> None:
     greeting = embedded.log.read_text()
     found = re.search(r"curl (\S+/v1/chat/completions) .* -d '(.*)'", greeting)
     assert found is not None

@@ -1,0 +1,87 @@
+"""What residual steering must do, by transformers with forward hooks, and programs to try."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoTokenizer
+
+from logit_processors.residual import ResidualSteer, Span
+from service.embedded_model import embedded_model_dir
+from tests.integration.offline import vector
+
+LAYERS = list(range(30))
+CARRIED = {"everywhere": LAYERS, "middle": list(range(8, 20)), "one": [14]}
+PROGRAMS: list[tuple[ResidualSteer, ...]] = [
+    (),
+    (ResidualSteer("one", 60.0),),
+    (),
+    (ResidualSteer("everywhere", -1.5), ResidualSteer("middle", 4.0, layers=(8, 9, 19))),
+    (ResidualSteer("one", 60.0, when=Span(-6, 3)), ResidualSteer("middle", -3.0, when=Span(5))),
+    (ResidualSteer("one", 60.0, when=Span(None, -8)),),
+    (ResidualSteer("everywhere", 0.0),),
+    (ResidualSteer("middle", 9.0), ResidualSteer("middle", -9.0)),
+]
+"""One of each request in a batch; the last two change nothing."""
+
+
+def prompts() -> list[list[int]]:
+    """Return token ids of as many prompts as there are programs, of different lengths."""
+    tokenizer = AutoTokenizer.from_pretrained(embedded_model_dir())
+    text = "The history of the city begins with a small group of people who settled near the river"
+    return [tokenizer.encode(f"{text}, {'and built houses, ' * n}") for n in range(len(PROGRAMS))]
+
+
+class Reference:
+    """The model in transformers with vectors added by forward hooks."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def run(
+        self, tokens: Sequence[int], prompt_len: int, steer: Sequence[ResidualSteer] = ()
+    ) -> tuple[torch.Tensor, NDArray[np.float32]]:
+        """Return log-probabilities ``[tokens, vocab]`` and streams ``[layers, tokens, hidden]``."""
+        positions = torch.arange(len(tokens)) + 1 - prompt_len
+        streams: list[NDArray[np.float32]] = []
+
+        def hook(layer: int) -> Any:
+            def add(_module: Any, _arguments: Any, output: Any) -> torch.Tensor:
+                stream: torch.Tensor = output
+                for entry in steer:
+                    start, stop = entry.when.bounds
+                    named = CARRIED[entry.vector] if entry.layers is None else entry.layers
+                    if layer in named:
+                        inside = (positions >= start) & (positions < stop)
+                        value = torch.from_numpy(vector(entry.vector, [layer])[0])
+                        stream = stream + inside[None, :, None] * entry.strength * value
+                streams.append(stream[0].numpy())
+                return stream
+
+            return add
+
+        handles = [
+            layer.register_forward_hook(hook(number))
+            for number, layer in enumerate(self._model.model.layers)
+        ]
+        with torch.no_grad():
+            logits = self._model(torch.tensor([list(tokens)]), use_cache=False).logits[0]
+        for handle in handles:
+            handle.remove()
+        return logits.log_softmax(-1), np.stack(streams)
+
+    def check(
+        self, answer: Mapping[str, Any], prompt: Sequence[int], steer: Sequence[ResidualSteer]
+    ) -> None:
+        """Compare an engine's greedy tokens and their log-probabilities."""
+        tokens = answer["tokens"]
+        logprobs, _ = self.run([*prompt, *tokens], len(prompt), steer)
+        chosen = logprobs[len(prompt) - 1 : -1]
+        assert chosen.argmax(-1).tolist() == tokens
+        wanted = chosen.max(-1).values.tolist()
+        np.testing.assert_allclose(answer["logprobs"], wanted, atol=2e-3)
+        assert all(answer["alive"])
