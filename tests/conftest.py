@@ -47,8 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Wait until the servers of this process have ended."""
+    """Wait until the servers of this process have ended, but for those that are shared."""
     wait_until_ended()
+    shared.leave()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -14,6 +14,8 @@ from tests.integration.shared import run_folder
 
 LONG = ("tests/deploy", "tests/faults", "tests/integration")
 """Folders whose tests use servers."""
+LONGEST = ("v2", "faults")
+"""Groups to begin with: what a group does, one process does alone."""
 
 
 class Together(LoadScopeScheduling):
@@ -47,10 +49,10 @@ def keep_groups(items: Sequence[pytest.Item], worker: str) -> None:
 
 
 def rank(item: pytest.Item) -> int:
-    """Return 0 for a test of a group, 1 for others that use servers, 2 for all others.
+    """Return a test's place: groups, others that use servers, all others.
 
     Quick files come last and fill the time that one process would wait for the other.
     """
-    if item.get_closest_marker("xdist_group"):
-        return 0
-    return 1 if item.nodeid.startswith(LONG) else 2
+    if mark := item.get_closest_marker("xdist_group"):
+        return LONGEST.index(mark.args[0]) if mark.args[0] in LONGEST else len(LONGEST)
+    return len(LONGEST) + (1 if item.nodeid.startswith(LONG) else 2)

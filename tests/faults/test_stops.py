@@ -68,7 +68,13 @@ async def test_a_processor_that_raises_ends_like_a_killed_engine(
         row.observed = await die(server, trigger, 4, full)
 
 
-async def die(server: OwnServer, end: Callable[[], None], count: int, timely: bool) -> str:
+async def die(
+    server: OwnServer,
+    end: Callable[[], None],
+    count: int,
+    timely: bool,
+    told_as: str = "InternalServerError",
+) -> str:
     """End an engine under so many streams; return what was seen, once it was checked.
 
     That all were told in time is checked where nothing else keeps the machine busy.
@@ -103,7 +109,7 @@ async def die(server: OwnServer, end: Callable[[], None], count: int, timely: bo
     gone = time.monotonic()
     for stream in streams:
         assert stream.error is not None
-        assert stream.error["type"] == "InternalServerError"
+        assert stream.error["type"] == told_as
         assert (stream.done, stream.finish_reasons) == (False, [])
     assert code == 1
     assert not timely or told - struck <= TELL_SECONDS

@@ -25,6 +25,10 @@ _FOLDER = "SENSEFIELD_TEST_RUN"
 """Variable that names the run's folder to all its processes."""
 
 
+_STARTED: list[OwnServer] = []
+"""Kept to the end of this process: a server that is forgotten while it runs is a warning."""
+
+
 def begin() -> None:
     """Make the run's folder, in the process that the others are started by."""
     os.environ[_FOLDER] = tempfile.mkdtemp(prefix="sensefield-tests-")
@@ -33,6 +37,12 @@ def begin() -> None:
 def run_folder() -> Path:
     """Return the run's folder."""
     return Path(os.environ[_FOLDER])
+
+
+def leave() -> None:
+    """Let go of the servers that this process started: the end of the run stops them."""
+    for server in _STARTED:
+        server.process.returncode = 0  # or Popen would warn that nobody waits for them
 
 
 def end() -> None:
@@ -67,6 +77,7 @@ def shared(name: str, start: Callable[[Path], OwnServer]) -> Server:
             found = json.loads(place.read_text())
             return Server(found["url"], found["pid"], folder / "server.log")
         server = start(folder)
+        _STARTED.append(server)
         place.write_text(json.dumps({"url": server.url, "pid": server.pid}))
         return server
 

@@ -13,6 +13,8 @@ from logit_processors.vocabulary import Vocabulary
 from tests.integration import expected
 from tests.integration.client import Client, array
 
+pytestmark = pytest.mark.xdist_group("v2")
+
 BOTH = {"top_k": "all", "stages": ["base", "controlled"]}
 PROMPTS = [
     "The capital of France is",
@@ -35,7 +37,7 @@ CONTROLS: list[dict[str, Any]] = [
     {"suppress": [{"text": "AN", "ignore_case": True}]},
     {"steer": [{"vector": "vector-a", "strength": 2.0}]},
     {"steer": [{"vector": "vector-a", "strength": -1.0}, {"vector": "vector-b", "strength": 0.5}]},
-    {"steer": [{"vector": "vector-b", "strength": 3.0, "when": {"from": 1, "until": 3}}]},
+    {"steer": [{"vector": "vector-b", "strength": 3.0, "when": {"from": 1, "until": 2}}]},
     {
         "bias": [{"text": " blue", "add": 5.0, "when": {"until": 2}}],
         "steer": [{"vector": "vector-a", "strength": 1.0}],
@@ -145,6 +147,7 @@ def test_statistics_equal_numpy(client: Client, scores: dict[str, expected.Row])
         assert np.abs(array(distribution["kl"]) - (mass * gain).sum(axis=1)).max() <= 1e-4
 
 
+@pytest.mark.alone
 def test_top_k_and_nucleus_are_cut_from_the_full_row(client: Client) -> None:
     full = client.choice(PROMPTS[0], max_tokens=2, distribution={"top_k": "all"})["distribution"]
     dense = array(full["controlled"]["logprobs"])

@@ -11,6 +11,8 @@ import torch
 from tests.integration.client import Client, array
 from tests.integration.servers import MODEL
 
+pytestmark = pytest.mark.xdist_group("v2")
+
 PROMPT = "The capital of France is"
 LYON = " a city named Lyon"
 FORCED = [253, 2240, 3365, 38034]  # its tokens

@@ -80,7 +80,6 @@ CALLS: list[list[Any]] = [
 ENGINE = {"max_model_len": 64, "skip_tokenizer_init": True}
 WITHOUT, COMPILED = "gemma3n", "compiled"
 LOGITS_ONLY: list[list[Any]] = [
-    ["rpc", "sensefield_describe_residual"],
     [
         "generate",
         [
@@ -92,6 +91,7 @@ LOGITS_ONLY: list[list[Any]] = [
             },
         ],
     ],
+    ["rpc", "sensefield_describe_residual"],
     ["direct", "d", TOKEN],
     ["rpc", "sensefield_nearest", "d", 512, 3],
 ]
@@ -247,8 +247,8 @@ UNSUPPORTED = {
 def test_a_model_without_one_stream_says_so_and_is_controlled_in_logit_space(
     families: dict[str, tuple[Any, list[Any]]],
 ) -> None:
-    (described,), *_, (plain, biased), reasons, nearest = families[WITHOUT][1]
-    assert "one residual stream" in described["unsupported"]
+    (plain, biased), (described,), reasons, nearest = families[WITHOUT][1]
+    assert "one residual stream" in described["unsupported"], "the first step shows it"
     assert plain["tokens"] != [TOKEN] * 4
     assert biased["tokens"] == [TOKEN] * 4
     assert all(biased["alive"])

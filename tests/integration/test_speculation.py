@@ -20,6 +20,8 @@ from tests.integration.client import Client, array
 from tests.integration.offline import vector
 from tests.integration.servers import MODEL, V2_ENVIRONMENT, serving
 
+pytestmark = pytest.mark.xdist_group("v2")
+
 SPECULATION = json.dumps(
     {
         "method": "ngram",
