@@ -233,3 +233,16 @@ def test_controls_run_as_bias_then_steer_then_suppress() -> None:
     zero = np.array([0])
     slots.apply(logits, zero, torch.from_numpy(zero), torch.tensor([0]), Text())
     assert order == ["bias [[1.0, 0.0, 0.0, 0.0]]", "suppress [[2.0, -1.0, 1.0, -inf]]"]
+
+
+def test_a_slot_lets_go_of_the_vectors_of_its_last_request() -> None:
+    directions = Directions()
+    slots = Slots(1, CPU, directions)
+    directions.put("first", torch.from_numpy(VECTORS["one"]))
+    rows = len(directions.table)
+    for number in range(2 * rows):
+        directions.put(f"{number}", torch.from_numpy(VECTORS["two"]))
+        slots.set(0, Program(steer=(Steer(f"{number}", 1.0),)))
+        directions.drop(f"{number}")
+    slots.set(0, None)
+    assert len(directions.table) == rows, "rows that nothing holds are not used again"
