@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).parent
@@ -139,13 +140,17 @@ class Installer:
         return [str(self._python), "-m", "pip", "--disable-pip-version-check", "install"]
 
     def _run_uv(self, arguments: Sequence[str]) -> bool:
-        config = [*self._pip()[:3], "config", "list"]
-        listed = subprocess.run(config, check=False, stdout=subprocess.PIPE, text=True).stdout
         # A terminal is shown uv's own bars; a log would get a line for each package.
         quiet = [] if sys.stderr.isatty() else ["--quiet"]
         command = [str(self._uv), "pip", "install", *quiet, "--python", str(self._python)]
-        variables = {**os.environ, **uv_settings(listed, os.environ)}
-        return subprocess.run([*command, *arguments], check=False, env=variables).returncode == 0
+        done = subprocess.run([*command, *arguments], check=False, env=self._uv_environment)
+        return done.returncode == 0
+
+    @cached_property
+    def _uv_environment(self) -> dict[str, str]:
+        config = [str(self._python), "-m", "pip", "config", "list"]
+        listed = subprocess.run(config, check=False, stdout=subprocess.PIPE, text=True).stdout
+        return {**os.environ, **uv_settings(listed, os.environ)}
 
 
 def _say(text: str) -> None:

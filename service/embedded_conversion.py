@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.embedded_model import WEIGHTS
 from service.gguf_header import GgufHeader, TensorInfo, read_header
 
-WEIGHTS = "model.safetensors"
 _MAX_ENTRIES = 1 << 18
 """The file has 150,000: three lists of the tokenizer, and the tensors."""
 _CONTROL_TOKEN = 3

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class _Engine(ForkProcess):
-    """A forked engine. It loads no plugins, which came with the fork, so it is told here to end."""
+    """A forked engine: it loads no plugins again, so it begins here to watch its parent."""
 
     def run(self) -> None:
         end_with_parent()
@@ -25,7 +25,7 @@ class _Engine(ForkProcess):
 
 
 class _Engines(ForkContext):
-    """What vLLM makes the processes of engines by."""
+    """The context that vLLM takes the processes of its engines from."""
 
     Process = _Engine
 

@@ -13,8 +13,8 @@ from gguf import GGUFReader
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from service.embedded_conversion import WEIGHTS, _to_bfloat16, _unpermute, convert
-from service.embedded_model import _packaged_gguf
+from service.embedded_conversion import _to_bfloat16, _unpermute, convert
+from service.embedded_model import WEIGHTS, _packaged_gguf
 from service.gguf_header import read_header
 
 TEXTS = (
