@@ -16,14 +16,13 @@ from transformers import AutoTokenizer
 from service.embedded_model import embedded_model_dir
 from tests.faults.report import Report
 from tests.faults.streams import STEERED, ask, client_of, metric
+from tests.integration import residual
 from tests.integration.arrow_client import stream
 from tests.integration.client import Client, array
-from tests.integration.residual import PROGRAMS, Reference
+from tests.integration.residual import PROGRAMS, Reference, answer_of
 from tests.integration.servers import Server
 from tests.integration.test_isolation import PROMPT, SEEN, STRONG
 from tests.integration.test_prompt_rows import LONG, check_prompt_of
-from tests.integration.test_residual_requests import SEEN as SAMPLED
-from tests.integration.test_residual_requests import control, put_all, told
 
 pytestmark = pytest.mark.xdist_group("faults")
 
@@ -110,26 +109,18 @@ def test_no_row_of_an_arrow_stream_is_lost_or_doubled(crowded: Client) -> None:
 def test_the_residual_stream_is_steered_as_in_transformers(
     crowded: Client, reference: torch.nn.Module
 ) -> None:
-    put_all(crowded)
+    residual.put_all(crowded)
     steered = Reference(reference)
     tokenizer = AutoTokenizer.from_pretrained(embedded_model_dir())
     prompts = [
         tokenizer.encode(f"{number}. {PROMPT}, {'and built houses, ' * 26}")
         for number in range(len(PROGRAMS))
     ]
-    batch = [
-        {
-            "prompt": prompt,
-            "max_tokens": 16,
-            "logit_control": control(program),
-            "distribution": SAMPLED,
-        }
-        for prompt, program in zip(prompts, PROGRAMS, strict=True)
-    ]
+    batch = residual.requests(prompts, PROGRAMS, max_tokens=16)
     with preempting(crowded):
         answers = crowded.together(batch)
     for choice, prompt, program in zip(answers, prompts, PROGRAMS, strict=True):
-        steered.check(told(choice), prompt, program)
+        steered.check(answer_of(choice), prompt, program)
 
 
 def test_a_prompt_that_is_read_in_chunks_has_all_its_rows(

@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
 from logit_processors.residual import ResidualSteer, Span
 from service.embedded_model import embedded_model_dir
+from tests.integration.client import Client, array
 from tests.integration.offline import vector
 
 LAYERS = list(range(30))
+SEEN = {"top_k": 1, "stages": ["base"]}
+"""The least distribution that gives the logprob of each token."""
 CARRIED = {"everywhere": LAYERS, "middle": list(range(8, 20)), "one": [14]}
 PROGRAMS: list[tuple[ResidualSteer, ...]] = [
     (),
@@ -34,6 +38,54 @@ def prompts() -> list[list[int]]:
     tokenizer = AutoTokenizer.from_pretrained(embedded_model_dir())
     text = "The history of the city begins with a small group of people who settled near the river"
     return [tokenizer.encode(f"{text}, {'and built houses, ' * n}") for n in range(len(PROGRAMS))]
+
+
+def put_all(client: Client) -> None:
+    """Store every vector that the programs name."""
+    for name, layers in CARRIED.items():
+        rows = zip(layers, vector(name, layers), strict=True)
+        body = safetensors.numpy.save({f"layer.{layer}": row for layer, row in rows})
+        assert client.http.put(f"/v1/vectors/{name}", content=body).is_success
+
+
+def control(program: Sequence[ResidualSteer]) -> dict[str, Any]:
+    """Return the ``logit_control`` of a program."""
+    return {
+        "steer": [
+            {
+                "vector": entry.vector,
+                "strength": entry.strength,
+                "at": "residual",
+                "layers": None if entry.layers is None else list(entry.layers),
+                "when": {"from": entry.when.start, "until": entry.when.stop},
+            }
+            for entry in program
+        ]
+    }
+
+
+def requests(
+    prompts: Sequence[Sequence[int]],
+    programs: Sequence[Sequence[ResidualSteer]],
+    max_tokens: int,
+) -> list[dict[str, Any]]:
+    """Return one request of each prompt with its program, which shows its tokens' logprobs."""
+    return [
+        {
+            "prompt": list(prompt),
+            "max_tokens": max_tokens,
+            "logit_control": control(program),
+            "distribution": SEEN,
+        }
+        for prompt, program in zip(prompts, programs, strict=True)
+    ]
+
+
+def answer_of(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a choice's tokens and their logprobs, in the form of the offline engine."""
+    sampled = choice["distribution"]["sampled"]
+    logprobs = array(sampled["base_logprob"]).tolist()
+    return {"tokens": choice["token_ids"], "logprobs": logprobs, "alive": [True]}
 
 
 class Reference:

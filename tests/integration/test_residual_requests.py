@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,9 @@ from logit_processors.residual import ResidualSteer, Span
 from tests.integration import residual
 from tests.integration.client import Client, array
 from tests.integration.offline import vector
-from tests.integration.residual import CARRIED, PROGRAMS, Reference
+from tests.integration.residual import PROGRAMS, SEEN, Reference, answer_of, control, put_all
 from tests.integration.servers import MODEL
 
-SEEN = {"top_k": 1, "stages": ["base"]}
 ONE = ResidualSteer("one", 60.0)
 REQUESTS = 150
 
@@ -35,75 +34,30 @@ def steered(reference: torch.nn.Module) -> Reference:
     return Reference(reference)
 
 
-def put_all(client: Client) -> None:
-    for name, layers in CARRIED.items():
-        rows = zip(layers, vector(name, layers), strict=True)
-        body = safetensors.numpy.save({f"layer.{layer}": row for layer, row in rows})
-        assert client.http.put(f"/v1/vectors/{name}", content=body).is_success
-
-
 @pytest.fixture(scope="module")
 def server(v1: Client) -> Client:
     put_all(v1)
     return v1
 
 
-def control(program: Sequence[ResidualSteer]) -> dict[str, Any]:
-    """Return ``logit_control`` that asks for a program."""
-    return {
-        "steer": [
-            {
-                "vector": entry.vector,
-                "strength": entry.strength,
-                "at": "residual",
-                "layers": None if entry.layers is None else list(entry.layers),
-                "when": {"from": entry.when.start, "until": entry.when.stop},
-            }
-            for entry in program
-        ]
-    }
-
-
-def told(choice: dict[str, Any]) -> dict[str, Any]:
-    """Return tokens and their logprobs, as the offline engine tells them."""
-    sampled = choice["distribution"]["sampled"]
-    logprobs = array(sampled["base_logprob"]).tolist()
-    return {"tokens": choice["token_ids"], "logprobs": logprobs, "alive": [True]}
-
-
 def test_every_row_of_a_mixed_batch_equals_transformers(
     server: Client, prompts: list[list[int]], steered: Reference
 ) -> None:
-    batch = [
-        {
-            "prompt": prompt,
-            "max_tokens": 12,
-            "logit_control": control(program),
-            "distribution": SEEN,
-        }
-        for prompt, program in zip(prompts, PROGRAMS, strict=True)
-    ]
+    batch = residual.requests(prompts, PROGRAMS, max_tokens=12)
     # Once computed, and once out of the prefix cache.
     for _ in range(2):
         for choice, prompt, program in zip(server.together(batch), prompts, PROGRAMS, strict=True):
-            steered.check(told(choice), prompt, program)
+            steered.check(answer_of(choice), prompt, program)
 
 
 def test_the_v2_runner_steers_the_same(
     v2: Client, prompts: list[list[int]], steered: Reference
 ) -> None:
     put_all(v2)
-    batch: list[dict[str, Any]] = [
-        {
-            "prompt": prompt[:16],
-            "max_tokens": 3,
-            "logit_control": control(program),
-            "distribution": SEEN,
-        }
-        for prompt, program in zip(prompts[:4], PROGRAMS[1:5], strict=True)
-    ]
+    short = [prompt[:16] for prompt in prompts[:4]]
+    batch = residual.requests(short, PROGRAMS[1:5], max_tokens=3)
     for choice, request, program in zip(v2.together(batch), batch, PROGRAMS[1:5], strict=True):
-        steered.check(told(choice), request["prompt"], program)
+        steered.check(answer_of(choice), request["prompt"], program)
 
 
 def test_no_order_of_requests_mixes_their_caches(
@@ -126,7 +80,7 @@ def test_no_order_of_requests_mixes_their_caches(
                 distribution=SEEN,
                 cache_salt=f"order {number}",
             )
-            answer = told(choice)
+            answer = answer_of(choice)
             if program not in first:
                 first[program] = answer
                 steered.check(answer, prompt, program)
@@ -145,7 +99,7 @@ def test_a_windowed_prompt_is_not_shared_with_its_continuation(
         choice = server.choice(
             prompt, max_tokens=3, logit_control=control(program), distribution=SEEN
         )
-        steered.check(told(choice), prompt, program)
+        steered.check(answer_of(choice), prompt, program)
 
 
 @pytest.mark.alone
@@ -190,7 +144,7 @@ def test_what_changes_nothing_is_off(server: Client, name: str) -> None:
             )
             for fields in ({}, {"logit_control": control(program)})
         )
-        assert told(plain) == told(same)
+        assert answer_of(plain) == answer_of(same)
 
 
 def test_two_halves_are_one(server: Client) -> None:
@@ -242,7 +196,7 @@ def test_many_mixed_requests_do_not_touch_one_another(server: Client) -> None:
     starts = ["The sea is", "A city by the river", "Count: one, two,", "My friend says", "Once"]
     texts = [f"{start} {end}" for start in starts for end in ("and", "so", "that the")]
     plain: list[dict[str, Any]] = [{"prompt": text, "distribution": SEEN} for text in texts]
-    alone = [told(server.choice(**request)) for request in plain]
+    alone = [answer_of(server.choice(**request)) for request in plain]
     kinds: list[Callable[[], dict[str, Any]]] = [
         lambda: control((ResidualSteer("everywhere", rng.uniform(-3, 3)),)),
         lambda: control((ResidualSteer("one", rng.choice([-60.0, 60.0])),)),
@@ -265,7 +219,7 @@ def test_many_mixed_requests_do_not_touch_one_another(server: Client) -> None:
         answers += server.together(batch[start : start + 50])
     assert len(plain_at) > REQUESTS / 5
     for at, which in plain_at.items():
-        found = told(answers[at])
+        found = answer_of(answers[at])
         assert found["tokens"] == alone[which]["tokens"]
         np.testing.assert_allclose(found["logprobs"], alone[which]["logprobs"], atol=2e-3)
 

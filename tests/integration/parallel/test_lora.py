@@ -15,9 +15,8 @@ from service.embedded_model import embedded_model_dir
 from tests.integration.client import Client, array
 from tests.integration.parallel.adapter import ALPHA, RANK, make_adapter
 from tests.integration.parallel.conftest import Several
-from tests.integration.residual import Reference
+from tests.integration.residual import SEEN, Reference, answer_of, control, put_all
 from tests.integration.servers import MODEL
-from tests.integration.test_residual_requests import SEEN, control, put_all, told
 
 pytestmark = pytest.mark.xdist_group("parallel")
 
@@ -67,7 +66,7 @@ def test_each_row_of_a_batch_has_its_own_adapter_and_steering(
     ]
     # Once computed, and once out of the prefix cache.
     for _ in range(2):
-        answers = [told(choice) for choice in client.together(batch)]
+        answers = [answer_of(choice) for choice in client.together(batch)]
         for answer, (model, program) in zip(answers, asked, strict=True):
             references[model].check(answer, prompt, program)
         assert len({tuple(answer["logprobs"]) for answer in answers}) == len(asked)
