@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from vllm.triton_utils import tl, triton
 
+from logit_processors.blocks import block_of
 from logit_processors.entries import EntryTable
 from logit_processors.force import ForceTable
 
@@ -136,7 +137,8 @@ def add_directions(
 
     """
     rows, vocab = logits.shape
-    _steer_kernel[(rows, triton.cdiv(vocab, _BLOCK))](
+    block = block_of(vocab, logits.device, _BLOCK)
+    _steer_kernel[(rows, triton.cdiv(vocab, block))](
         logits,
         logits.stride(0),
         out,
@@ -152,7 +154,7 @@ def add_directions(
         directions,
         directions.stride(0),
         IN_PLACE=out is logits,
-        BLOCK=_BLOCK,
+        BLOCK=block,
     )
 
 
@@ -199,7 +201,8 @@ def force_tokens(
 
     """
     rows, vocab = logits.shape
-    _force_kernel[(rows, triton.cdiv(vocab, _BLOCK))](
+    block = block_of(vocab, logits.device, _BLOCK)
+    _force_kernel[(rows, triton.cdiv(vocab, block))](
         logits,
         logits.stride(0),
         vocab,
@@ -208,5 +211,5 @@ def force_tokens(
         force.counts,
         force.ids,
         force.ids.shape[1],
-        BLOCK=_BLOCK,
+        BLOCK=block,
     )

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from vllm.triton_utils import tl, triton
 
+from logit_processors.blocks import block_of
 from logit_processors.measure import FLOOR
 from logit_processors.row_spec import COLUMN
 
@@ -193,14 +194,15 @@ class NormedRows:
     def write(self, out: torch.Tensor) -> None:
         """Write all log-probabilities to ``[rows, vocab]`` of any float dtype."""
         rows, vocab = self.values.shape
-        _logprobs_kernel[(rows, triton.cdiv(vocab, _BLOCK))](
+        block = block_of(vocab, out.device, _BLOCK)
+        _logprobs_kernel[(rows, triton.cdiv(vocab, block))](
             self.values,
             self.values.stride(0),
             self.norms,
             out,
             out.stride(0),
             vocab,
-            BLOCK=_BLOCK,
+            BLOCK=block,
         )
 
 
@@ -238,7 +240,8 @@ def _measure(
     """Run the kernels; return the norms ``[rows, 2]`` of every stage."""
     first, second = stages[0], stages[-1]
     rows, vocab = first.shape
-    blocks = triton.cdiv(vocab, _BLOCK)
+    block = block_of(vocab, first.device, _BLOCK)
+    blocks = triton.cdiv(vocab, block)
     parts = statistics.new_empty(rows, 2 * _TERMS + 1, blocks)
     norms = [statistics.new_empty(rows, 2) for _ in stages]
     two = len(stages) == 2
@@ -254,7 +257,7 @@ def _measure(
         TWO=two,
         TERMS=_TERMS,
         FLOOR=FLOOR,
-        BLOCK=_BLOCK,
+        BLOCK=block,
     )
     _row_kernel[(rows,)](
         statistics,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from vllm.triton_utils import tl, triton
 
+from logit_processors.blocks import block_of
 from logit_processors.entries import EntryTable
 from logit_processors.token_masks import MaskPool, TokenBytes
 
@@ -198,7 +199,8 @@ class DeviceText:
             pool.transitions.stride(0),
         )
         vocab = logits.shape[1]
-        _apply_kernel[(count, triton.cdiv(vocab, _BLOCK))](
+        block = block_of(vocab, logits.device, _BLOCK)
+        _apply_kernel[(count, triton.cdiv(vocab, block))](
             logits,
             logits.stride(0),
             vocab,
@@ -207,5 +209,5 @@ class DeviceText:
             entries,
             pool.masks,
             pool.masks.stride(0),
-            BLOCK=_BLOCK,
+            BLOCK=block,
         )
