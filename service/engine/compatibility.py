@@ -15,7 +15,9 @@ from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import output_processor, utils
 from vllm.v1.outputs import LogprobsLists
+from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.sampler import Sampler
+from vllm.v1.worker.gpu_input_batch import CachedRequestState
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.worker_base import WorkerWrapperBase
 
@@ -24,13 +26,22 @@ from service.errors import StartupError
 SUPPORTED = "0.32"
 """Minor version of vLLM."""
 
-_LAYOUT_FIELDS = {
-    *("num_reqs", "idx_mapping_np", "expanded_idx_mapping", "expanded_local_pos"),
-    *("logits_indices", "positions", "input_ids"),
-    *("num_draft_tokens_per_req", "cu_num_logits"),
-}
-"""What V2's input batch tells of a step's rows."""
-
+_FIELDS: list[tuple[str, Any, set[str]]] = [
+    (
+        "CachedRequestState",
+        CachedRequestState,
+        {
+            *("generator", "sampling_params", "prompt_token_ids", "num_computed_tokens"),
+            *("in_progress_prompt_logprobs_cpu",),
+        },
+    ),
+    (
+        "SamplingMetadata",
+        SamplingMetadata,
+        {"generators", "logitsprocs", "max_num_logprobs", "logprob_token_ids"},
+    ),
+]
+"""Fields of vLLM's dataclasses that are read or written."""
 _SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
     (
         "Sampler.forward",
@@ -57,6 +68,7 @@ _SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
         SamplingParams._validate_structured_outputs,
         ("self", "model_config", "structured_outputs_config", "tokenizer"),
     ),
+    ("CachedRequestState.__post_init__", CachedRequestState.__post_init__, ("self",)),
     ("KVCacheManager.get_computed_blocks", KVCacheManager.get_computed_blocks, ("self", "request")),
     ("WorkerWrapperBase.init_device", WorkerWrapperBase.init_device, ("self",)),
     ("the engines' get_mp_context", utils.get_mp_context, ()),
@@ -68,6 +80,17 @@ if HAS_TRITON:
     from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
     from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler
 
+    _FIELDS += [
+        (
+            "V2's InputBatch",
+            InputBatch,
+            {
+                *("num_reqs", "idx_mapping_np", "expanded_idx_mapping", "expanded_local_pos"),
+                *("logits_indices", "positions", "input_ids"),
+                *("num_draft_tokens_per_req", "cu_num_logits"),
+            },
+        ),
+    ]
     _SIGNATURES += [
         (
             "V2's PromptLogprobsWorker.add_request",
@@ -130,11 +153,12 @@ def assert_supported() -> None:
             f"vLLM {version} is not the one this Sensefield is made for: LogprobsLists has "
             f"{LogprobsLists._fields}, expected {_LOGPROBS_FIELDS}"
         )
-    if HAS_TRITON and (missing := _LAYOUT_FIELDS - {field.name for field in fields(InputBatch)}):
-        raise StartupError(
-            f"vLLM {version} is not the one this Sensefield is made for: V2's InputBatch lacks "
-            f"{', '.join(sorted(missing))}"
-        )
+    for name, kind, expected_fields in _FIELDS:
+        if missing := expected_fields - {field.name for field in fields(kind)}:
+            raise StartupError(
+                f"vLLM {version} is not the one this Sensefield is made for: {name} lacks "
+                f"{', '.join(sorted(missing))}"
+            )
 
 
 def assert_signature(name: str, function: Callable[..., Any], expected: tuple[str, ...]) -> None:

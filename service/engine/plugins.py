@@ -27,13 +27,22 @@ def register() -> None:
     """
     if not enabled():
         return
-    from service.engine import compatibility, family, frontend, prompt_cache, prompt_rows, samplers
+    from service.engine import (
+        compatibility,
+        family,
+        frontend,
+        generators,
+        prompt_cache,
+        prompt_rows,
+        samplers,
+    )
     from service.engine.residual import attach
 
     if samplers.is_installed():
         return
     compatibility.assert_supported()
     samplers.install()
+    generators.install()
     frontend.install()
     prompt_rows.install()
     prompt_cache.install()

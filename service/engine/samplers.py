@@ -18,6 +18,7 @@ from vllm.v1.sample.sampler import Sampler as V1Sampler
 from logit_processors.places import Layout
 from logit_processors.processor import ControlProcessor
 from service.engine.capture import Kept, keep_rows
+from service.engine.generators import begin_step
 
 
 def tap_v1_sampler() -> None:
@@ -31,6 +32,7 @@ def tap_v1_sampler() -> None:
         predict_bonus_token: bool = False,
         logprobs_mode_override: Any = None,
     ) -> Any:
+        begin_step(sampling_metadata.generators.values())
         processor = _processor_of(sampling_metadata.logitsprocs.non_argmax_invariant)
         wanted = processor.wanted_rows(len(logits)) if processor is not None else {}
         if processor is None or not wanted:

@@ -66,12 +66,14 @@ def preemptions(client: Client) -> float:
     return sum(float(x.split()[-1]) for x in lines if x.startswith("vllm:num_preemptions_total"))
 
 
-def test_control_and_rows_are_those_of_a_request_alone(crowded: Client) -> None:
+def test_seeds_control_and_rows_are_those_of_a_request_alone(crowded: Client) -> None:
     long_prompt = " ".join(f"Item {number} of the list." for number in range(40))
     requests: list[dict[str, Any]] = [
         {
             "prompt": f"{at}. {long_prompt}",
             "max_tokens": 20,
+            "temperature": 1.0,
+            "seed": at,
             "logit_control": ({}, STRONG, FORCING)[at % 3],
             "distribution": SEEN,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import vllm
+from vllm.v1.sample.metadata import SamplingMetadata
 
 from service.engine import compatibility
 from service.engine.compatibility import assert_signature, assert_supported
@@ -44,6 +45,7 @@ def test_a_function_that_takes_something_else_is_named() -> None:
     ("name", "value", "told"),
     [
         ("_LOGPROBS_FIELDS", ("logprobs",), "LogprobsLists has"),
+        ("_FIELDS", [("it", SamplingMetadata, {"top_k", "top_j"})], "it lacks top_j"),
         ("_SIGNATURES", [("len", len, ("items",))], r"len takes \(obj\), expected \(items\)"),
     ],
 )

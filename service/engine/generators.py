@@ -1,0 +1,79 @@
+"""Seeded random numbers on a CPU that can be taken back after a part of a prompt.
+
+vLLM's V1 runner samples every row of a step and discards the tokens of prompts that are not yet
+through. It then moves the generators of these requests back by one step's offset, and a CPU
+generator of torch has no offset: the engine would end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+import torch
+from vllm.v1.worker.gpu_input_batch import CachedRequestState
+
+STEP = 4
+"""Offset by which vLLM moves a generator back for one step."""
+
+
+class RewindableGenerator(torch.Generator):
+    """A CPU generator whose last step can be taken back.
+
+    It belongs to vLLM's state of its request, which outlives preemption, and ends with it.
+    """
+
+    _before: torch.Tensor | None = None
+    """State before the last step, ``[bytes]`` uint8; None if there is none to take back."""
+    _offset: int = 0
+
+    @classmethod
+    def like(cls, generator: torch.Generator) -> Self:
+        """Return one that gives the numbers that a CPU generator would give next."""
+        made = cls("cpu")
+        made.set_state(generator.get_state())
+        return made
+
+    def begin_step(self) -> None:
+        """Remember the state that :meth:`set_offset` goes back to."""
+        self._before = self.get_state()
+        self._offset += STEP
+
+    def get_offset(self) -> int:
+        """Return the offset, :data:`STEP` for each step that was not taken back."""
+        return self._offset
+
+    def set_offset(self, offset: int) -> None:
+        """Take the last step back.
+
+        Args:
+            offset: the one before that step.
+
+        Raises:
+            ValueError: another offset, or a second step: their states are not kept.
+
+        """
+        if self._before is None or offset != self._offset - STEP:
+            raise ValueError(f"the state at offset {offset} is not kept")
+        self.set_state(self._before)
+        self._before = None
+        self._offset = offset
+
+
+def begin_step(generators: Iterable[torch.Generator]) -> None:
+    """Remember where the generators stand before a step is sampled."""
+    for generator in generators:
+        if isinstance(generator, RewindableGenerator):
+            generator.begin_step()
+
+
+def install() -> None:
+    """Give each seeded request of V1's runner on a CPU a generator that can go back."""
+    stock = CachedRequestState.__post_init__
+
+    def post_init(self: Any) -> None:
+        stock(self)
+        if self.generator is not None and self.generator.device.type == "cpu":
+            self.generator = RewindableGenerator.like(self.generator)
+
+    CachedRequestState.__post_init__ = post_init
