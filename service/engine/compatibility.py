@@ -8,6 +8,8 @@ from dataclasses import fields
 from typing import Any
 
 import vllm
+from vllm.lora.punica_wrapper import punica_cpu
+from vllm.lora.punica_wrapper.punica_base import PunicaWrapperBase
 from vllm.model_executor.models import registry
 from vllm.sampling_params import SamplingParams
 from vllm.triton_utils import HAS_TRITON
@@ -42,6 +44,12 @@ _FIELDS: list[tuple[str, Any, set[str]]] = [
     ),
 ]
 """Fields of vLLM's dataclasses that are read or written."""
+_EXPANDED = ("inputs", "lora_b_weights", "output_tensor")
+_RUNS = (
+    *("b_seq_start_loc", "seq_len_tensor", "lora_indices_tensor"),
+    *("batches", "max_seq_length", "token_nums"),
+)
+_SLICE, _ADDS = ("slice_offset", "slice_size"), ("add_inputs",)
 _SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
     (
         "Sampler.forward",
@@ -69,6 +77,23 @@ _SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
         ("self", "model_config", "structured_outputs_config", "tokenizer"),
     ),
     ("CachedRequestState.__post_init__", CachedRequestState.__post_init__, ("self",)),
+    (
+        "PunicaWrapperBase._update_base_metadata",
+        PunicaWrapperBase._update_base_metadata,
+        ("self", "mapping", "lora_index_to_id", "max_loras", "vocab_size"),
+    ),
+    ("LoRA's bgmv_expand", punica_cpu.bgmv_expand, (*_EXPANDED, "lora_indices_tensor", *_ADDS)),
+    (
+        "LoRA's bgmv_expand_slice",
+        punica_cpu.bgmv_expand_slice,
+        (*_EXPANDED, "lora_indices_tensor", *_SLICE, *_ADDS),
+    ),
+    ("LoRA's sgmv_expand", punica_cpu.sgmv_expand, (*_EXPANDED, *_RUNS, *_ADDS)),
+    (
+        "LoRA's sgmv_expand_slice",
+        punica_cpu.sgmv_expand_slice,
+        (*_EXPANDED, *_RUNS, *_SLICE, *_ADDS),
+    ),
     ("KVCacheManager.get_computed_blocks", KVCacheManager.get_computed_blocks, ("self", "request")),
     ("WorkerWrapperBase.init_device", WorkerWrapperBase.init_device, ("self",)),
     ("the engines' get_mp_context", utils.get_mp_context, ()),
@@ -104,6 +129,11 @@ if HAS_TRITON:
                 *("self", "logits_fn", "hidden_states", "input_batch", "all_token_ids"),
                 *("num_computed_tokens", "prompt_lens"),
             ),
+        ),
+        (
+            "V2's PromptLogprobsWorker.compute_prompt_token_id_logprobs",
+            PromptLogprobsWorker.compute_prompt_token_id_logprobs,
+            ("self", "logits_fn", "hidden_states", "input_batch", "prompt_lens"),
         ),
         ("V2's Sampler.__call__", V2Sampler.__call__, ("self", "logits", "input_batch")),
         (

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from logit_processors.row_spec import COLUMN, STATISTICS
+from service.engine.adapters import base_logits
 from service.engine.measured import measure_stages
 from service.engine.unembedding import find_final_norm
 
@@ -23,7 +24,7 @@ _COLUMNS = {
 def read_stream(
     model: Any, states: torch.Tensor, following: torch.Tensor, k: int, dtype: torch.dtype
 ) -> dict[str, torch.Tensor] | None:
-    """Read states through the final norm and the unembedding.
+    """Read states through the final norm and the unembedding, without any adapter.
 
     Args:
         model: vLLM's.
@@ -40,7 +41,7 @@ def read_stream(
     """
     layers, positions, hidden = states.shape
     rows = find_final_norm(model)(states.reshape(-1, hidden).to(dtype))
-    logits = model.compute_logits(rows)
+    logits = base_logits(model, rows)
     if logits is None:
         return None
     chosen = following.clamp(min=0).repeat(layers)

@@ -8,7 +8,6 @@ residual steering is in both.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +20,17 @@ from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import ALIVE, PROMPT_FROM_KEY, PROMPT_KEY, RowSpec
 from logit_processors.upload import upload
+from service.engine.adapters import (
+    LogitsOf,
+    RowAdapters,
+    adapters_of,
+    keep_rows_without_adapter,
+    unembedding_of_step,
+)
 from service.engine.capture import Stages, measure_rows
 from service.engine.rows import RowGroup
 
 _ROWS_AT_ONCE = 64
-
-LogitsOf = Callable[[torch.Tensor], torch.Tensor]
-"""``[rows, hidden]`` -> ``[rows, vocab]``."""
 
 
 def prompt_spec_of(sampling_params: Any) -> RowSpec | None:
@@ -100,6 +103,23 @@ def tap_v1_prompts() -> None:
     """Make V1's runner hand out kept rows of the prompts that asked for them."""
     stock = GPUModelRunner._get_prompt_logprobs_dict
 
+    def stock_rows(
+        runner: Any, hidden: torch.Tensor, scheduled: dict[str, int]
+    ) -> dict[str, LogprobsTensors | None]:
+        adapters = adapters_of(runner.get_model()) if runner.num_prompt_logprobs else None
+        if adapters is None:
+            return stock(runner, hidden, scheduled)
+        found: dict[str, LogprobsTensors | None] = {}
+        waiting = runner.num_prompt_logprobs
+        for name in list(waiting):
+            # One at a time, each under its own adapter.
+            runner.num_prompt_logprobs = {name: waiting.pop(name)}
+            with adapters.named(_slots_v1(runner, name, adapters, scheduled)):
+                found |= stock(runner, hidden, scheduled)
+            waiting |= runner.num_prompt_logprobs
+        runner.num_prompt_logprobs = waiting
+        return found
+
     def get(
         self: Any, hidden_states: torch.Tensor, num_scheduled_tokens: dict[str, int]
     ) -> dict[str, LogprobsTensors | None]:
@@ -109,7 +129,7 @@ def tap_v1_prompts() -> None:
             if (spec := prompt_spec_of(self.requests[request].sampling_params)) is not None
         }
         if not ours:
-            return stock(self, hidden_states, num_scheduled_tokens)
+            return stock_rows(self, hidden_states, num_scheduled_tokens)
         found: dict[str, LogprobsTensors | None] = {}
         still = {}
         for name, spec in ours.items():
@@ -119,11 +139,24 @@ def tap_v1_prompts() -> None:
                 found[name] = rows
             else:
                 still[name] = number
-        found |= stock(self, hidden_states, num_scheduled_tokens)
+        found |= stock_rows(self, hidden_states, num_scheduled_tokens)
         self.num_prompt_logprobs |= still
         return found
 
     GPUModelRunner._get_prompt_logprobs_dict = get
+
+
+def _slots_v1(
+    runner: Any, name: str, adapters: RowAdapters, scheduled: dict[str, int]
+) -> torch.Tensor:
+    """Return the adapters of the rows that vLLM reads of a request's prompt, ``[rows]``."""
+    request = runner.requests[name]
+    tokens, count = request.prompt_token_ids, scheduled.get(name)
+    if count is None or tokens is None:
+        return adapters.of_tokens(0, 0)
+    first = runner.query_start_loc.np[runner.input_batch.req_id_to_index[name]].item()
+    left = len(tokens) - 1 - request.num_computed_tokens
+    return adapters.of_tokens(first, max(0, min(count, left)))
 
 
 def _advance_v1(
@@ -145,9 +178,8 @@ def _advance_v1(
     if end > first:
         offset = runner.query_start_loc.np[runner.input_batch.req_id_to_index[name]].item()
         targets = upload(tokens[first + 1 : end + 1], hidden.device)
-        rows.measure(
-            first, runner.model.compute_logits, hidden[offset : offset + end - first], targets
-        )
+        logits_of = unembedding_of_step(runner.model.compute_logits, hidden)
+        rows.measure(first, logits_of, hidden[offset : offset + end - first], targets)
     if first + count <= rows.count:
         return None, False
     request.in_progress_prompt_logprobs_cpu = None
@@ -160,6 +192,7 @@ def tap_v2_prompts() -> None:
 
     stock_add = PromptLogprobsWorker.add_request
     stock_compute = PromptLogprobsWorker.compute_prompt_logprobs
+    stock_named = PromptLogprobsWorker.compute_prompt_token_id_logprobs
 
     def add_request(self: Any, req_id: str, req_idx: int, sampling_params: Any) -> None:
         stock_add(self, req_id, req_idx, sampling_params)
@@ -178,6 +211,7 @@ def tap_v2_prompts() -> None:
         num_computed_tokens: torch.Tensor,
         prompt_lens: Any,
     ) -> dict[str, LogprobsTensors]:
+        logits_fn = unembedding_of_step(logits_fn, hidden_states)
         found: dict[str, LogprobsTensors] = stock_compute(
             self,
             logits_fn,
@@ -200,7 +234,21 @@ def tap_v2_prompts() -> None:
                     found[name] = done
         return found
 
+    def compute_named(
+        self: Any,
+        logits_fn: LogitsOf,
+        hidden_states: torch.Tensor,
+        input_batch: Any,
+        prompt_lens: Any,
+    ) -> dict[str, torch.Tensor]:
+        logits_fn = unembedding_of_step(logits_fn, hidden_states)
+        scores: dict[str, torch.Tensor] = stock_named(
+            self, logits_fn, hidden_states, input_batch, prompt_lens
+        )
+        return scores
+
     PromptLogprobsWorker.add_request = add_request
+    PromptLogprobsWorker.compute_prompt_token_id_logprobs = compute_named
     PromptLogprobsWorker.compute_prompt_logprobs = compute
 
 
@@ -227,6 +275,7 @@ def _advance_v2(
 
 def install() -> None:
     """Tap the runners of this process."""
+    keep_rows_without_adapter()
     tap_v1_prompts()
     if HAS_TRITON:
         tap_v2_prompts()

@@ -53,8 +53,8 @@ def two_apis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
     save(make_adapter(), folder / "tuned")
     lora = (
         *("--enable-lora", "--max-lora-rank", "8", "--lora-modules", f"tuned={folder / 'tuned'}"),
-        # On a CPU vLLM runs rows without an adapter through the last slot: let it be empty.
-        *("--max-loras", "2"),
+        # No slot stays empty: rows without an adapter must not find this one.
+        *("--max-loras", "1"),
     )
     with several(folder, ("--api-server-count", "2", *lora)) as running:
         yield running

@@ -1,0 +1,138 @@
+"""LoRA adapters of the rows that the unembedding reads beside those that a step samples.
+
+vLLM names the adapters of a step's sampled rows, one each. For any other rows, those of a prompt
+or of the lens, LoRA's unembedding would apply these to the wrong rows, or fail on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from vllm.lora.layers.logits_processor import LogitsProcessorWithLoRA
+from vllm.lora.punica_wrapper import punica_cpu
+
+LogitsOf = Callable[[torch.Tensor], torch.Tensor]
+"""``[rows, hidden]`` -> ``[rows, vocab]``."""
+
+NONE = -1
+"""Slot of a row without an adapter."""
+
+
+class RowAdapters:
+    """Names the adapters of the rows that LoRA's unembedding reads, by their slots.
+
+    ``wrapper`` is vLLM's ``PunicaWrapperBase`` of the language model.
+    """
+
+    def __init__(self, wrapper: Any) -> None:
+        self._wrapper = wrapper
+
+    @property
+    def most_rows(self) -> int:
+        """Return how many rows it can read at once."""
+        return len(self._wrapper._sampler_indices)
+
+    def of_tokens(self, first: int, count: int) -> torch.Tensor:
+        """Return the slots of some of the step's tokens, ``[count]`` int64."""
+        slots: torch.Tensor = self._wrapper.token_lora_indices[first : first + count]
+        return slots
+
+    @contextmanager
+    def named(self, slots: torch.Tensor) -> Iterator[None]:
+        """Have the unembedding read rows with these slots, ``[rows]`` int64, in the context."""
+        # vLLM names those of the next step only where they differ from this one's.
+        before = self._wrapper.sampler_indices.clone()
+        self._name(slots)
+        try:
+            yield
+        finally:
+            self._name(before)
+
+    def _name(self, slots: torch.Tensor) -> None:
+        self._wrapper._sampler_indices[: len(slots)].copy_(slots)
+        self._wrapper.indices_len[1] = len(slots)
+        kernels = getattr(self._wrapper, "prompt_mapping_meta", None)
+        if kernels is not None:
+            kernels.prepare_tensors(self._wrapper.sampler_indices)
+
+
+_found: WeakKeyDictionary[torch.nn.Module, RowAdapters | None] = WeakKeyDictionary()
+
+
+def adapters_of(model: torch.nn.Module) -> RowAdapters | None:
+    """Return the adapters of a model's unembedding; None if it takes none."""
+    if model not in _found:
+        layers = (each for each in model.modules() if isinstance(each, LogitsProcessorWithLoRA))
+        layer = next(layers, None)
+        _found[model] = None if layer is None else RowAdapters(layer.punica_wrapper)
+    return _found[model]
+
+
+def unembedding_of_step(compute_logits: Any, hidden: torch.Tensor) -> LogitsOf:
+    """Return the unembedding of parts of a step's hidden states, each row under its adapter.
+
+    Args:
+        compute_logits: the method of vLLM's model.
+        hidden: ``[tokens, hidden]``, the step's; what is read are slices of it.
+
+    """
+    compute: LogitsOf = compute_logits
+    adapters = adapters_of(compute_logits.__self__)
+    if adapters is None:
+        return compute
+
+    def logits_of(rows: torch.Tensor) -> torch.Tensor:
+        first = (rows.storage_offset() - hidden.storage_offset()) // hidden.stride(0)
+        with adapters.named(adapters.of_tokens(first, len(rows))):
+            return compute(rows)
+
+    return logits_of
+
+
+def base_logits(model: Any, rows: torch.Tensor) -> torch.Tensor | None:
+    """Read rows without any adapter: ``[rows, hidden]`` -> ``[rows, vocab]``.
+
+    None on a rank that has no logits.
+    """
+    adapters = adapters_of(model)
+    if adapters is None:
+        logits: torch.Tensor | None = model.compute_logits(rows)
+        return logits
+    parts = []
+    for part in rows.split(adapters.most_rows):
+        slots = torch.full((len(part),), NONE, device=part.device)
+        with adapters.named(slots):
+            parts.append(model.compute_logits(part))
+    return None if parts[0] is None else torch.cat(parts)
+
+
+def keep_rows_without_adapter() -> None:
+    """Have vLLM's LoRA on a CPU add nothing to rows without an adapter.
+
+    Their slot is -1, with which it finds the weights of the last one: an adapter as soon as all
+    slots are taken.
+    """
+
+    def spared(stock: Any, slots_of: Callable[..., torch.Tensor]) -> Any:
+        def expand(inputs: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+            without = slots_of(*args) < 0
+            stock(inputs.masked_fill(without.unsqueeze(1), 0), *args, **kwargs)
+
+        return expand
+
+    def of_rows(_weights: Any, _output: Any, slots: torch.Tensor, *_: Any) -> torch.Tensor:
+        return slots
+
+    def of_runs(
+        _weights: Any, _output: Any, _starts: Any, lengths: Any, slots: torch.Tensor, *_: Any
+    ) -> torch.Tensor:
+        return torch.repeat_interleave(slots, lengths)
+
+    punica_cpu.bgmv_expand = spared(punica_cpu.bgmv_expand, of_rows)
+    punica_cpu.bgmv_expand_slice = spared(punica_cpu.bgmv_expand_slice, of_rows)
+    punica_cpu.sgmv_expand = spared(punica_cpu.sgmv_expand, of_runs)
+    punica_cpu.sgmv_expand_slice = spared(punica_cpu.sgmv_expand_slice, of_runs)
