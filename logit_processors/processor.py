@@ -22,7 +22,7 @@ from logit_processors.checks import ControlError
 from logit_processors.places import Places
 from logit_processors.program import WIRE_KEY, Program
 from logit_processors.residual import StreamRequest
-from logit_processors.row_spec import PlainLogprobs, RowSpec
+from logit_processors.row_spec import PlainLogprobs, RowSpec, masks_of
 from logit_processors.vocabulary import Vocabulary
 
 
@@ -32,6 +32,13 @@ class Wanted:
 
     program: Program | None = None
     rows: RowSpec | PlainLogprobs | None = None
+    masked: bool = False
+    """Whether vLLM's own masks may leave it no token."""
+
+    @property
+    def watched(self) -> bool:
+        """Whether its rows tell if a token is left."""
+        return self.program is not None or self.masked
 
     @classmethod
     def of(cls, sampling_params: Any) -> Wanted:
@@ -42,13 +49,14 @@ class Wanted:
 
         """
         wire = (sampling_params.extra_args or {}).get(WIRE_KEY)
+        masked = bool(masks_of(sampling_params))
         if wire is None:
-            return cls(None, _plain_logprobs(sampling_params))
+            return cls(None, _plain_logprobs(sampling_params), masked)
         if not isinstance(wire, dict):
             raise ControlError(WIRE_KEY, f"an object is expected, not {type(wire).__name__}")
         program = Program.from_wire(wire["program"]) if wire.get("program") else None
         rows = RowSpec.from_wire(wire["rows"]) if wire.get("rows") else None
-        return cls(program, rows or _plain_logprobs(sampling_params))
+        return cls(program, rows or _plain_logprobs(sampling_params), masked)
 
 
 def _plain_logprobs(sampling_params: Any) -> PlainLogprobs | None:
@@ -110,7 +118,7 @@ class ControlProcessor(V1LogitsProcessor, V2LogitsProcessor):
     def alive(self, places: Places) -> torch.Tensor:
         """Say how ``apply`` left rows of the step: ``[rows]`` float32.
 
-        Each is ALIVE, EXHAUSTED or BROKEN.
+        Each is ALIVE, EXHAUSTED or BROKEN; rows of a request that is not watched are ALIVE.
         """
 
 

@@ -86,10 +86,14 @@ class Program:
             )
 
     @property
+    def suppresses(self) -> bool:
+        """Whether it takes all probability from some tokens."""
+        return bool(self.token_suppress or self.text_suppress)
+
+    @property
     def can_fail(self) -> bool:
         """Whether a row can run out of tokens, or of a vector or pattern, under this program."""
-        masks = self.token_suppress or self.text_suppress or self.force
-        return bool(masks or self.text_bias or self.steer)
+        return self.suppresses or bool(self.force or self.text_bias or self.steer)
 
     @property
     def pattern_bytes(self) -> int:

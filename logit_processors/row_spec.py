@@ -21,7 +21,7 @@ class RowSpec:
     """What is kept of every generated token's row.
 
     ``base`` is the model's own distribution, ``controlled`` the one after the program.
-    With neither, a row tells only whether the program left it a token.
+    With neither, a row tells only whether its program and masks left it a token.
     """
 
     top_k: int = 0
@@ -51,6 +51,21 @@ class RowSpec:
             raise ValueError(f"not a row spec: {error}") from None
 
 
+def masks_of(sampling_params: Any) -> tuple[str, ...]:
+    """Return the fields of vLLM's ``SamplingParams`` that may leave a row no token.
+
+    A grammar may by itself, the others only together: none if there are too few.
+    """
+    named = {
+        "allowed_token_ids": sampling_params.allowed_token_ids is not None,
+        "bad_words": bool(sampling_params.bad_words),
+        "min_tokens": sampling_params.min_tokens > 0,
+        "structured_outputs": sampling_params.structured_outputs is not None,
+    }
+    masks = tuple(name for name, is_there in named.items() if is_there)
+    return masks if named["structured_outputs"] or len(masks) > 1 else ()
+
+
 @dataclass(frozen=True, slots=True)
 class PlainLogprobs:
     """The engine's own ``logprobs=k``, for routes that read the engine's own format.
@@ -77,7 +92,7 @@ COLUMN = {name: at for at, name in enumerate(STATISTICS)}
 """Where each of the statistics stands."""
 
 ALIVE, EXHAUSTED, BROKEN = 1.0, 0.0, -1.0
-"""Values of ``alive``: the program ran; it left no token; a vector or pattern was not at hand."""
+"""Values of ``alive``: a token is left; none is; a vector or pattern was not at hand."""
 
 
 class TokenRow(NamedTuple):

@@ -32,9 +32,11 @@ def apply_set_suppress(logits: torch.Tensor, row: int, token_ids: torch.Tensor) 
 
 def exhausted(logits: torch.Tensor) -> torch.Tensor:
     """Say which rows have no token left: ``[rows, vocab]`` -> ``[rows]`` bool."""
-    if logits.device.type == "cpu":
-        # Nearly every row has one among its first; looking there takes a fiftieth of the time.
-        none_yet = logits[:, :_FIRST].amax(dim=-1) == _SUPPRESSED
-        if not none_yet.any():
-            return none_yet
-    return logits.amax(dim=-1) == _SUPPRESSED
+    if logits.device.type != "cpu":
+        return logits.amax(dim=-1) == _SUPPRESSED
+    # Nearly every row has one among its first; looking there takes a fiftieth of the time.
+    none_left = logits[:, :_FIRST].amax(dim=-1) == _SUPPRESSED
+    doubtful = none_left.nonzero().squeeze(1)
+    if len(doubtful):
+        none_left[doubtful] = logits[doubtful].amax(dim=-1) == _SUPPRESSED
+    return none_left

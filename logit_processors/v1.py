@@ -73,7 +73,10 @@ class V1ControlProcessor(ControlProcessor):
         rows = range(len(logits))
         if any(self.has_program(row) for row in rows):
             self._run(logits, rows, logits, forced=True)
-            self._alive = ~exhausted(logits)
+        unwatched = np.array([not self._is_watched(row) for row in rows])
+        if not unwatched.all():
+            # What counts is each request's own, whoever else is in the batch.
+            self._alive = ~exhausted(logits) | upload(unwatched, logits.device, torch.bool)
         return logits
 
     def run_programs(self, logits: torch.Tensor, places: Places) -> torch.Tensor:
@@ -108,6 +111,10 @@ class V1ControlProcessor(ControlProcessor):
         """Say whether a request, by its batch row, has a control program."""
         running = self._running.get(request)
         return running is not None and running.wanted.program is not None
+
+    def _is_watched(self, row: int) -> bool:
+        running = self._running.get(row)
+        return running is not None and running.wanted.watched
 
     def wanted_rows(self, count: int) -> dict[int, RowSpec | PlainLogprobs]:
         """Return what is to be kept of which of the first ``count`` batch rows."""

@@ -65,7 +65,7 @@ class V2ControlProcessor(ControlProcessor):
         self._wanted[req_idx] = wanted = Wanted.of(sampling_params)
         self._slots.set(req_idx, wanted.program)
         self._set_text(req_idx, wanted.program or Program())
-        return wanted.program is not None
+        return wanted.watched
 
     def look_at(self, batch: Any) -> None:
         """Take the layout of the step about to be sampled from vLLM's input batch."""
@@ -85,6 +85,8 @@ class V2ControlProcessor(ControlProcessor):
 
     def apply(self, logits: torch.Tensor, ctx: Any) -> torch.Tensor:
         """Run the programs of the step, or of a part of it, on ``[rows, vocab]``, in place."""
+        if not any(self._wanted[slot].watched for slot in ctx.idx_mapping_np):
+            return logits
         first = self._first_row(ctx.expanded_idx_mapping)
         if first is None:
             self._take(ctx, ctx.pos, ctx.input_ids)
@@ -134,11 +136,13 @@ class V2ControlProcessor(ControlProcessor):
     def alive(self, places: Places) -> torch.Tensor:
         """Say how :meth:`apply` left rows of the step, ``[rows]`` float32."""
         assert self._step is not None
-        broken = self._slots.broken[self._step.host_slots[places.requests]]
+        host_slots = self._step.host_slots[places.requests]
+        broken = self._slots.broken[host_slots]
         device = self._slots.device
         alive = torch.ones(len(places), device=device)
         if self._alive is not None:
-            alive *= self._alive[places.rows]
+            unwatched = [not self._wanted[slot].watched for slot in host_slots]
+            alive *= self._alive[places.rows] | upload(unwatched, device, torch.bool)
         if broken.any():
             alive[upload(np.flatnonzero(broken), device)] = BROKEN
         return alive

@@ -21,6 +21,7 @@ from service.api.serving import ChatServing, TextServing
 from service.context import Context
 from service.distributions.token_texts import TokenTexts
 from service.engine.cache_salt import SaltingEngine, secret_of
+from service.engine.exhaustion import blame_masks
 from service.engine.first_step import run_first_step
 from service.engine.grammar_gate import GrammarGate, guard
 from service.engine.grammar_trial import Limits
@@ -92,6 +93,7 @@ class SensefieldEndpoints:
         keep_room(engine_client)
         keep_apart(engine_client, TENANT.get, secret)
         limits = Limits(own.grammar_cpu_seconds)
+        blame_masks(engine_client)
         guard(engine_client, GrammarGate(engine_client.vllm_config, limits, TENANT.get))
         salting = SaltingEngine(engine_client, registry.layers_of, secret)
         prompts = PromptEncoder(

@@ -119,7 +119,7 @@ class ArrowAnswer:
         rows: Any = output.logprobs
         if not rows:
             return
-        check_rows(rows, self._plan.program)
+        check_rows(rows, self._plan.program, self._plan.masks)
         token_ids = list(output.token_ids)
         if self._plan.asked.logprobs is None:
             output.logprobs = None

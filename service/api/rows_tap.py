@@ -16,6 +16,7 @@ from logit_processors.row_spec import ALIVE, BROKEN, COLUMN, EXHAUSTED, RowSpec,
 from service.distributions.encode import DistributionEncoder
 from service.distributions.openai_logprobs import chat_logprobs, vllm_logprobs
 from service.distributions.token_texts import TokenTexts
+from service.engine.exhaustion import no_token_left
 from service.metrics import ENCODE_SECONDS, KL_NATS, ROW_BYTES, ROWS
 from service.planning.plan import Plan
 from service.schemas.distribution import DistributionRequest
@@ -23,14 +24,21 @@ from service.schemas.distribution import DistributionRequest
 _EVENT = b"data: "
 
 
-def check_rows(rows: Sequence[TokenRow], program: Program | None) -> None:
-    """Make sure that the tokens of these rows were chosen as their request's program asked.
+def check_rows(
+    rows: Sequence[TokenRow], program: Program | None, masks: Sequence[str] = ()
+) -> None:
+    """Make sure that the tokens of these rows were chosen as their request asked.
 
     Tokens without a row were.
 
+    Args:
+        rows: of one request.
+        program: its control.
+        masks: vLLM's fields in it that may leave no token.
+
     Raises:
-        VLLMValidationError: suppression, or what forbade a forced token, left one of them no
-            probability.
+        VLLMValidationError: suppression, masks, or what forbade a forced token, left one of them
+            no probability.
         RetryableRequestError: the engine had no longer what the program needs.
 
     """
@@ -46,6 +54,8 @@ def check_rows(rows: Sequence[TokenRow], program: Program | None) -> None:
             "bad_words or min_tokens, or they left no token to choose",
             parameter="logit_control.force",
         )
+    if worst == EXHAUSTED and masks and not (program is not None and program.suppresses):
+        raise no_token_left(masks)
     if worst == EXHAUSTED:
         raise VLLMValidationError(
             "suppression, together with the grammar or allowed_token_ids if there is one, "
@@ -130,7 +140,7 @@ class RowsTap:
         rows: Any = output.logprobs
         if self._plan.spec is None or not rows:
             return
-        check_rows(rows, self._plan.program)
+        check_rows(rows, self._plan.program, self._plan.masks)
         if self._plan.shows_rows:
             token_ids, kept = self._waiting.setdefault(choice, ([], []))
             token_ids += output.token_ids

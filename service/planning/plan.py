@@ -8,7 +8,7 @@ from typing import Any
 
 from logit_processors.program import WIRE_KEY, Program
 from logit_processors.residual import ResidualSteer
-from logit_processors.row_spec import PROMPT_KEY, RowSpec
+from logit_processors.row_spec import PROMPT_KEY, RowSpec, masks_of
 from service.metrics import QUEUED
 from service.planning.asked import Asked, prompt_bytes, request_bytes
 from service.planning.budget import Budget, Claim
@@ -28,6 +28,8 @@ class Plan:
     resources: ExitStack
     tokens: int = 0
     """Tokens generated so far."""
+    masks: tuple[str, ...] = ()
+    """vLLM's fields in the request that may leave it no token."""
     _claims: list[Claim] = field(default_factory=list)
     _queued: bool = False
 
@@ -72,6 +74,10 @@ class Plan:
 
         """
         wire: dict[str, Any] = {}
+        self.masks = masks_of(params)
+        if self.masks and self.spec is None and not self.asked.scored_token_ids:
+            # A row that says whether they left the token a choice.
+            self.spec = RowSpec()
         if self.program is not None:
             wire["program"] = self.program.to_wire()
         if self.residual:

@@ -146,6 +146,33 @@ def test_a_grammar_that_suppression_empties_ends_only_its_request(v1: Client) ->
     assert spared["choices"][0]["message"]["content"] in ("yes", "no")
 
 
+SEVEN: dict[str, Any] = {"structured_outputs": {"choice": ["7"]}}
+COMMA = 28
+
+
+@pytest.mark.parametrize("runner", ["v1", "v2"])
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        (SEVEN | {"allowed_token_ids": [COMMA]}, "allowed_token_ids"),
+        (SEVEN | {"bad_words": ["7"]}, "bad_words"),
+        (SEVEN | {"min_tokens": 3}, "min_tokens"),
+        (SEVEN | _control(suppress=[{"text": "7"}]), "logit_control.suppress"),
+        ({"allowed_token_ids": [COMMA], "bad_words": [","]}, "allowed_token_ids"),
+        # Whose rows are the engine's own.
+        (SEVEN | {"allowed_token_ids": [COMMA], "logprob_token_ids": [5]}, "allowed_token_ids"),
+    ],
+)
+def test_masks_that_leave_no_token_end_their_own_request(
+    request: pytest.FixtureRequest, runner: str, fields: dict[str, Any], param: str
+) -> None:
+    client: Client = request.getfixturevalue(runner)
+    body = {"model": MODEL, "prompt": "One, two", "max_tokens": 4, **fields}
+    status, error = client.refused("/v1/completions", body)
+    assert (status, error["param"]) == (400, param), error
+    assert "left no token to choose" in error["message"]
+
+
 def test_a_suppressed_end_of_text_runs_to_the_cap(v1: Client) -> None:
     end = [{"token_id": token} for token in (0, 2)]
     wanted = {"bias": [{"token_id": 2, "add": 100}]}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vllm.sampling_params import SamplingParams
 
 from logit_processors import v2
 from logit_processors.controls import TextBias, TextSuppress, Window
@@ -59,7 +60,7 @@ def on_device(
         processor: Any = ControlProcessor(SimpleNamespace(model_config=None), states)
     for slot, program in enumerate(programs):
         wire = {"sensefield": {"program": program.to_wire()}}
-        params = SimpleNamespace(extra_args=wire, logprob_token_ids=None, num_logprobs=None)
+        params = SamplingParams(extra_args=wire)
         processor.add_request(slot, params)
     last = torch.tensor([len(PROMPT) + len(output) - 1 for output in outputs])
     step = SimpleNamespace(

@@ -7,8 +7,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
-from logit_processors.row_spec import DENSE, STATISTICS, RowSpec
+from logit_processors.row_spec import DENSE, STATISTICS, RowSpec, masks_of
 
 specs = st.builds(RowSpec, st.integers(DENSE, 10**6), st.booleans(), st.booleans(), st.booleans())
 
@@ -46,3 +47,30 @@ def test_stages_come_in_the_order_in_which_rows_carry_them(
 
 def test_statistics_are_named_once() -> None:
     assert len(set(STATISTICS)) == len(STATISTICS) == 8
+
+
+GRAMMAR = StructuredOutputsParams(choice=["yes"])
+
+
+@pytest.mark.parametrize(
+    ("params", "masks"),
+    [
+        (SamplingParams(), ()),
+        (SamplingParams(allowed_token_ids=[1]), ()),
+        (SamplingParams(bad_words=["a"]), ()),
+        (SamplingParams(min_tokens=2), ()),
+        (SamplingParams(structured_outputs=GRAMMAR), ("structured_outputs",)),
+        (
+            SamplingParams(min_tokens=2, structured_outputs=GRAMMAR),
+            ("min_tokens", "structured_outputs"),
+        ),
+        (
+            SamplingParams(allowed_token_ids=[1], bad_words=["a"]),
+            ("allowed_token_ids", "bad_words"),
+        ),
+    ],
+)
+def test_masks_that_may_leave_no_token_are_named(
+    params: SamplingParams, masks: tuple[str, ...]
+) -> None:
+    assert masks_of(params) == masks

@@ -11,6 +11,7 @@ import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
 
 from logit_processors import v1
@@ -96,7 +97,7 @@ class Batch(RuleBasedStateMachine):
 
     def _added(self, program: Program | None, output: list[int]) -> Any:
         wire = {"sensefield": {"program": program.to_wire()}} if program else None
-        params = SimpleNamespace(extra_args=wire, logprob_token_ids=None, num_logprobs=None)
+        params = SamplingParams(extra_args=wire)
         return (len(self.rows), params, [], output)
 
     @precondition(lambda self: len(self.rows) < ROWS)
@@ -187,25 +188,40 @@ TestBatch = Batch.TestCase
 def test_a_row_without_any_token_left_is_not_alive() -> None:
     processor = make_processor()
     program = Program(token_suppress=tuple(TokenSuppress(token) for token in range(8)))
-    params = SimpleNamespace(
-        extra_args={"sensefield": {"program": program.to_wire()}},
-        logprob_token_ids=None,
-        num_logprobs=None,
-    )
-    plain = SimpleNamespace(extra_args=None, logprob_token_ids=None, num_logprobs=None)
+    params = SamplingParams(extra_args={"sensefield": {"program": program.to_wire()}})
+    plain = SamplingParams()
     added: Any = [(0, params, [], []), (1, plain, [], [])]
     processor.update_state(BatchUpdate(2, removed=[], added=added, moved=[]))
     processor.apply(torch.zeros(2, 8))
     assert processor.alive(Layout(CPU).places([0, 1])).tolist() == [EXHAUSTED, ALIVE]
 
 
+GRAMMAR = SamplingParams(structured_outputs=StructuredOutputsParams(regex="a+"))
+RAISED = Program(token_bias=(TokenBias(1, 2.0),)).to_wire()
+
+
+@pytest.mark.parametrize(
+    "neighbour", [None, SamplingParams(extra_args={"sensefield": {"program": RAISED}})]
+)
+def test_what_counts_as_exhausted_does_not_depend_on_neighbours(
+    neighbour: SamplingParams | None,
+) -> None:
+    processor = make_processor()
+    # Neither the second nor the third has a control; only the second one's masks are its own.
+    each = [neighbour or SamplingParams(), GRAMMAR, SamplingParams()]
+    added: Any = [(row, params, [], []) for row, params in enumerate(each)]
+    processor.update_state(BatchUpdate(3, removed=[], added=added, moved=[]))
+    logits = torch.zeros(3, 8)
+    logits[1:] = -torch.inf
+    processor.apply(logits)
+    assert processor.alive(Layout(CPU).places([0, 1, 2])).tolist() == [ALIVE, EXHAUSTED, ALIVE]
+
+
 def test_a_vector_that_is_not_here_ends_its_request_only() -> None:
     processor = make_processor()
     wire = {"steer": [{"vector": "absent", "strength": 1.0}]}
-    params = SimpleNamespace(
-        extra_args={"sensefield": {"program": wire}}, logprob_token_ids=None, num_logprobs=None
-    )
-    plain = SimpleNamespace(extra_args=None, logprob_token_ids=None, num_logprobs=None)
+    params = SamplingParams(extra_args={"sensefield": {"program": wire}})
+    plain = SamplingParams()
     added: Any = [(0, params, [], []), (1, plain, [], [])]
     processor.update_state(BatchUpdate(2, removed=[], added=added, moved=[]))
     processor.apply(torch.zeros(2, 8))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
 from logit_processors import v2
 from logit_processors.controls import TextSuppress, TokenBias, TokenSuppress, Window
@@ -39,10 +40,9 @@ def make_processor(monkeypatch: pytest.MonkeyPatch, vocabulary: Vocabulary | Non
     return ControlProcessor(SimpleNamespace(model_config=None), states)
 
 
-def params(wire: dict[str, Any] | None) -> Any:
-    """Return what the adapter reads of ``SamplingParams``."""
+def params(wire: dict[str, Any] | None) -> SamplingParams:
     extra = None if wire is None else {"sensefield": {"program": wire}}
-    return SimpleNamespace(extra_args=extra, logprob_token_ids=None, num_logprobs=None)
+    return SamplingParams(extra_args=extra)
 
 
 def step(slots: list[int], generated: list[int], drafts: Sequence[int] | None = None) -> Any:
@@ -163,6 +163,33 @@ def test_rows_tell_how_their_programs_left_them(monkeypatch: pytest.MonkeyPatch)
     processor.apply(torch.zeros(3, VOCAB), step([2, 0, 1], [0, 0, 0]))
     assert processor.alive(ALONE.places([0, 1, 2])).tolist() == [ALIVE, EXHAUSTED, BROKEN]
     assert processor.alive(ALONE.places([2])).tolist() == [BROKEN]
+
+
+GRAMMAR = SamplingParams(structured_outputs=StructuredOutputsParams(regex="a+"))
+
+
+@pytest.mark.parametrize("neighbour", [None, ADD_2.to_wire()])
+def test_what_counts_as_exhausted_does_not_depend_on_neighbours(
+    monkeypatch: pytest.MonkeyPatch, neighbour: dict[str, Any] | None
+) -> None:
+    processor = make_processor(monkeypatch)
+    processor.add_request(0, params(neighbour))
+    assert processor.add_request(1, GRAMMAR)
+    processor.add_request(2, params(None))
+    logits = torch.zeros(3, VOCAB)
+    logits[1:] = -INF
+    processor.apply(logits, step([0, 1, 2], [0, 0, 0]))
+    assert processor.alive(ALONE.places([0, 1, 2])).tolist() == [ALIVE, EXHAUSTED, ALIVE]
+
+
+def test_a_step_without_control_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = make_processor(monkeypatch)
+    processor.add_request(0, params(None))
+    monkeypatch.setattr(v2, "exhausted", None)
+    context = step([0], [0])
+    processor.look_at(looked_at(context))
+    assert processor.apply(torch.zeros(1, VOCAB), context).tolist() == [[0.0] * VOCAB]
+    assert processor.alive(ALONE.places([0])).tolist() == [ALIVE]
 
 
 def test_the_layout_looked_at_serves_the_rows_that_are_kept(

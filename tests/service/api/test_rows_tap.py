@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
 
+from logit_processors.controls import TokenSuppress
 from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
 from logit_processors.vocabulary import Vocabulary
@@ -39,6 +40,7 @@ def tap(
     *,
     shows_rows: bool = False,
     arrow: bool = False,
+    masks: tuple[str, ...] = (),
     prompt_spec: RowSpec | None = None,
     **asked_for: int,
 ) -> RowsTap:
@@ -47,6 +49,7 @@ def tap(
     plan: Any = SimpleNamespace(
         spec=spec,
         program=program,
+        masks=masks,
         prompt_spec=prompt_spec,
         asked=asked,
         leave_queue=lambda: None,
@@ -128,6 +131,25 @@ def test_a_row_that_lost_its_forced_token_blames_the_force() -> None:
     with pytest.raises(VLLMValidationError, match="forced token") as refused:
         tap(program=Program(force=(3,))).take(0, output(EXHAUSTED))
     assert refused.value.parameter == "logit_control.force"
+
+
+SUPPRESS = Program(token_suppress=(TokenSuppress(3),))
+
+
+@pytest.mark.parametrize(
+    ("program", "blamed", "told"),
+    [
+        (None, "allowed_token_ids", "allowed_token_ids and the grammar left no token"),
+        (SUPPRESS, "logit_control.suppress", "suppression"),
+    ],
+)
+def test_a_row_that_masks_emptied_blames_them(
+    program: Program | None, blamed: str, told: str
+) -> None:
+    masks = ("allowed_token_ids", "structured_outputs")
+    with pytest.raises(VLLMValidationError, match=told) as refused:
+        tap(program=program, masks=masks).take(0, output(EXHAUSTED))
+    assert refused.value.parameter == blamed
 
 
 @pytest.mark.parametrize("alive", [(BROKEN,), (ALIVE, BROKEN), (EXHAUSTED, BROKEN)])

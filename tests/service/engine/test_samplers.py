@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from vllm.sampling_params import SamplingParams
 
 from logit_processors import v2
 from logit_processors.controls import TokenBias, TokenSuppress, Window
@@ -42,9 +43,7 @@ def add(
     processor: Any, slot: int, wire: dict[str, Any] | None, logprobs: int | None = None
 ) -> None:
     extra = None if wire is None else {WIRE_KEY: wire}
-    processor.add_request(
-        slot, SimpleNamespace(extra_args=extra, logprob_token_ids=None, num_logprobs=logprobs)
-    )
+    processor.add_request(slot, SamplingParams(extra_args=extra, logprobs=logprobs))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

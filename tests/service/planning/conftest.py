@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from vllm.sampling_params import SamplingParams
 
 from service.planning.planner import Planner
 from tests.service.planning.asking import new_planner
@@ -23,6 +23,5 @@ def planner(tmp_path: Path, engine: FakeEngine) -> Planner:
 
 
 @pytest.fixture
-def params() -> SimpleNamespace:
-    """The part of vLLM's SamplingParams that a plan touches."""
-    return SimpleNamespace(logprobs=None, extra_args=None)
+def params() -> SamplingParams:
+    return SamplingParams()

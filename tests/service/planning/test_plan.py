@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
+from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
 from logit_processors.program import WIRE_KEY, Program
 from logit_processors.row_spec import PROMPT_KEY, RowSpec
@@ -17,7 +17,7 @@ from tests.service.planning.asking import BIAS, NOTHING, STEER, SUPPRESS, asked
 from tests.unit_support import FakeEngine, safetensors
 
 
-def test_asking_for_nothing_changes_nothing(planner: Planner, params: SimpleNamespace) -> None:
+def test_asking_for_nothing_changes_nothing(planner: Planner, params: SamplingParams) -> None:
     plan = planner.plan(NOTHING)
     plan.apply_to(params, 100)
     assert (plan.program, plan.spec, list(plan.controls)) == (None, None, [])
@@ -26,9 +26,7 @@ def test_asking_for_nothing_changes_nothing(planner: Planner, params: SimpleName
     plan.close()
 
 
-def test_program_and_rows_travel_with_the_request(
-    planner: Planner, params: SimpleNamespace
-) -> None:
+def test_program_and_rows_travel_with_the_request(planner: Planner, params: SamplingParams) -> None:
     params.extra_args = {"theirs": 1}
     plan = planner.plan(asked(BIAS, {"top_k": 5}, logit_bias={"4": -1.0}))
     plan.apply_to(params, 10)
@@ -40,7 +38,7 @@ def test_program_and_rows_travel_with_the_request(
 
 
 async def test_residual_steering_travels_and_holds_its_place(
-    planner: Planner, params: SimpleNamespace, engine: FakeEngine
+    planner: Planner, params: SamplingParams, engine: FakeEngine
 ) -> None:
     await planner.vectors.put("calm", safetensors(layer_2=[1, 2, 3, 4]))
     steer = {"vector": "calm", "strength": 1.5, "at": "residual", "when": {"from": -2}}
@@ -86,7 +84,7 @@ def test_kinds_of_control(planner: Planner) -> None:
 
 
 def test_memory_is_claimed_for_every_token_and_choice_and_given_back(
-    planner: Planner, params: SimpleNamespace
+    planner: Planner, params: SamplingParams
 ) -> None:
     request = asked(None, {"top_k": 10}, stream=True, choices=2)
     plan = planner.plan(request)
@@ -98,7 +96,7 @@ def test_memory_is_claimed_for_every_token_and_choice_and_given_back(
     assert planner.budget.promised_bytes == 0
 
 
-def test_a_request_that_does_not_fit_is_refused(planner: Planner, params: SimpleNamespace) -> None:
+def test_a_request_that_does_not_fit_is_refused(planner: Planner, params: SamplingParams) -> None:
     request = asked(None, {"top_k": 10}, stream=True)
     with pytest.raises(BadRequestError) as caught:
         planner.plan(request).apply_to(params, 126)
@@ -112,7 +110,7 @@ def test_a_request_that_does_not_fit_is_refused(planner: Planner, params: Simple
 
 
 def test_rows_that_only_tell_whether_a_token_is_left_cost_nothing(
-    planner: Planner, params: SimpleNamespace
+    planner: Planner, params: SamplingParams
 ) -> None:
     planner.plan(asked(SUPPRESS)).apply_to(params, 10**9)
     assert params.extra_args[WIRE_KEY]["rows"] == RowSpec().to_wire()
@@ -120,7 +118,7 @@ def test_rows_that_only_tell_whether_a_token_is_left_cost_nothing(
 
 
 def test_a_prompts_rows_are_claimed_when_its_length_is_known(
-    planner: Planner, params: SimpleNamespace
+    planner: Planner, params: SamplingParams
 ) -> None:
     plan = planner.plan(asked(distribution={"top_k": 5, "prompt": True}, stream=True))
     plan.apply_to(params, 10)
@@ -148,7 +146,7 @@ def test_a_prompt_too_long_for_the_budget_is_refused(planner: Planner) -> None:
 
 
 def test_the_limit_is_for_all_prompts_of_a_request(
-    planner: Planner, params: SimpleNamespace
+    planner: Planner, params: SamplingParams
 ) -> None:
     plan = planner.plan(asked(None, {"top_k": 10}, stream=True))
     plan.apply_to(params, 60)
@@ -174,3 +172,14 @@ def test_only_what_streams_shows_when_it_no_longer_waits(
     plan.leave_queue()
     plan.close()
     assert queued() == before
+
+
+def test_masks_of_vllms_own_are_watched(planner: Planner) -> None:
+    params = SamplingParams(
+        structured_outputs=StructuredOutputsParams(choice=["a"]), allowed_token_ids=[1]
+    )
+    plan = planner.plan(asked(None))
+    plan.apply_to(params, 10)
+    assert plan.masks == ("allowed_token_ids", "structured_outputs")
+    assert params.extra_args == {WIRE_KEY: {"rows": RowSpec().to_wire()}}
+    assert params.logprobs == 0

@@ -1,0 +1,72 @@
+"""An engine's error that a grammar has caused is the request's own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from vllm.config import KVTransferConfig, VllmConfig
+from vllm.exceptions import VLLMValidationError
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import SamplingParams, StructuredOutputsParams
+
+from logit_processors.program import WIRE_KEY
+from logit_processors.row_spec import RowSpec
+from service.engine.exhaustion import blame_masks
+
+GRAMMAR = StructuredOutputsParams(choice=["yes"])
+ROWS = {WIRE_KEY: {"rows": RowSpec().to_wire()}}
+
+
+def output(finish_reason: str | None) -> RequestOutput:
+    choice = CompletionOutput(0, "", [7], None, None, finish_reason=finish_reason)
+    return RequestOutput("one", None, [1], None, [choice], finish_reason is not None)
+
+
+@dataclass
+class Engine:
+    """An engine whose requests end with an error after a token."""
+
+    vllm_config: VllmConfig
+    closed: int = 0
+
+    async def generate(self, prompt: str, params: Any) -> AsyncGenerator[RequestOutput]:
+        try:
+            yield output(None)
+            yield output("error")
+        finally:
+            self.closed += 1
+
+
+async def reasons(engine: Engine, params: SamplingParams) -> list[str | None]:
+    return [each.outputs[0].finish_reason async for each in engine.generate("a", params)]
+
+
+async def test_a_grammar_that_left_no_token_is_the_requests_error() -> None:
+    engine = Engine(VllmConfig())
+    blame_masks(engine)
+    params = SamplingParams(structured_outputs=GRAMMAR, allowed_token_ids=[3])
+    with pytest.raises(VLLMValidationError, match="and the grammar left no token") as caught:
+        await reasons(engine, params)
+    assert caught.value.parameter == "allowed_token_ids"
+    assert engine.closed == 1
+
+
+@pytest.mark.parametrize(
+    "params",
+    [SamplingParams(), SamplingParams(structured_outputs=GRAMMAR, extra_args=ROWS)],
+)
+async def test_other_errors_pass(params: SamplingParams) -> None:
+    engine = Engine(VllmConfig())
+    blame_masks(engine)
+    assert await reasons(engine, params) == [None, "error"]
+
+
+async def test_a_transfer_of_kv_cache_may_have_failed() -> None:
+    transfer = KVTransferConfig(kv_connector="ExampleConnector", kv_role="kv_both")
+    engine = Engine(VllmConfig(kv_transfer_config=transfer))
+    blame_masks(engine)
+    params = SamplingParams(structured_outputs=GRAMMAR)
+    assert await reasons(engine, params) == [None, "error"]
