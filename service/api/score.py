@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, closing
 from math import exp
 from typing import Any
 
@@ -13,7 +13,9 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
+from vllm.exceptions import VLLMValidationError
 
+from logit_processors.checks import ControlError
 from logit_processors.program import MAX_FORCED
 from logit_processors.row_spec import COLUMN, TokenRow
 from service.access.visit import Visit
@@ -30,7 +32,6 @@ from service.engine.scoring import base_rows, controlled_rows
 from service.errors import BadRequestError
 from service.planning.plan import Plan
 from service.schemas.answers import ScoreAnswer
-from service.schemas.control import Force, LogitControl
 from service.schemas.distribution import DistributionRequest
 from service.schemas.sight import ScoreRequest
 
@@ -38,6 +39,7 @@ MAX_SCORED_TOKENS = 1 << 17
 """Tokens that one request may pass through the model: the prompt counts once a continuation."""
 _AT_ONCE = 32
 """Continuations of one request in the engine at a time."""
+_MEASURED = DistributionRequest(top_k=1)
 
 router = APIRouter(route_class=SensefieldRoute, tags=["sight"])
 
@@ -59,19 +61,15 @@ async def _answer(body: ScoreRequest, raw_request: Request, outcome: Outcome) ->
     check_model(body.model, raw_request)
     prompt = await prompt_tokens(context, body)
     wanted = await asyncio.to_thread(_wanted, context, body, len(prompt))
-    room = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(at: int) -> dict[str, Any]:
-        async with room:
-            with _blamed_on(at):
-                return await _score(context, outcome, prompt, wanted[at], body.logit_control, at)
-
-    scores = [asyncio.create_task(one(at)) for at in range(len(wanted))]
-    try:
-        continuations = await asyncio.gather(*scores)
-    finally:
-        for each in scores:
-            each.cancel()
+    async with AsyncExitStack() as ending:
+        # Before the engine works for it: control that cannot be is refused.
+        plans: list[Plan] | None = None
+        if body.logit_control is not None:
+            control = body.logit_control
+            plan = await ending.enter_async_context(planned(context, control, _MEASURED))
+            plans = [_forcing(plan, token_ids, at) for at, token_ids in enumerate(wanted)]
+            outcome.uses(plan.controls)
+        continuations = await _scored(context, prompt, wanted, plans)
     answer = {
         "object": "score",
         "model": context.model.name,
@@ -81,6 +79,32 @@ async def _answer(body: ScoreRequest, raw_request: Request, outcome: Outcome) ->
     if accepts_arrow(raw_request.headers.get("accept", "")):
         return PiecedAnswer(score_stream(answer), media_type=MEDIA_TYPE)
     return PiecedAnswer(orjson.dumps(answer))
+
+
+def _forcing(plan: Plan, token_ids: list[int], at: int) -> Plan:
+    """Return the plan of a continuation, which the client named: the force it did not."""
+    try:
+        return plan.forcing(token_ids)
+    except ControlError as error:
+        raise BadRequestError(error.message, f"continuations[{at}]") from None
+
+
+async def _scored(
+    context: Context, prompt: list[int], wanted: list[list[int]], plans: list[Plan] | None
+) -> list[dict[str, Any]]:
+    """Return the scores of all continuations, some at a time; with plans, under these as well."""
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(at: int) -> dict[str, Any]:
+        async with room:
+            return await _score(context, prompt, wanted[at], plans and plans[at], at)
+
+    scores = [asyncio.create_task(one(at)) for at in range(len(wanted))]
+    try:
+        return await asyncio.gather(*scores)
+    finally:
+        for each in scores:
+            each.cancel()
 
 
 def _wanted(context: Context, body: ScoreRequest, prompt_len: int) -> list[list[int]]:
@@ -116,46 +140,24 @@ def _wanted(context: Context, body: ScoreRequest, prompt_len: int) -> list[list[
 
 
 async def _score(
-    context: Context,
-    outcome: Outcome,
-    prompt: list[int],
-    wanted: list[int],
-    control: LogitControl | None,
-    at: int,
+    context: Context, prompt: list[int], wanted: list[int], plan: Plan | None, at: int
 ) -> dict[str, Any]:
-    async with AsyncExitStack() as ending:
-        plan: Plan | None = None
-        if control is not None:
-            forcing = control.model_copy(update={"force": Force(token_ids=wanted)})
-            # Before the engine works for it: control that cannot be is refused.
-            plan = await ending.enter_async_context(
-                planned(context, forcing, DistributionRequest(top_k=1))
-            )
-        rows = await base_rows(context.generating, prompt, wanted)
-        told = {
-            "index": at,
-            "token_ids": wanted,
-            "tokens": [context.texts.text(token) for token in wanted],
-            "base": _told(context, rows, "base"),
-        }
-        if plan is not None:
-            # The force is ours: the client named none.
-            outcome.uses({k: count for k, count in plan.controls.items() if k != "force"})
+    rows = await base_rows(context.generating, prompt, wanted)
+    told = {
+        "index": at,
+        "token_ids": wanted,
+        "tokens": [context.texts.text(token) for token in wanted],
+        "base": _told(context, rows, "base"),
+    }
+    if plan is not None:
+        with closing(plan):
             rows = await controlled_rows(context.generating, prompt, wanted, plan)
+        try:
             check_rows(rows, plan.program)
-            told["controlled"] = _told(context, rows, "controlled")
-        return told
-
-
-@contextmanager
-def _blamed_on(at: int) -> Iterator[None]:
-    """Blame a continuation, which the client named, for the force, which it did not."""
-    try:
-        yield
-    except BadRequestError as error:
-        if error.param == "logit_control.force":
-            error.param = f"continuations[{at}]"
-        raise
+        except VLLMValidationError as error:
+            raise BadRequestError(str(error), f"continuations[{at}]") from None
+        told["controlled"] = _told(context, rows, "controlled")
+    return told
 
 
 def _told(context: Context, rows: Sequence[TokenRow], stage: str) -> dict[str, Any]:

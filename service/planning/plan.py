@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from logit_processors.program import WIRE_KEY, Program
@@ -99,6 +100,19 @@ class Plan:
             params.skip_reading_prefix_cache = True
         if wire:
             params.extra_args = {**(params.extra_args or {}), WIRE_KEY: wire}
+
+    def forcing(self, token_ids: Sequence[int]) -> Plan:
+        """Return the plan of a part of this request, which forces tokens under its control.
+
+        It claims its own memory; what else it needs is held by this one.
+
+        Raises:
+            ControlError: a token that the control suppresses where it would be forced.
+
+        """
+        program = replace(self.program or Program(), force=tuple(token_ids))
+        spec = self.spec or RowSpec()
+        return replace(self, program=program, spec=spec, resources=ExitStack(), _claims=[])
 
     def claim_prompt(self, tokens: int) -> None:
         """Claim the memory of a prompt's rows; raises as :meth:`apply_to` does."""

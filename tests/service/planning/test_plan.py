@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
+from logit_processors.checks import ControlError
 from logit_processors.program import WIRE_KEY, Program
 from logit_processors.row_spec import PROMPT_KEY, RowSpec
 from service.errors import BadRequestError, SaturatedError
@@ -172,6 +173,30 @@ def test_only_what_streams_shows_when_it_no_longer_waits(
     plan.leave_queue()
     plan.close()
     assert queued() == before
+
+
+async def test_parts_of_a_request_force_tokens_and_hold_what_is_theirs(
+    planner: Planner, engine: FakeEngine
+) -> None:
+    await planner.vectors.put("calm", safetensors(direction=[1, 2, 3, 4]))
+    content = planner.vectors.content_of("calm")
+    plan = planner.plan(asked(STEER | SUPPRESS, {"top_k": 1}))
+    parts = [plan.forcing([1, 2]), plan.forcing([4])]
+    for part in parts:
+        part.apply_to(SamplingParams(), 10)
+    assert [part.program and part.program.force for part in parts] == [(1, 2), (4,)]
+    assert plan.program is not None
+    assert plan.program.force == ()
+    promised = planner.budget.promised_bytes
+    parts[0].close()
+    assert planner.budget.promised_bytes == promised / 2
+    await planner.vectors.delete("calm")
+    assert content in engine.resident, "the request still needs it"
+    parts[1].close()
+    assert planner.budget.promised_bytes == 0
+    plan.close()
+    with pytest.raises(ControlError, match="is suppressed at position 1"):
+        plan.forcing([1, 3])
 
 
 def test_masks_of_vllms_own_are_watched(planner: Planner) -> None:
