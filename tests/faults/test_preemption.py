@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -100,7 +100,7 @@ def test_no_row_of_an_arrow_stream_is_lost_or_doubled(crowded: Client) -> None:
     assert streamed.response is not None
     rows = streamed.table
     for choice in streamed.response["choices"]:
-        mine = rows.filter(pa.compute.equal(rows["choice"], choice["index"]))
+        mine = rows.filter(pc.equal(rows["choice"], choice["index"]))
         assert mine["position"].to_pylist() == list(range(40))
         assert mine["token_id"].to_pylist() == choice["token_ids"]
         values = mine["controlled_logprobs"].combine_chunks().flatten().to_numpy()
