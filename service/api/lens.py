@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from vllm import SamplingParams
@@ -19,6 +18,7 @@ from logit_processors.residual import ResidualSteer
 from service.access.visit import Visit
 from service.api.arrow import accepts_arrow
 from service.api.outcome import Outcome, counted
+from service.api.pieces import Later, in_slices, json_list, json_pieces
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
 from service.api.sight import answered, check_model, planned, prompt_tokens
@@ -26,7 +26,7 @@ from service.api.streaming import PiecedAnswer
 from service.context import Context, context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.distributions.sight_arrow import lens_stream
-from service.distributions.tensors import WRITERS
+from service.distributions.tensors import PIECES
 from service.engine.scoring import run
 from service.errors import BadRequestError, echo
 from service.planning.plan import Plan
@@ -93,12 +93,12 @@ async def _lens(body: LensRequest, raw_request: Request, outcome: Outcome) -> Re
         steer = plan.residual if plan is not None else ()
         read = await _read(context, text, layers, positions, body.k, steer, len(prompt))
         about = _about(context, text, len(prompt), layers, positions)
-        # In a thread: a large answer takes a while, and streams go on meanwhile.
+        # A large answer takes a while, and streams go on meanwhile.
         if accepts_arrow(raw_request.headers.get("accept", "")):
             data = await asyncio.to_thread(lens_stream, about, read, context.texts)
             return PiecedAnswer(data, held.pop_all(), media_type=MEDIA_TYPE)
-        data = await asyncio.to_thread(_json, context, body.encoding, about, read)
-        return PiecedAnswer(data, held.pop_all())
+        pieces = await in_slices(_json(context, body.encoding, about, read))
+        return PiecedAnswer(pieces, held.pop_all())
 
 
 def _layers(context: Context, body: LensRequest) -> list[int]:
@@ -227,11 +227,11 @@ def _about(
     }
 
 
-def _json(context: Context, encoding: str, about: dict[str, Any], read: Read) -> bytes:
-    """Return the answer in JSON."""
+def _json(context: Context, encoding: str, about: dict[str, Any], read: Read) -> Iterator[bytes]:
+    """Return the answer as JSON in pieces."""
 
-    def tensor(array: NDArray[Any]) -> orjson.Fragment:
-        return orjson.Fragment(WRITERS[encoding](array))
+    def tensor(array: NDArray[Any]) -> Later:
+        return Later(PIECES[encoding]([array]))
 
     text = about["token_ids"]
     following = [text[at + 1] if at + 1 < len(text) else None for at in about["positions"]]
@@ -243,12 +243,7 @@ def _json(context: Context, encoding: str, about: dict[str, Any], read: Read) ->
         "logprobs": tensor(read["logprobs"]),
     }
     if encoding == "json":
-        named = np.unique(read["token_ids"]).tolist()
-        texts = {token: context.texts.text(token) for token in named}
-        top["tokens"] = [
-            [[texts[token] for token in row] for row in layer]
-            for layer in read["token_ids"].tolist()
-        ]
+        top["tokens"] = Later(_texts(context, read["token_ids"]))
     told = {
         "top": top,
         "entropy": tensor(read["entropy"]),
@@ -259,4 +254,11 @@ def _json(context: Context, encoding: str, about: dict[str, Any], read: Read) ->
             "ranks": tensor(next_ranks),
         },
     }
-    return orjson.dumps(about | told)
+    return json_pieces(about | told)
+
+
+def _texts(context: Context, token_ids: NDArray[Any]) -> Iterator[bytes]:
+    """Yield the texts of ``[layers, positions, k]`` tokens as JSON, position by position."""
+    text = context.texts.text
+    rows = ((list(map(text, row.tolist())) for row in layer) for layer in token_ids)
+    return json_list(Later(json_list(layer)) for layer in rows)

@@ -9,7 +9,6 @@ from math import exp
 from typing import Any
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
@@ -21,6 +20,7 @@ from logit_processors.row_spec import COLUMN, TokenRow
 from service.access.visit import Visit
 from service.api.arrow import accepts_arrow
 from service.api.outcome import Outcome, counted
+from service.api.pieces import Later, in_slices, json_list, json_pieces
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
 from service.api.sight import answered, check_model, check_tokens, planned, prompt_tokens
@@ -70,15 +70,17 @@ async def _answer(body: ScoreRequest, raw_request: Request, outcome: Outcome) ->
             plans = [_forcing(plan, token_ids, at) for at, token_ids in enumerate(wanted)]
             outcome.uses(plan.controls)
         continuations = await _scored(context, prompt, wanted, plans)
-    answer = {
+    answer: dict[str, Any] = {
         "object": "score",
         "model": context.model.name,
         "prompt_tokens": len(prompt),
         "continuations": continuations,
     }
     if accepts_arrow(raw_request.headers.get("accept", "")):
-        return PiecedAnswer(score_stream(answer), media_type=MEDIA_TYPE)
-    return PiecedAnswer(orjson.dumps(answer))
+        data = await asyncio.to_thread(score_stream, answer)
+        return PiecedAnswer(data, media_type=MEDIA_TYPE)
+    answer["continuations"] = Later(json_list(continuations))
+    return PiecedAnswer(await in_slices(json_pieces(answer)))
 
 
 def _forcing(plan: Plan, token_ids: list[int], at: int) -> Plan:
@@ -147,7 +149,7 @@ async def _score(
         "index": at,
         "token_ids": wanted,
         "tokens": [context.texts.text(token) for token in wanted],
-        "base": _told(context, rows, "base"),
+        "base": await asyncio.to_thread(_told, context, rows, "base"),
     }
     if plan is not None:
         with closing(plan):
@@ -156,7 +158,7 @@ async def _score(
             check_rows(rows, plan.program)
         except VLLMValidationError as error:
             raise BadRequestError(str(error), f"continuations[{at}]") from None
-        told["controlled"] = _told(context, rows, "controlled")
+        told["controlled"] = await asyncio.to_thread(_told, context, rows, "controlled")
     return told
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from typing import Any
 from weakref import finalize
@@ -79,7 +79,7 @@ class PiecedAnswer(Response):
     """An answer that is whole, sent in pieces as a stream is.
 
     Args:
-        content: the body.
+        content: the body, or its pieces.
         ending: what the request holds until its answer has been sent.
         left: is told, before that, of a reader that did not take it.
         headers: beside its type and length.
@@ -89,13 +89,15 @@ class PiecedAnswer(Response):
 
     def __init__(
         self,
-        content: bytes,
+        content: bytes | Sequence[bytes],
         ending: ExitStack | None = None,
         left: Callable[[], None] = lambda: None,
         headers: Mapping[str, str] | None = None,
         media_type: str = "application/json",
     ) -> None:
-        super().__init__(content, headers=headers, media_type=media_type)
+        self._pieces = [content] if isinstance(content, bytes) else content
+        size = {"content-length": str(sum(map(len, self._pieces)))}
+        super().__init__(headers={**(headers or {}), **size}, media_type=media_type)
         self._ending = ending or ExitStack()
         self._left = left
         # Nobody sends an answer whose client has left meanwhile.
@@ -107,7 +109,8 @@ class PiecedAnswer(Response):
             try:
                 start = {"type": "http.response.start", "status": self.status_code}
                 await send({**start, "headers": self.raw_headers})
-                await send_pieces(send, self.body)
+                for piece in self._pieces:
+                    await send_pieces(send, piece)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             except asyncio.CancelledError:
                 self._left()

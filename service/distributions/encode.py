@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from logit_processors.row_spec import COLUMN, DENSE, RowSpec, TokenRow
 from service.distributions.event import EventWriter
 from service.distributions.stages import stage_arrays, stages_of, statistics_of
-from service.distributions.tensors import WRITERS, tensor_text
+from service.distributions.tensors import BLOCK, PIECES, WRITERS, tensor_text
 from service.schemas.distribution import DistributionRequest
 
 _HOLE = "\0"
@@ -26,12 +26,17 @@ class DistributionEncoder:
         self.request = request
         self.spec = spec
         self._write = WRITERS[request.encoding]
+        self._pieces = PIECES[request.encoding]
         self._stages = stages_of(request, spec)
         outline = orjson.dumps(_outline(request, self._stages, vocab_size))
         first, *rest = outline.split(orjson.dumps(_HOLE))
         self._first, self._rest = first, rest
         self._logprobs = [COLUMN[f"{stage}_logprob"] for stage in self._stages]
         self._ranks = [COLUMN[f"{stage}_rank"] for stage in self._stages]
+        at = 1 + 2 * len(self._stages)
+        ragged = () if request.top_p is None else range(len(self._stages))
+        self._offsets = {at + 4 * stage + 2 for stage in ragged}
+        """Places in the outline where a stage's offsets stand, after its ids and values."""
         self._event = EventWriter(request, spec) if EventWriter.can_write(request, spec) else None
 
     def encode(self, token_ids: Sequence[int], rows: Sequence[TokenRow]) -> bytes:
@@ -48,6 +53,34 @@ class DistributionEncoder:
             holes = (tensor_text(array, b"%b") for array in self._arrays(token_ids, rows))
             self._event.text = self._filled(1, holes)
         return self._event.write(token_ids[0], rows[0])
+
+    def pieces(self, token_ids: Sequence[int], rows: Sequence[TokenRow]) -> Iterator[bytes]:
+        """Yield the object as JSON in pieces, none of which takes long; empty ones are none.
+
+        Args:
+            token_ids: the tokens of the rows.
+            rows: a row for each of them.
+
+        """
+        size = max(1, rows[0].logprobs.nbytes + rows[0].token_ids.nbytes)
+        step = max(1, BLOCK // size)
+        if len(rows) <= step:
+            yield self.encode(token_ids, rows)
+            return
+        blocks: list[list[NDArray[Any]]] = []
+        for at in range(0, len(rows), step):
+            part = slice(at, at + step)
+            blocks.append(list(self._arrays(token_ids[part], rows[part])))
+            yield b""
+        yield self._first + b"%d" % len(rows)
+        for at, field in enumerate(zip(*blocks, strict=True)):
+            yield self._rest[at]
+            parts = _on_from_each_other(field) if at in self._offsets else field
+            if sum(part.nbytes for part in parts) <= BLOCK:
+                yield self._write(np.concatenate(parts))
+            else:
+                yield from self._pieces(parts)
+        yield self._rest[-1]
 
     def _filled(self, count: int, tensors: Iterable[bytes]) -> bytes:
         """Return the outline with the texts of all arrays in it."""
@@ -75,6 +108,14 @@ class DistributionEncoder:
             yield statistics[:, COLUMN[f"{stage}_entropy"]]
         if len(self._stages) == 2:
             yield statistics[:, COLUMN["kl"]]
+
+
+def _on_from_each_other(blocks: Sequence[NDArray[np.int32]]) -> list[NDArray[np.int32]]:
+    """Return the offsets of blocks, each of which begins with 0, as those of one run of rows."""
+    joined = [blocks[0]]
+    for block in blocks[1:]:
+        joined.append(block[1:] + joined[-1][-1])
+    return joined
 
 
 def _outline(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -48,5 +48,47 @@ def to_lists(array: NDArray[Any]) -> bytes:
     return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
 
 
+BLOCK = 192 << 10
+"""Bytes of an array that are written at once. Base64 has no rest in the middle: 3 divides it."""
+
+
+def base64_pieces(blocks: Sequence[NDArray[Any]]) -> Iterator[bytes]:
+    """Yield what :func:`to_base64` returns of blocks ``[n, ...]`` that lie one behind another."""
+    first = blocks[0]
+    count = sum(map(len, blocks))
+    dtype = first.dtype.newbyteorder("<")
+    yield _head(dtype, (count, *first.shape[1:]))
+    rest = b""
+    for block in blocks:
+        data = memoryview(np.ascontiguousarray(block, dtype=dtype)).cast("B")
+        for at in range(0, len(data), BLOCK):
+            piece = rest + data[at : at + BLOCK]
+            whole = len(piece) - len(piece) % 3
+            rest = piece[whole:]
+            yield b64encode(piece[:whole])
+    yield b64encode(rest) + b'"}'
+
+
+def list_pieces(blocks: Sequence[NDArray[Any]]) -> Iterator[bytes]:
+    """Yield what :func:`to_lists` returns of blocks ``[n, ...]`` that lie one behind another."""
+    before = b"["
+    for block in blocks:
+        step = max(1, BLOCK // max(1, block[:1].nbytes))
+        for at in range(0, len(block), step):
+            part = block[at : at + step]
+            if part.nbytes > BLOCK and part.ndim > 1:  # one, which is itself long
+                yield before
+                yield from list_pieces([part[0]])
+            else:
+                yield before + to_lists(part)[1:-1]
+            before = b","
+    yield b"[]" if before == b"[" else b"]"
+
+
+PIECES: dict[str, Callable[[Sequence[NDArray[Any]]], Iterator[bytes]]] = {
+    "base64": base64_pieces,
+    "json": list_pieces,
+}
+"""By the name a request uses."""
 WRITERS: dict[str, Callable[[NDArray[Any]], bytes]] = {"base64": to_base64, "json": to_lists}
 """By the name a request uses."""

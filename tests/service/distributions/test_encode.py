@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from logit_processors.row_spec import DENSE, RowSpec, TokenRow
+from service.distributions import encode, tensors
 from service.distributions.encode import DistributionEncoder
 from service.distributions.stages import nucleus_lengths
 from service.schemas.distribution import DistributionRequest
@@ -191,3 +192,26 @@ def test_nucleus_lengths_are_the_shortest_that_reach_the_mass(
 def test_a_nucleus_is_never_empty() -> None:
     assert nucleus_lengths(np.array([[0.0, -np.inf], [-9.0, -9.0]]), 1e-6).tolist() == [1, 1]
     assert nucleus_lengths(np.log([[0.1, 0.1]]), 0.9).tolist() == [2]
+
+
+@pytest.mark.parametrize("encoding", ["base64", "json"])
+@pytest.mark.parametrize(
+    "fields",
+    [{"top_k": "all"}, {"top_k": "all", "dtype": "float16"}, {"top_k": 3}, {"top_p": 0.6}],
+    ids=str,
+)
+def test_the_pieces_of_many_rows_are_their_object(
+    encoding: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = {"stages": ["base", "controlled"], "encoding": encoding, **fields}
+    kept = RowSpec(DENSE, base=True, controlled=True)
+    encoder = DistributionEncoder(DistributionRequest.model_validate(request), kept, VOCAB)
+    many = dense_rows() * 5
+    whole = encoder.encode(SAMPLED * 5, many)
+    assert b"".join(encoder.pieces(SAMPLED * 5, many)) == whole
+    # Three blocks of rows, and arrays of more than one piece.
+    for module in (encode, tensors):
+        monkeypatch.setattr(module, "BLOCK", 3)
+    made = list(encoder.pieces(SAMPLED * 5, many))
+    assert b"".join(made) == whole
+    assert max(map(len, made)) < 64

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.distributions.tensors import NEVER, WRITERS, to_base64, to_lists
+from service.distributions import tensors
+from service.distributions.tensors import NEVER, PIECES, WRITERS, to_base64, to_lists
 
 
 def decoded(array: NDArray[Any]) -> NDArray[Any]:
@@ -69,3 +70,17 @@ def test_lists_say_minus_9999_for_minus_infinity(dtype: type[np.floating[Any]]) 
 def test_writers_are_those_that_a_request_can_name() -> None:
     assert NEVER == -9999.0
     assert {"base64": to_base64, "json": to_lists} == WRITERS
+
+
+@pytest.mark.parametrize("block", [3, 48, 192 << 10])
+@pytest.mark.parametrize(
+    "array", [a for a in ARRAYS if a.size], ids=lambda a: f"{a.dtype}{a.shape}"
+)
+@pytest.mark.parametrize("encoding", WRITERS)
+def test_pieces_are_the_whole(
+    encoding: str, array: NDArray[Any], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensors, "BLOCK", block)
+    whole = WRITERS[encoding](array)
+    for blocks in ([array], [array[:1], array[1:]]):
+        assert b"".join(PIECES[encoding](blocks)) == whole
