@@ -213,8 +213,7 @@ class ArrowAnswer:
         else:
             if not isinstance(answer, ErrorResponse):
                 self.outcome = "ok"
-                body = orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS)
-                return [self._encoder.closing(RESPONSE, body), END]
+                return [self._encoder.closing(RESPONSE, b"".join(answer)), END]
             error = self._from_vllm(answer)
         return self._failure(error)
 

@@ -140,8 +140,7 @@ async def _serve(
             outcome.name = "ok"
             answer = result if isinstance(result, dict) else result.model_dump()
             headers = metrics_header(raw_request.headers.get(_LOAD_FORMAT_HEADER, ""))
-            body = orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS)
-            return PiecedAnswer(body, ending.pop_all(), outcome.cancel, headers)
+            return PiecedAnswer(result, ending.pop_all(), outcome.cancel, headers)
         interval = float(getattr(raw_request.app.state.args, "sse_keep_alive_interval", 0))
         events = _ended(with_sse_keep_alive(result, interval), outcome, ending.pop_all())
         return PiecedStream(events, EVENTS)

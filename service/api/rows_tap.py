@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from math import isfinite
 from typing import Any
 
@@ -13,8 +13,11 @@ from vllm.outputs import CompletionOutput, RequestOutput
 
 from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, COLUMN, EXHAUSTED, RowSpec, TokenRow
+from service.api.pieces import Later
+from service.api.text_logprobs import TextLogprobs
 from service.distributions.encode import DistributionEncoder
-from service.distributions.openai_logprobs import chat_logprobs, vllm_logprobs
+from service.distributions.openai_logprobs import chat_logprobs, prompt_logprobs
+from service.distributions.text_walk import TextWalk
 from service.distributions.token_texts import TokenTexts
 from service.engine.exhaustion import no_token_left
 from service.metrics import ENCODE_SECONDS, KL_NATS, ROW_BYTES, ROWS
@@ -84,18 +87,30 @@ class RowsTap:
 
     Args:
         plan: the request's.
-        texts: what tokens look like.
+        texts: the texts of tokens.
+        count: alternatives that a chat's logprobs list, or DENSE; None where there are none.
         as_ids: whether a chat's logprobs call tokens by their ids.
+        text: writes a completion's logprobs, if it asks for them.
 
     """
 
-    def __init__(self, plan: Plan, texts: TokenTexts, *, as_ids: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        texts: TokenTexts,
+        *,
+        count: int | None = None,
+        as_ids: bool = False,
+        text: TextLogprobs | None = None,
+    ) -> None:
         self._plan = plan
+        self._count = count
         self._as_ids = as_ids
         self._texts = texts
-        self._waiting: dict[int, tuple[list[int], list[TokenRow]]] = {}
+        self._text = text
+        self._waiting: dict[int, tuple[list[int], list[Any]]] = {}
         self._prompts: dict[int, tuple[list[int], list[TokenRow]]] = {}
-        self._told_prompts: set[int] = set()
+        self._untold: set[int] = set()
         self._encoder = self._encoder_of(plan.spec)
         self._prompt_encoder = self._encoder_of(plan.prompt_spec)
 
@@ -107,30 +122,22 @@ class RowsTap:
                 self.take(output.index, output)
             yield result
 
-    def take_prompt(self, choice: int, result: RequestOutput) -> None:
-        """Keep the rows of a result's prompt for its first choice, and leave vLLM's own form."""
+    def take_prompt(self, choice: int, result: RequestOutput) -> list[TokenRow] | None:
+        """Take the rows out of a result's prompt, keep them for its first choice, return them."""
         rows: Any = result.prompt_logprobs
-        spec = self._plan.prompt_spec
-        if spec is None or rows is None:
-            return
+        if self._plan.prompt_spec is None or rows is None:
+            return None
         result.prompt_logprobs = None
-        token_ids = list(result.prompt_token_ids or ())[1:]
+        token_ids = list(result.prompt_token_ids or ())
         # Each of a prompt's choices has its rows, and a prompt of one token has none.
-        if len(rows) < len(token_ids):
-            return
-        asked = self._plan.asked
-        if asked.prompt_logprobs is not None:
-            count = asked.prompt_logprobs
-            listed = zip(token_ids, rows, strict=True)
-            result.prompt_logprobs = [
-                None,
-                *(vllm_logprobs(self._texts, token, row, count) for token, row in listed),
-            ]
-        if choice in self._told_prompts:
-            return
-        self._told_prompts.add(choice)
-        if rows and asked.distribution is not None and asked.distribution.prompt:
+        if len(rows) < len(token_ids) - 1:
+            return None
+        if choice not in self._prompts:
             self._prompts[choice] = token_ids, rows
+            asked = self._plan.asked.distribution
+            if rows and asked is not None and asked.prompt:
+                self._untold.add(choice)
+        return rows  # type: ignore[no-any-return]
 
     def take(self, choice: int, output: CompletionOutput) -> None:
         """Keep the rows of one output; raises as :func:`check_rows` does."""
@@ -138,28 +145,29 @@ class RowsTap:
         if not self._plan.asked.arrow:  # whose tokens were counted as they were sent
             self._plan.tokens += len(output.token_ids)
         rows: Any = output.logprobs
-        if self._plan.spec is None or not rows:
+        if not rows:
             return
-        check_rows(rows, self._plan.program, self._plan.masks)
-        if self._plan.shows_rows:
+        if self._plan.spec is not None:
+            check_rows(rows, self._plan.program, self._plan.masks)
+        # Without a spec they are the engine's own, as those of beam search.
+        if self._count is not None or (self._plan.spec is not None and self._plan.shows_rows):
             token_ids, kept = self._waiting.setdefault(choice, ([], []))
             token_ids += output.token_ids
             kept += rows
 
     async def into_stream(
-        self, chunks: AsyncIterator[str], *, chat: bool, echoes: int = 0
+        self, chunks: AsyncIterator[str], *, echoes: int = 0
     ) -> AsyncGenerator[bytes | str, None]:
         """Put waiting rows into the server-sent events of their tokens.
 
         Args:
             chunks: vLLM's events.
-            chat: whether they are a chat's.
             echoes: choices of which the first event with a text repeats one of the prompt's.
 
         """
         echoed = set(range(echoes))
         async for chunk in chunks:
-            if not (self._waiting or self._prompts) or not chunk.startswith("data: {"):
+            if not self._waits or not chunk.startswith("data: {"):
                 yield chunk
                 continue
             event = orjson.loads(chunk[len(_EVENT) :])
@@ -173,25 +181,57 @@ class RowsTap:
                 if choice["index"] in echoed:
                     echoed.remove(choice["index"])
                     continue
-                self.into_choice(choice, chat=chat)
+                for field, pieces in self._told(choice["index"]):
+                    choice[field] = orjson.Fragment(b"".join(pieces))
             yield _EVENT + orjson.dumps(event) + b"\n\n"
 
+    @property
+    def _waits(self) -> bool:
+        text = self._text is not None and self._text.waits
+        return text or bool(self._waiting or self._untold)
+
     def into_choice(self, choice: dict[str, Any], *, chat: bool) -> None:
-        """Put the rows that wait for a choice into it."""
-        token_ids, rows = self._waiting.pop(choice["index"], ([], []))
+        """Put what waits for a choice of a whole answer into it, to be written later."""
+        for field, pieces in self._told(choice["index"]):
+            choice[field] = Later(pieces)
+        if not chat and (prompt := self.prompt_logprobs(choice["index"])) is not None:
+            choice["prompt_logprobs"] = prompt
+
+    def prompt_logprobs(self, choice: int) -> Later | None:
+        """Return vLLM's ``prompt_logprobs`` of a choice, if they were asked for."""
+        asked = self._plan.asked
+        kept = self._prompts.get(choice - choice % asked.choices)
+        if kept is None or (count := asked.prompt_logprobs) is None:
+            return None
+        token_ids, rows = kept
+
+        def pieces() -> Iterator[bytes]:
+            walk = TextWalk(self._texts, skips_special=False)
+            tokens = map(walk.step, token_ids)
+            next(tokens, None)  # the first has no probability
+            yield from prompt_logprobs(self._texts, tokens, rows, count)
+
+        return Later(pieces())
+
+    def _told(self, index: int) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Yield the fields of what waits for a choice, each as JSON in pieces."""
+        if self._text is not None:
+            yield "logprobs", self._text.pieces(index)
+        token_ids, rows = self._waiting.pop(index, ([], []))
         if not rows:
             return
-        asked = self._plan.asked
-        if chat and asked.logprobs is not None:
-            texts, count = self._texts, asked.logprobs
-            choice["logprobs"] = chat_logprobs(texts, token_ids, rows, count, self._as_ids)
-        if self._encoder is not None:
-            told = _encode(self._encoder, token_ids, rows)
-            prompt_ids, prompt_rows = self._prompts.pop(choice["index"], ([], []))
-            if prompt_rows and self._prompt_encoder is not None:
-                prompt = _encode(self._prompt_encoder, prompt_ids, prompt_rows)
-                told = b'%s,"prompt":%s}' % (told[:-1], prompt)
-            choice["distribution"] = orjson.Fragment(told)
+        if self._count is not None:
+            listed = chat_logprobs(self._texts, token_ids, rows, self._count, self._as_ids)
+            yield "logprobs", listed
+        if self._encoder is None:
+            return
+        told = _encoded(self._encoder, token_ids, rows)
+        if index in self._untold and self._prompt_encoder is not None:
+            self._untold.remove(index)
+            prompt_ids, prompt_rows = self._prompts[index]
+            prompt = _encoded(self._prompt_encoder, prompt_ids[1:], prompt_rows)
+            told = _with_prompt(told, prompt)
+        yield "distribution", told
 
     def _encoder_of(self, spec: RowSpec | None) -> DistributionEncoder | None:
         asked = self._plan.asked
@@ -200,13 +240,30 @@ class RowsTap:
         return DistributionEncoder(asked.distribution, spec, self._plan.width)
 
 
-def _encode(
+def _with_prompt(told: Iterator[bytes], prompt: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield an object with one more field, its prompt's."""
+    last = b""
+    for piece in told:
+        yield last if piece else b""
+        last = piece or last
+    yield last[:-1] + b',"prompt":'
+    yield from prompt
+    yield b"}"
+
+
+def _encoded(
     encoder: DistributionEncoder, token_ids: Sequence[int], rows: Sequence[TokenRow]
-) -> bytes:
-    """Encode rows, and count them and the time that it takes."""
+) -> Iterator[bytes]:
+    """Encode rows in pieces, and count them and the time that it takes."""
     encoding = encoder.request.encoding
-    started = time.perf_counter()
-    answer = encoder.encode(token_ids, rows)
-    ENCODE_SECONDS.labels(encoding).observe(time.perf_counter() - started)
+    spent = 0.0
+    pieces = encoder.pieces(token_ids, rows)
+    while True:
+        started = time.perf_counter()
+        piece = next(pieces, None)
+        spent += time.perf_counter() - started
+        if piece is None:
+            break
+        yield piece
+    ENCODE_SECONDS.labels(encoding).observe(spent)
     count_rows(encoder.request, encoder.spec, encoding, rows)
-    return answer

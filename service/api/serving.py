@@ -6,19 +6,21 @@ the object that vLLM built, so it serves with the same settings.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from copy import copy
 from typing import Any, Self
 
+from fastapi import Request
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
-from vllm.entrypoints.openai.completion.protocol import CompletionLogProbs
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 
-from logit_processors.row_spec import TokenRow
+from logit_processors.row_spec import DENSE
+from service.api.pieces import Later, in_slices, json_list, json_pieces
 from service.api.requests import ChatRequest, TextRequest
 from service.api.rows_tap import RowsTap
-from service.distributions.openai_logprobs import completion_logprobs, vllm_logprobs
+from service.api.text_logprobs import TextLogprobs
 from service.distributions.token_texts import TokenTexts
 from service.engine.cache_salt import SaltingEngine
 
@@ -48,7 +50,9 @@ class _Adopting:
 class ChatServing(_Adopting, OpenAIServingChat):
     """Chat completions with rows."""
 
-    answer = OpenAIServingChat.create_chat_completion
+    async def answer(self, request: ChatRequest, raw_request: Request) -> Any:
+        """Return a stream, an error, or a whole answer as JSON in pieces."""
+        return await _written(await self.create_chat_completion(request, raw_request))
 
     async def chat_completion_stream_generator(
         self,
@@ -74,7 +78,7 @@ class ChatServing(_Adopting, OpenAIServingChat):
         shown: AsyncIterator[str | bytes] = chunks
         if not self.hides_tokens(request):
             echoes = (request.n or 1) if self._echoes(request, conversation) else 0
-            shown = tap.into_stream(chunks, chat=True, echoes=echoes)
+            shown = tap.into_stream(chunks, echoes=echoes)
         async for chunk in shown:
             yield chunk
 
@@ -90,7 +94,10 @@ class ChatServing(_Adopting, OpenAIServingChat):
         response = await super().chat_completion_full_generator(
             _without_logprobs(request), tap.watch(result_generator), *args, **kwargs
         )
-        return with_rows(response, None if self.hides_tokens(request) else tap, chat=True)
+        answer = with_rows(response, None if self.hides_tokens(request) else tap, chat=True)
+        if isinstance(answer, dict) and (prompt := tap.prompt_logprobs(0)) is not None:
+            answer["prompt_logprobs"] = prompt
+        return answer
 
     def hides_tokens(self, request: ChatRequest) -> bool:
         """Say whether reasoning is hidden, and with it all that would show its tokens."""
@@ -100,7 +107,10 @@ class ChatServing(_Adopting, OpenAIServingChat):
         as_ids = request.return_tokens_as_token_ids
         if as_ids is None:
             as_ids = self.return_tokens_as_token_ids
-        return RowsTap(request.plan, self.texts, as_ids=as_ids)
+        count = (request.top_logprobs or 0) if request.logprobs else None
+        if count is not None and request.logprob_token_ids:
+            count = DENSE
+        return RowsTap(request.plan, self.texts, count=count, as_ids=as_ids)
 
     def _echoes(self, request: ChatRequest, conversation: Sequence[Any]) -> bool:
         """Say whether vLLM tells the last message before the first token, as it tells tokens."""
@@ -112,7 +122,9 @@ class ChatServing(_Adopting, OpenAIServingChat):
 class TextServing(_Adopting, OpenAIServingCompletion):
     """Completions with rows."""
 
-    answer = OpenAIServingCompletion.create_completion
+    async def answer(self, request: TextRequest, raw_request: Request) -> Any:
+        """Return a stream, an error, or a whole answer as JSON in pieces."""
+        return await _written(await self.create_completion(request, raw_request))
 
     async def completion_stream_generator(
         self,
@@ -123,19 +135,23 @@ class TextServing(_Adopting, OpenAIServingCompletion):
         **kwargs: Any,
     ) -> AsyncGenerator[str | bytes, None]:
         """Stream vLLM's events with the rows of each event's tokens in it."""
-        tap = RowsTap(request.plan, self.texts)
+        text = self._text_logprobs(request)
+        tap = RowsTap(request.plan, self.texts, text=text)
 
         async def watched() -> AsyncIterator[tuple[int, RequestOutput]]:
             async for prompt, result in result_generator:
-                tap.take_prompt(prompt * (request.n or 1), result)
-                for output in result.outputs:
-                    tap.take(output.index + prompt * (request.n or 1), output)
+                first = prompt * (request.n or 1)
+                shown = result.prompt
+                if shown is None and request.echo:
+                    shown = self._extract_prompt_text(engine_inputs[prompt])
+                choices = [first + output.index for output in result.outputs]
+                _take(request, tap, text, first, choices, result, shown)
                 yield prompt, result
 
         chunks = super().completion_stream_generator(
-            request, engine_inputs, watched(), *args, **kwargs
+            _without_text_logprobs(request), engine_inputs, watched(), *args, **kwargs
         )
-        async for chunk in tap.into_stream(chunks, chat=False):
+        async for chunk in tap.into_stream(chunks):
             yield chunk
 
     def request_output_to_completion_response(
@@ -146,64 +162,79 @@ class TextServing(_Adopting, OpenAIServingCompletion):
         **kwargs: Any,
     ) -> Any:
         """Return vLLM's response as a dict with the rows in its choices, or its error."""
-        tap = RowsTap(request.plan, self.texts)
-        choice = 0
+        text = self._text_logprobs(request)
+        tap = RowsTap(request.plan, self.texts, text=text)
+        first = 0
         for result in final_res_batch:
-            tap.take_prompt(choice, result)
-            for output in result.outputs:
-                tap.take(choice, output)
-                choice += 1
+            choices = list(range(first, first + len(result.outputs)))
+            _take(request, tap, text, first, choices, result, result.prompt)
+            first += len(choices)
         response = super().request_output_to_completion_response(
-            final_res_batch, request, *args, **kwargs
+            final_res_batch, _without_text_logprobs(request), *args, **kwargs
         )
         return with_rows(response, tap, chat=False)
 
-    def _create_completion_logprobs(
-        self,
-        token_ids: Sequence[int],
-        top_logprobs: Sequence[Any],
-        num_output_top_logprobs: int,
-        tokenizer: Any,
-        logprob_token_ids: list[int] | None = None,
-        initial_text_offset: int = 0,
-        return_as_token_id: bool | None = None,
-    ) -> CompletionLogProbs:
-        """Write the logprobs from our rows; have vLLM write them where not all are rows."""
-        as_ids = return_as_token_id
-        if as_ids is None:
-            as_ids = self.return_tokens_as_token_ids
-        if as_ids or not all(isinstance(entry, TokenRow) for entry in top_logprobs):
-            entries = [
-                vllm_logprobs(self.texts, token, entry, num_output_top_logprobs)
-                if isinstance(entry, TokenRow)
-                else entry
-                for token, entry in zip(token_ids, top_logprobs, strict=True)
-            ]
-            return super()._create_completion_logprobs(
-                token_ids,
-                entries,
-                num_output_top_logprobs,
-                tokenizer,
-                logprob_token_ids,
-                initial_text_offset,
-                return_as_token_id,
-            )
-        return completion_logprobs(
-            self.texts, token_ids, top_logprobs, num_output_top_logprobs, initial_text_offset
+    def _text_logprobs(self, request: TextRequest) -> TextLogprobs | None:
+        """Return what writes the logprobs that a request asks for, whoever measures them."""
+        count = request.logprobs
+        if count is None:
+            return None
+        as_ids = request.return_tokens_as_token_ids
+        return TextLogprobs(
+            self.texts,
+            DENSE if request.logprob_token_ids else count,
+            as_ids=self.return_tokens_as_token_ids if as_ids is None else as_ids,
+            skips_special=request.skip_special_tokens,
+            shows_tokens=not (request.echo and request.max_tokens == 0),
         )
 
 
+def _take(
+    request: TextRequest,
+    tap: RowsTap,
+    text: TextLogprobs | None,
+    first: int,
+    choices: Sequence[int],
+    result: RequestOutput,
+    shown: str | None,
+) -> None:
+    """Keep the rows of a completion's result, whose prompt's first choice is ``first``."""
+    prompt_rows = tap.take_prompt(first, result)
+    if text is not None and request.echo:
+        text.take_prompt(first, result.prompt_token_ids or (), prompt_rows, shown or "")
+    for choice, output in zip(choices, result.outputs, strict=True):
+        tap.take(choice, output)
+        if text is not None:
+            rows: Any = output.logprobs
+            text.take(choice, first, result.prompt_token_ids, output.token_ids, rows)
+
+
+def _without_text_logprobs(request: TextRequest) -> TextRequest:
+    """Return the request with the logprobs turned off, all of which Sensefield writes itself."""
+    return request if request.logprobs is None else request.model_copy(update={"logprobs": None})
+
+
 def _without_logprobs(request: ChatRequest) -> ChatRequest:
-    """Return the request with the logprobs that Sensefield writes itself turned off."""
-    if request.plan.asked.logprobs is None or request.plan.spec is None:
-        return request
-    return request.model_copy(update={"logprobs": False})
+    """Return the request with the logprobs turned off, all of which Sensefield writes itself."""
+    return request.model_copy(update={"logprobs": False}) if request.logprobs else request
 
 
-def with_rows(response: Any, tap: RowsTap | None, *, chat: bool) -> dict[str, Any]:
-    """Return a response as a dict, with the rows of each choice in it."""
-    answer: dict[str, Any] = response.model_dump()
-    if tap is not None:
-        for choice in answer.get("choices", ()):
-            tap.into_choice(choice, chat=chat)
-    return answer
+def with_rows(response: Any, tap: RowsTap | None, *, chat: bool) -> Any:
+    """Return an error, or a response as a dict whose choices with their rows are written later."""
+    if isinstance(response, ErrorResponse):
+        return response
+
+    def choices() -> Iterator[dict[str, Any]]:
+        for choice in response.choices:
+            told = choice.model_dump()
+            if tap is not None:
+                tap.into_choice(told, chat=chat)
+            yield told
+
+    answer: dict[str, Any] = response.model_dump(exclude={"choices"})
+    return answer | {"choices": Later(json_list(choices()))}
+
+
+async def _written(result: Any) -> Any:
+    """Return a whole answer as JSON in pieces, and anything else as it is."""
+    return await in_slices(json_pieces(result)) if isinstance(result, dict) else result

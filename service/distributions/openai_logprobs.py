@@ -1,33 +1,46 @@
 """OpenAI's ``logprobs`` from kept rows, with the values and order of vLLM's own.
 
 vLLM puts the sampled token first and then the most likely ones, and cuts that list at
-``top_logprobs``.
+``top_logprobs``. What is written comes in pieces, one for each token: a long answer is made a
+piece at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from vllm.entrypoints.openai.completion.protocol import CompletionLogProbs
 from vllm.logprobs import Logprob
 
 from logit_processors.row_spec import COLUMN, DENSE, TokenRow
 from service.distributions.tensors import NEVER
-from service.distributions.token_texts import TokenTexts
+from service.distributions.text_walk import Placed, text_after
+from service.distributions.token_texts import TokenTexts, decoded_end
+
+Entry = TokenRow | Mapping[int, Logprob]
+"""A kept row, or what vLLM itself has of a token where it keeps none."""
 
 
-def top_entries(row: TokenRow, sampled: int, count: int) -> tuple[list[int], NDArray[np.float64]]:
-    """Return ids and log-probabilities: the sampled token, then the ``count`` likeliest."""
-    token_ids, logprobs = _likeliest(row, count)
-    others = token_ids != sampled
-    ids = [sampled, *token_ids[others].tolist()]
-    at = COLUMN["base_logprob"]
-    chosen = row.statistics[at : at + 1]
-    values = np.concatenate((chosen, logprobs[others])).astype(np.float64)
+def top_entries(row: Entry, sampled: int, count: int) -> tuple[list[int], NDArray[np.float64]]:
+    """Return ids and log-probabilities: the sampled token, then the ``count`` likeliest.
+
+    Returns:
+        ``n`` ids and values ``[n]`` in nats, none below NEVER.
+
+    """
+    if isinstance(row, TokenRow):
+        token_ids, logprobs = _likeliest(row, count)
+        others = token_ids != sampled
+        ids = [sampled, *token_ids[others].tolist()]
+        at = COLUMN["base_logprob"]
+        chosen = row.statistics[at : at + 1]
+        values = np.concatenate((chosen, logprobs[others])).astype(np.float64)
+    else:
+        listed = list(row) if count == DENSE else list(row)[: count + 1]
+        ids = [sampled, *(token_id for token_id in listed if token_id != sampled)]
+        values = np.array([row[token_id].logprob for token_id in ids], np.float64)
     return ids, np.maximum(values, NEVER)
 
 
@@ -40,17 +53,22 @@ def _likeliest(row: TokenRow, count: int) -> tuple[NDArray[np.int32], NDArray[np
     return token_ids[:wanted], logprobs[:wanted]
 
 
+def _numbers(values: NDArray[np.float64]) -> list[bytes]:
+    """Return numbers as JSON: one call formats all, and no comma can be inside one."""
+    return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+
+
 def chat_logprobs(
     texts: TokenTexts,
     token_ids: Sequence[int],
-    rows: Sequence[TokenRow],
+    rows: Sequence[Entry],
     count: int,
     as_ids: bool = False,
-) -> orjson.Fragment:
-    """Return the ``logprobs`` object of a chat choice as JSON.
+) -> Iterator[bytes]:
+    """Yield the ``logprobs`` object of a chat choice as JSON.
 
     Args:
-        texts: what tokens look like.
+        texts: the texts of tokens.
         token_ids: tokens.
         rows: a row for each of them.
         count: alternatives, or DENSE.
@@ -58,62 +76,109 @@ def chat_logprobs(
 
     """
     fragments = texts.id_fragments if as_ids else texts.fragments
-    content = []
+    before = b'{"content":['
     for token_id, row in zip(token_ids, rows, strict=True):
         ids, values = top_entries(row, token_id, count)
-        # One call formats all numbers; a comma cannot be inside one.
-        numbers = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
         entries = [b""] * (2 * len(ids))
         entries[::2] = fragments(ids)
-        entries[1::2] = numbers
+        entries[1::2] = _numbers(values)
         shown = entries if count == DENSE else entries[: 2 * count]
         listed = b"".join(shown)[2:] + b"}" if shown else b""
-        content.append(entries[0][2:] + entries[1] + b',"top_logprobs":[' + listed + b"]}")
-    return orjson.Fragment(b'{"content":[' + b",".join(content) + b"]}")
+        yield before + entries[0][2:] + entries[1] + b',"top_logprobs":[' + listed + b"]}"
+        before = b","
+    yield b"]}" if before == b"," else before + b"]}"
 
 
 def completion_logprobs(
     texts: TokenTexts,
-    token_ids: Sequence[int],
-    rows: Sequence[TokenRow],
+    tokens: Sequence[Placed],
+    rows: Sequence[Entry | None],
     count: int,
-    offset: int,
-) -> CompletionLogProbs:
-    """Return the ``logprobs`` object of a completion's choice.
+    as_ids: bool = False,
+) -> Iterator[bytes]:
+    """Yield the ``logprobs`` object of a completion's choice as JSON.
+
+    The keys of an object in ``top_logprobs`` are different, so that none replaces another: that
+    of the token is its text here, those of the alternatives are their names.
 
     Args:
-        texts: what tokens look like.
-        token_ids: tokens.
-        rows: a row for each of them.
+        texts: the texts of tokens.
+        tokens: tokens in their text.
+        rows: a row for each of them; None for one that has no probability, a prompt's first.
         count: alternatives, or DENSE.
-        offset: characters before the first token.
+        as_ids: whether tokens are called ``token_id:…``.
 
     """
-    tokens = [texts.all[token_id] for token_id in token_ids]
-    offsets = list(accumulate(map(len, tokens), initial=offset))
-    token_logprobs, listed = [], []
-    for token_id, row in zip(token_ids, rows, strict=True):
-        ids, values = top_entries(row, token_id, count)
-        numbers = values.tolist()
-        token_logprobs.append(numbers[0])
-        listed.append(dict(zip(map(texts.all.__getitem__, ids), numbers, strict=True)))
-    # Nothing in it needs checking: of a thousand alternatives that would take longer than they.
-    return CompletionLogProbs.model_construct(
-        text_offset=offsets[:-1],
-        token_logprobs=token_logprobs,
-        tokens=tokens,
-        top_logprobs=listed,
-    )
-
-
-def vllm_logprobs(
-    texts: TokenTexts, token_id: int, row: TokenRow, count: int
-) -> dict[int, Logprob]:
-    """Return one row in vLLM's own form, for its prompts and for what it writes itself."""
-    ids, values = top_entries(row, token_id, count)
-    places = np.flatnonzero(_likeliest(row, count)[0] != token_id) + 1
-    ranks = [int(row.statistics[COLUMN["base_rank"]]), *places.tolist()]
-    return {
-        token: Logprob(logprob=value, rank=rank, decoded_token=texts.all[token])
-        for token, value, rank in zip(ids, values.tolist(), ranks, strict=True)
+    chosen = [
+        None if row is None else max(_chosen(row, token.token_id), NEVER)
+        for token, row in zip(tokens, rows, strict=True)
+    ]
+    about = {
+        "text_offset": [token.offset for token in tokens],
+        "token_logprobs": chosen,
+        "tokens": [f"token_id:{t.token_id}" if as_ids else t.text for t in tokens],
     }
+    before = orjson.dumps(about)[:-1] + b',"top_logprobs":['
+    for token, row in zip(tokens, rows, strict=True):
+        yield before + (b"null" if row is None else _alternatives(texts, token, row, count, as_ids))
+        before = b","
+    yield b"]}" if tokens else before + b"]}"
+
+
+def _chosen(row: Entry, token_id: int) -> float:
+    if isinstance(row, TokenRow):
+        return float(row.statistics[COLUMN["base_logprob"]])
+    return row[token_id].logprob
+
+
+def _alternatives(texts: TokenTexts, token: Placed, row: Entry, count: int, as_ids: bool) -> bytes:
+    """Return the object of one token, whose own entry is the first."""
+    ids, values = top_entries(row, token.token_id, count)
+    keys = [b',"token_id:%d":' % token_id for token_id in ids] if as_ids else texts.keys(ids)
+    if not as_ids and token.text != texts.names[token.token_id]:
+        keys[0] = b",%s:" % orjson.dumps(token.text)
+        for at, token_id in enumerate(ids[1:], 1):
+            if texts.names[token_id] == token.text:
+                keys[at] = b',"token_id:%d":' % token_id
+    entries = [b""] * (2 * len(ids))
+    entries[::2] = keys
+    entries[1::2] = _numbers(values)
+    return b"{%s}" % b"".join(entries)[1:]
+
+
+def prompt_logprobs(
+    texts: TokenTexts, tokens: Iterable[Placed], rows: Sequence[TokenRow], count: int
+) -> Iterator[bytes]:
+    """Yield vLLM's ``prompt_logprobs`` as JSON.
+
+    Args:
+        texts: the texts of tokens.
+        tokens: a prompt's in its text, from the second on; the first has no probability.
+        rows: a row for each of them.
+        count: alternatives, or DENSE.
+
+    """
+    yield b"[null"
+    for token, row in zip(tokens, rows, strict=True):
+        yield b"," + _ranked(texts, token, row, count)
+    yield b"]"
+
+
+def _ranked(texts: TokenTexts, token: Placed, row: TokenRow, count: int) -> bytes:
+    """Return one token's object: each alternative's value, rank and text, by its id."""
+    ids, values = top_entries(row, token.token_id, count)
+    places = np.flatnonzero(_likeliest(row, count)[0] != token.token_id) + 1
+    ranks = [int(row.statistics[COLUMN["base_rank"]]), *places.tolist()]
+    ends = texts.decoded(ids)
+    ends[0] = decoded_end(token.text)
+    # After the bytes of a character that was begun, or with some, a token may complete another.
+    parts = np.flatnonzero(~texts.is_whole[ids]).tolist()
+    for at in parts:
+        if at:
+            ends[at] = decoded_end(text_after(token.begun, texts.data(ids[at])))
+    entries = [b""] * (4 * len(ids))
+    entries[::4] = [b',"%d":{"logprob":' % token_id for token_id in ids]
+    entries[1::4] = _numbers(values)
+    entries[2::4] = [b',"rank":%d' % rank for rank in ranks]
+    entries[3::4] = ends
+    return b"{%s}" % b"".join(entries)[1:]

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import cast
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from logit_processors.vocabulary import Vocabulary
+from service.distributions.token_names import different_names
 
 
 class TokenTexts:
-    """The bytes and text of tokens, and JSON that is made once for each."""
+    """The bytes, text and name of tokens, and JSON that is made once for each."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
         self._fragments: list[bytes | None] = [None] * vocabulary.width
-        datas = map(self.data, range(vocabulary.width))
+        self._keys: list[bytes | None] = [None] * vocabulary.width
+        self._decoded: list[bytes | None] = [None] * vocabulary.width
+        datas = [self.data(token_id) for token_id in range(vocabulary.width)]
         self.all = [data.decode(errors="replace") for data in datas]
         """The text of each logit, empty for one that is no token; U+FFFD for bytes that are no
         character."""
+        self.names = different_names(datas)
+        """A name for each logit, no two of them equal."""
+        self.special = vocabulary.special
+        """Control tokens, which an answer's text may leave out."""
+
+    @cached_property
+    def is_whole(self) -> NDArray[np.bool_]:
+        """Say of each logit, ``[width]``, whether its bytes are whole characters."""
+        whole = [text.encode() == self.data(at) for at, text in enumerate(self.all)]
+        return np.array(whole, np.bool_)
 
     def text(self, token_id: int) -> str:
         """Return the token's text."""
@@ -33,14 +48,15 @@ class TokenTexts:
 
     def fragments(self, token_ids: Sequence[int]) -> list[bytes]:
         """Return ``},{"token":…,"bytes":[…],"logprob":`` of tokens, between two numbers."""
-        known = self._fragments.__getitem__
-        found = list(map(known, token_ids))
-        if None in found:
-            for token_id in token_ids:
-                if known(token_id) is None:
-                    self._fragments[token_id] = self._make_fragment(token_id)
-            found = list(map(known, token_ids))
-        return cast(list[bytes], found)
+        return _known(self._fragments, self._make_fragment, token_ids)
+
+    def keys(self, token_ids: Sequence[int]) -> list[bytes]:
+        """Return ``,"name":`` of tokens, for an object whose keys are their names."""
+        return _known(self._keys, lambda at: b",%s:" % orjson.dumps(self.names[at]), token_ids)
+
+    def decoded(self, token_ids: Sequence[int]) -> list[bytes]:
+        """Return ``,"decoded_token":"text"}`` of tokens, as an object of vLLM's ends."""
+        return _known(self._decoded, lambda at: decoded_end(self.all[at]), token_ids)
 
     def id_fragments(self, token_ids: Sequence[int]) -> list[bytes]:
         """Return what :meth:`fragments` does with ``token_id:…`` in place of each text."""
@@ -60,3 +76,20 @@ class TokenTexts:
         """Return the token's bytes; none for a logit that is no token."""
         tokens = self._vocabulary.tokens
         return tokens[token_id] if token_id < len(tokens) else b""
+
+
+def decoded_end(text: str) -> bytes:
+    """Return ``,"decoded_token":"text"}`` of a text."""
+    return b',"decoded_token":%s}' % orjson.dumps(text)
+
+
+def _known(
+    known: list[bytes | None], make: Callable[[int], bytes], token_ids: Sequence[int]
+) -> list[bytes]:
+    """Return what is known of tokens, and make what is not."""
+    found = list(map(known.__getitem__, token_ids))
+    if None in found:
+        for at, token_id in enumerate(token_ids):
+            if found[at] is None:
+                found[at] = known[token_id] = make(token_id)
+    return cast(list[bytes], found)

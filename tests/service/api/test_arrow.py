@@ -87,7 +87,7 @@ def answer_of(engine: Any, choices: int = 1) -> ArrowAnswer:
     return ArrowAnswer(engine, plan, TokenTexts(FOUR), choices)
 
 
-async def collect(answer: ArrowAnswer, prompts: int = 1) -> dict[str, Any]:
+async def collect(answer: ArrowAnswer, prompts: int = 1) -> list[bytes]:
     """Answer as vLLM's serving does: from the last thing that each prompt's engine yields."""
     texts = []
     for _ in range(prompts):
@@ -96,7 +96,7 @@ async def collect(answer: ArrowAnswer, prompts: int = 1) -> dict[str, Any]:
             assert last is None, "the whole comes once"
             last = result
         texts += [(output.index, output.text, output.finish_reason) for output in last.outputs]
-    return {"texts": texts}
+    return [b'{"texts":', orjson.dumps(texts), b"}"]
 
 
 async def content_of(answer: ArrowAnswer) -> bytes:

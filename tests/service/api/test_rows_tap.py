@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -11,14 +12,18 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput, RequestOutput
 
 from logit_processors.controls import TokenSuppress
 from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
 from logit_processors.vocabulary import Vocabulary
+from service.api.pieces import json_pieces
 from service.api.rows_tap import RowsTap, count_rows
 from service.distributions.token_texts import TokenTexts
 from service.schemas.distribution import DistributionRequest
+from tests.unit_support import token_row
 
 TEXTS = TokenTexts(Vocabulary([b"a", b"b"]))
 
@@ -42,9 +47,10 @@ def tap(
     arrow: bool = False,
     masks: tuple[str, ...] = (),
     prompt_spec: RowSpec | None = None,
+    count: int | None = None,
     **asked_for: int,
 ) -> RowsTap:
-    nothing = {"logprobs": None, "prompt_logprobs": None, "distribution": None}
+    nothing = {"prompt_logprobs": None, "distribution": None, "choices": 1}
     asked = SimpleNamespace(**nothing | asked_for, arrow=arrow)
     plan: Any = SimpleNamespace(
         spec=spec,
@@ -55,8 +61,9 @@ def tap(
         leave_queue=lambda: None,
         tokens=0,
         shows_rows=shows_rows,
+        width=2,
     )
-    return RowsTap(plan, TEXTS)
+    return RowsTap(plan, TEXTS, count=count)
 
 
 def test_rows_that_are_well_add_nothing_to_an_answer_that_asked_for_none() -> None:
@@ -83,7 +90,7 @@ async def test_events_that_show_no_rows_pass_as_they_are(shows_rows: bool, event
 
     taken = tap(shows_rows=shows_rows)
     taken.take(0, output(ALIVE))
-    assert [shown async for shown in taken.into_stream(events(), chat=True)] == [event]
+    assert [shown async for shown in taken.into_stream(events())] == [event]
 
 
 async def test_rows_wait_for_the_event_after_the_one_that_echoes() -> None:
@@ -92,22 +99,59 @@ async def test_rows_wait_for_the_event_after_the_one_that_echoes() -> None:
             event = {"choices": [{"index": 0, "delta": delta}]}
             yield f"data: {json.dumps(event)}\n\n"
 
-    taken = tap(RowSpec(0, base=True), shows_rows=True, logprobs=0)
+    taken = tap(RowSpec(0, base=True), shows_rows=True, count=0)
     taken.take(0, output(ALIVE))
-    shown = taken.into_stream(events(), chat=True, echoes=1)
+    shown = taken.into_stream(events(), echoes=1)
     told = [json.loads(event[len("data: ") :]) async for event in shown]
     assert ["logprobs" in event["choices"][0] for event in told] == [False, False, True]
 
 
-def test_each_choices_result_has_the_logprobs_of_its_prompt() -> None:
-    taken = tap(prompt_spec=RowSpec(0, base=True), prompt_logprobs=0)
+def result(prompt_token_ids: list[int], prompt_logprobs: Any) -> RequestOutput:
+    """Return an engine's result of a prompt that has generated nothing yet."""
+    return RequestOutput("1", None, prompt_token_ids, prompt_logprobs, [], finished=False)
+
+
+def test_each_choice_has_the_logprobs_of_its_prompt() -> None:
+    taken = tap(prompt_spec=RowSpec(0, base=True), prompt_logprobs=0, choices=2)
     for _ in range(2):  # two choices of one prompt, not in one step
-        result: Any = SimpleNamespace(
-            prompt_logprobs=output(ALIVE).logprobs, prompt_token_ids=[1, 0]
-        )
-        taken.take_prompt(0, result)
-        first, second = result.prompt_logprobs
-        assert (first, list(second)) == (None, [0])
+        told = result([1, 0], output(ALIVE).logprobs)
+        taken.take_prompt(2, told)
+        assert told.prompt_logprobs is None, "vLLM writes none"
+    for choice in (2, 3):
+        answer: dict[str, Any] = {"index": choice}
+        taken.into_choice(answer, chat=False)
+        first, second = json.loads(b"".join(json_pieces(answer)))["prompt_logprobs"]
+        assert (first, list(second)) == (None, ["0"])
+    assert taken.prompt_logprobs(0) is None
+
+
+def test_the_engines_own_logprobs_are_told_where_they_are_asked_for() -> None:
+    entry = {1: Logprob(-0.5, 1, "b"), 0: Logprob(-1.0, 2, "a")}
+    told = CompletionOutput(0, "b", [1], None, [entry])
+    for count, expected in ((1, ["b"]), (None, None)):
+        taken = tap(spec=None, count=count)
+        taken.take(0, told)
+        answer: dict[str, Any] = {"index": 0}
+        taken.into_choice(answer, chat=True)
+        listed = json.loads(b"".join(json_pieces(answer))).get("logprobs")
+        assert (listed and [e["token"] for e in listed["content"][0]["top_logprobs"]]) == expected
+
+
+def test_the_prompt_is_told_with_the_first_rows() -> None:
+    request = DistributionRequest(top_k=1, prompt=True, stages=["base"])
+    spec = RowSpec(1, base=True)
+    rows = [token_row([[-0.5]], [[0]], alive=ALIVE), token_row([[-1.0]], [[1]], alive=ALIVE)]
+    taken = tap(spec, shows_rows=True, prompt_spec=spec, distribution=request)  # type: ignore[arg-type]
+    taken.take_prompt(0, result([1, 0], rows[:1]))
+    taken.take(0, CompletionOutput(0, "b", [1], None, rows[1:]))  # type: ignore[arg-type]
+    answer: dict[str, Any] = {"index": 0}
+    taken.into_choice(answer, chat=True)
+    told = json.loads(b"".join(json_pieces(answer)))["distribution"]
+    read = [
+        np.frombuffer(b64decode(each["sampled"]["token_id"]["data"]), np.int32).tolist()
+        for each in (told, told["prompt"])
+    ]
+    assert read == [[1], [0]]
 
 
 def test_a_divergence_that_is_no_number_is_not_counted() -> None:

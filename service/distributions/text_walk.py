@@ -1,0 +1,102 @@
+"""What each token writes into a text, and where it stands in it."""
+
+from __future__ import annotations
+
+from codecs import getincrementaldecoder
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from service.distributions.token_texts import TokenTexts
+
+_Decoder = getincrementaldecoder("utf-8")
+_CHARACTER = 4
+"""Bytes of the longest character, and the most tokens that one can take."""
+
+
+class Placed(NamedTuple):
+    """A token in its text.
+
+    A character of several tokens is the text of the token that completes it. Those before it have
+    none, and all stand where the character does.
+    """
+
+    token_id: int
+    text: str
+    offset: int
+    """Characters of the text before it."""
+    begun: bytes
+    """Bytes before it of a character that is not complete."""
+
+
+class TextWalk:
+    """Walks along one text, token by token.
+
+    Args:
+        texts: the texts of tokens.
+        skips_special: whether the text leaves control tokens out.
+
+    """
+
+    def __init__(self, texts: TokenTexts, *, skips_special: bool) -> None:
+        self._texts = texts
+        self._skips_special = skips_special
+        self._decoder = _Decoder("replace")
+        self._begun = b""
+        self._offset = 0
+
+    def branch(self) -> TextWalk:
+        """Return a walk that goes on from here by itself."""
+        branch = TextWalk(self._texts, skips_special=self._skips_special)
+        branch._write_bytes(self._begun)
+        branch._offset = self._offset
+        return branch
+
+    def follow(self, token_ids: Sequence[int]) -> None:
+        """Go on after tokens that are not in the text, but may have begun a character of it."""
+        for token_id in token_ids[-_CHARACTER:]:
+            self._write(token_id)
+
+    def step(self, token_id: int) -> Placed:
+        """Go on by a token that was generated."""
+        begun = self._begun
+        if self._skips_special and token_id in self._texts.special:
+            return Placed(token_id, self._texts.all[token_id], self._offset, begun)
+        placed = Placed(token_id, self._write(token_id), self._offset, begun)
+        self._offset += len(placed.text)
+        return placed
+
+    def along(self, token_ids: Sequence[int], text: str) -> list[Placed]:
+        """Go through the whole of a known text, a prompt's, whose tokens may not spell it.
+
+        A tokenizer may put control tokens and a space in front of a text, or change characters.
+        """
+        start, placed = self._offset, []
+        for token_id in token_ids:
+            begun = self._begun
+            written = self._write(token_id)
+            placed.append(Placed(token_id, written, self._offset, begun))
+            at = self._offset - start
+            if not text.startswith(written, at):
+                if token_id in self._texts.special:
+                    continue
+                if text.startswith(written[1:], at) and written.startswith(" "):
+                    written = written[1:]
+            self._offset = start + min(at + len(written), len(text))
+        self._offset = start + len(text)
+        return placed
+
+    def _write(self, token_id: int) -> str:
+        """Return the characters that a token completes."""
+        if not self._begun and self._texts.is_whole[token_id]:
+            return self._texts.all[token_id]
+        return self._write_bytes(self._texts.data(token_id))
+
+    def _write_bytes(self, data: bytes) -> str:
+        text = self._decoder.decode(data)
+        self._begun = self._decoder.getstate()[0]
+        return text
+
+
+def text_after(begun: bytes, data: bytes) -> str:
+    """Return the characters that bytes complete after those of one that was begun."""
+    return _Decoder("replace").decode(begun + data)
