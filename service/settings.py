@@ -84,8 +84,8 @@ class Settings(BaseSettings):
     audit_prompts: bool = Field(
         False, description="Whether lines of the audit log hold what was asked."
     )
-    max_top_logprobs: int | None = Field(
-        None, ge=0, description="Cap on OpenAI's top_logprobs; none means the vocabulary."
+    max_top_logprobs: int = Field(
+        1000, ge=0, description="Most alternatives a token in OpenAI's logprobs, prompts' too."
     )
     distribution_request_bytes: int = Field(
         1 * _GIB, ge=1, description="Most bytes of rows that one request may ask for."

@@ -13,7 +13,7 @@ from service.settings import PREFIX, Settings
 ROOT = Path(__file__).parents[1]
 OPERATING = (ROOT / "docs/operating.md").read_text()
 _ROW = re.compile(r"^\| `--([a-z-]+)`[^|]*\| `(SENSEFIELD_[A-Z_]+)` \| (.*?) \|$", re.MULTILINE)
-NOTHING = {"max_tokens": "the context", "max_top_logprobs": "the vocabulary"}
+NOTHING = {"max_tokens": "the context"}
 """What the lack of a setting means, where it is not none."""
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)")
 DOCUMENTS = sorted(

@@ -65,7 +65,11 @@ Planned = TypeVar("Planned", ChatRequest, TextRequest)
 async def create_chat_completion(
     request: Annotated[ChatRequest, Body()], raw_request: Request
 ) -> Response:
-    """Answer a chat; ``logit_control`` and ``distribution`` are Sensefield's."""
+    """Answer a chat; ``logit_control`` and ``distribution`` are Sensefield's.
+
+    ``top_logprobs`` and ``prompt_logprobs`` list as many alternatives a token as
+    ``--max-top-logprobs`` allows, 1000 unless it is set; more of them come as a ``distribution``.
+    """
     serving = context_of(raw_request).chat
     if serving is None:
         raise NotFoundError("the model does not generate text", "model")
@@ -82,7 +86,11 @@ async def create_chat_completion(
 async def create_completion(
     request: Annotated[TextRequest, Body()], raw_request: Request
 ) -> Response:
-    """Continue a text; ``logit_control`` and ``distribution`` are Sensefield's."""
+    """Continue a text; ``logit_control`` and ``distribution`` are Sensefield's.
+
+    ``logprobs`` and ``prompt_logprobs`` list as many alternatives a token as
+    ``--max-top-logprobs`` allows, 1000 unless it is set; more of them come as a ``distribution``.
+    """
     serving = context_of(raw_request).completions
     if serving is None:
         raise NotFoundError("the model does not generate text", "model")
@@ -107,7 +115,8 @@ async def _serve(
                 steer = request.logit_control.steer
                 await context.vectors.refresh([entry.vector for entry in steer])
             _check_shown(request, serving, arrow)
-            plan = request.make_plan(context.planner, arrow=arrow)
+            planner = await context.planner.knowing(request.logit_control)
+            plan = request.make_plan(planner, arrow=arrow)
             ending.callback(plan.close)
             outcome.uses(plan.controls)
             plan.enter_queue()
@@ -138,7 +147,6 @@ async def _serve(
             return PiecedStream(batches, MEDIA_TYPE)
         if not isinstance(result, AsyncGenerator):
             outcome.name = "ok"
-            answer = result if isinstance(result, dict) else result.model_dump()
             headers = metrics_header(raw_request.headers.get(_LOAD_FORMAT_HEADER, ""))
             return PiecedAnswer(result, ending.pop_all(), outcome.cancel, headers)
         interval = float(getattr(raw_request.app.state.args, "sse_keep_alive_interval", 0))

@@ -82,7 +82,8 @@ async def planned(
         beam_search=False,
         scored_token_ids=False,
     )
-    plan = context.planner.plan(asked)
+    planner = await context.planner.knowing(control)
+    plan = planner.plan(asked)
     try:
         await context.vectors.bring_residual({entry.vector for entry in plan.residual})
         yield plan

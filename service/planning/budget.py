@@ -11,7 +11,8 @@ array they become, its base64 (4/3) and the body (4/3)."""
 JSON_BYTES_PER_NUMBER = 64
 """A number of a nested list in memory: up to 16 characters, and four copies of them at once."""
 OPENAI_BYTES_PER_ENTRY = 160
-"""An entry of OpenAI's logprobs in memory: text, bytes, number and JSON, written twice."""
+"""An entry of OpenAI's logprobs in memory: its number, and JSON of its text, bytes and number; of
+an echoed prompt it is written twice."""
 
 
 class Budget:

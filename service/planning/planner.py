@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from logit_processors.checks import ControlError
 from logit_processors.patterns import pool_states
@@ -13,7 +14,7 @@ from service.errors import BadRequestError, echo
 from service.planning.asked import Asked, prompt_spec, row_spec
 from service.planning.budget import Budget
 from service.planning.plan import Plan
-from service.schemas.control import build_program
+from service.schemas.control import LogitControl, build_program
 from service.schemas.residual import build_residual
 from service.settings import Settings
 from service.vectors.registry import VectorRegistry
@@ -32,6 +33,18 @@ class Planner:
     budget: Budget
     encode: Callable[[str], list[int]]
     """The tokens of a text that goes on."""
+
+    async def knowing(self, control: LogitControl | None) -> Planner:
+        """Return a planner that has the tokens of a forced text: to find them may take long.
+
+        Raises:
+            BadRequestError: the text is longer than any that the model takes.
+
+        """
+        if control is None or control.force is None or control.force.text is None:
+            return self
+        token_ids = await asyncio.to_thread(self.encode, control.force.text)
+        return replace(self, encode=lambda _: token_ids)
 
     def plan(self, asked: Asked) -> Plan:
         """Return the plan of a request.
@@ -93,8 +106,11 @@ class Planner:
             ("prompt_logprobs", asked.prompt_logprobs),
         ):
             if count is not None and (count > cap or (count == DENSE and cap < self.width)):
+                asked_for = f"all {self.width}" if count == DENSE else echo(count)
                 raise BadRequestError(
-                    f"{echo(count)} alternatives are too many; allowed: up to {cap}", field_name
+                    f"{asked_for} alternatives a token are too many; allowed: up to {cap}, and "
+                    "any number in `distribution`",
+                    field_name,
                 )
         if asked.beam_search and (controls or distribution is not None):
             raise BadRequestError(

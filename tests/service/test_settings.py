@@ -21,7 +21,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     made = Settings()
     assert made.vectors_dir == str(tmp_path / "sensefield" / "vectors")
-    assert made.max_top_logprobs is None
+    assert made.max_top_logprobs == 1000
     assert 0 < made.distribution_request_bytes <= made.distribution_total_bytes
 
 

@@ -41,7 +41,7 @@ def asked(
 
 def new_planner(folder: Path, engine: FakeEngine) -> Planner:
     """Return a planner with vectors in a folder and ten kilobytes for a request's rows."""
-    settings = Settings(vectors_dir=folder, max_top_logprobs=None)
+    settings = Settings(vectors_dir=folder)
     support = ResidualSupport(None, engine.residual_capacity)
     vectors = VectorRegistry(VectorStore(folder), engine, model_facts(), support)
     budget = Budget(10_000, 15_000)

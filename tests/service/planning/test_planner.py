@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from logit_processors import patterns
+from logit_processors.program import Program
 from logit_processors.row_spec import DENSE, RowSpec
 from service.errors import BadRequestError, NotFoundError
 from service.planning.asked import Asked, row_spec
 from service.planning.planner import Planner
+from service.schemas.control import LogitControl
 from service.settings import Settings
 from service.vectors.registry import VectorRegistry
 from service.vectors.residual_bank import ResidualSupport
@@ -62,8 +65,8 @@ def test_rows_hold_all_that_was_asked(
          ["90", "0 to 89"]),
         (asked(logit_bias={"x": 1.0}), "logit_bias['x']", ["0 to 89"]),
         (asked(None, {"top_k": 97}), "distribution.top_k", ["97", "1 to 96", "all"]),
-        (asked(logprobs=51), "top_logprobs", ["51", "up to 50"]),
-        (asked(logprobs=-1), "top_logprobs", ["-1", "up to 50"]),
+        (asked(logprobs=51), "top_logprobs", ["51", "up to 50", "`distribution`"]),
+        (asked(logprobs=-1), "top_logprobs", ["all 96", "up to 50", "`distribution`"]),
         (asked(BIAS, beam_search=True), "use_beam_search", ["logit_control"]),
         (asked(None, {}, beam_search=True), "use_beam_search", ["distribution"]),
         (asked(logit_bias={"1": 1.0}, beam_search=True), "use_beam_search", ["logit_bias"]),
@@ -94,8 +97,8 @@ def test_patterns_beyond_the_devices_room_are_refused_for_good(
         planner.plan(asked(control))
 
 
-@pytest.mark.parametrize(("cap", "most"), [(None, WIDTH), (50, 50), (1000, WIDTH), (0, 0)])
-def test_the_cap_on_alternatives(cap: int | None, most: int, planner: Planner) -> None:
+@pytest.mark.parametrize(("cap", "most"), [(50, 50), (1000, WIDTH), (0, 0)])
+def test_the_cap_on_alternatives(cap: int, most: int, planner: Planner) -> None:
     planner.settings = Settings(max_top_logprobs=cap)
     planner.plan(asked(logprobs=most))
     with pytest.raises(BadRequestError):
@@ -163,3 +166,20 @@ def test_what_has_no_meaning_in_the_form_asked_for_is_refused(
     with pytest.raises(BadRequestError) as refused:
         planner.plan(asked(**fields))
     assert refused.value.param == param
+
+
+async def test_a_forced_text_is_made_tokens_beside_the_loop(planner: Planner) -> None:
+    threads: list[int] = []
+
+    def encode(text: str) -> list[int]:
+        threads.append(threading.get_ident())
+        return [len(text)]
+
+    planner.encode = encode
+    control = LogitControl.model_validate({"force": {"text": "abc"}})
+    knowing = await planner.knowing(control)
+    plan = knowing.plan(asked({"force": {"text": "abc"}}))
+    assert plan.program == Program(force=(3,))
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
+    assert await planner.knowing(None) is planner
