@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, SupportsIndex, overload
 
+from numpy.typing import NDArray
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine import output_processor
 from vllm.v1.engine.logprobs import LogprobsProcessor
@@ -11,6 +12,9 @@ from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
 from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import PROMPT_KEY, TokenRow
+
+_OWN_MESSAGE = 64 << 10
+"""Bytes from which an array surely travels by itself, and not inside of another message."""
 
 
 class HandedOver(list[TokenRow]):
@@ -62,8 +66,7 @@ class RowsProcessor(LogprobsProcessor):
             return super()._update_prompt_logprobs(prompt_logprobs_tensors)
         token_ids, logprobs, statistics, *_ = prompt_logprobs_tensors
         assert self.prompt_logprobs is not None
-        # Copies: what arrived are views that keep the whole message in memory.
-        arrays = (part.numpy().copy() for part in (token_ids, logprobs, statistics))
+        arrays = (_own(part.numpy()) for part in (token_ids, logprobs, statistics))
         self.prompt_logprobs += map(TokenRow, *arrays)
         return None
 
@@ -77,6 +80,14 @@ class RowsProcessor(LogprobsProcessor):
             row = TokenRow(token_ids[at].copy(), logprobs[at].copy(), statistics[at].copy())
             self.logprobs.append(row)
         return None
+
+
+def _own(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy of a small array: what arrived is a view that keeps a message in memory.
+
+    A large one, which takes long to copy, comes as a message of its own.
+    """
+    return array if array.nbytes > _OWN_MESSAGE else array.copy()
 
 
 def install() -> None:
