@@ -1,0 +1,59 @@
+"""Large JSON bodies: how many values one may have, found before it is parsed.
+
+To parse is one call, which nothing interrupts: what takes it long is many values, and not a long
+text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+
+from service.errors import BadRequestError
+
+LARGE = 256 << 10
+"""Bytes from which a body is looked at."""
+MAX_COMMAS = 1 << 20
+"""Outside of texts: as many values, tokens of prompts among them, has a body at most."""
+_AT_ONCE = 64 << 10
+_IN_TEXT = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
+
+
+def check_size(data: bytes) -> Iterator[bytes]:
+    """Look through a body, and pause often; what is yielded is empty.
+
+    Raises:
+        BadRequestError: more values than a body may have.
+
+    """
+    if len(data) <= LARGE or data.count(b",") <= MAX_COMMAS:
+        return
+    commas = at = 0
+    while at < len(data):
+        start = data.find(b'"', at, at + _AT_ONCE)
+        end = min(at + _AT_ONCE, len(data)) if start < 0 else start
+        commas += data.count(b",", at, end)
+        if commas > MAX_COMMAS:
+            raise BadRequestError(
+                f"the body has over {MAX_COMMAS} values; allowed: {MAX_COMMAS}, tokens of prompts "
+                "among them",
+                "body",
+            )
+        at = end
+        if start >= 0:
+            at = yield from _past_text(data, start + 1)
+        yield b""
+
+
+def _past_text(data: bytes, at: int) -> Generator[bytes, None, int]:
+    """Return where a text has ended that began before ``at``."""
+    while at < len(data):
+        found = _IN_TEXT.match(data, at, at + _AT_ONCE)
+        assert found is not None
+        at = found.end()
+        if data[at : at + 1] == b'"':
+            return at + 1
+        if at == found.start():  # a backslash at the end of the body
+            return at + 1
+        yield b""
+    return at
