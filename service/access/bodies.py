@@ -32,6 +32,8 @@ MAX_STOP_IDS = 128
 """More, with min_tokens, end the engine on vLLM's V2 runner, as do more of the next."""
 MAX_ALLOWED_IDS = 1024
 MAX_BAD_WORDS = 128
+MAX_BAD_CHARACTERS = 1 << 14
+"""Of all bad words, which vLLM makes tokens of while nothing else runs; it takes 1024 tokens."""
 MAX_REPEATED = 256
 """Tokens of a pattern that vLLM looks for again after each token, in every length up to it."""
 MAX_MODEL_CHARACTERS = 256
@@ -202,6 +204,14 @@ def check_fields(body: dict[str, Any], max_tokens: int | None, trusts_templates:
             if isinstance(stop, str) and len(stop) > MAX_STOP_CHARACTERS:
                 path = f"{field}[{at}]" if isinstance(stops, list) else field
                 raise BadRequestError(f"over {MAX_STOP_CHARACTERS} characters", path)
+    bad = body.get("bad_words")
+    if isinstance(bad, list):
+        characters = sum(len(word) for word in bad if isinstance(word, str))
+        if characters > MAX_BAD_CHARACTERS:
+            raise BadRequestError(
+                f"{characters} characters are too many; allowed: {MAX_BAD_CHARACTERS} in all",
+                "bad_words",
+            )
     for field in _TOKEN_CAPS:
         _check_most(body, field, max_tokens)
     repeated = body.get("repetition_detection")

@@ -168,6 +168,7 @@ def test_a_schema_in_a_text_is_checked_as_one_that_is_none(field: str) -> None:
         ({"stop_token_ids": [1] * 129}, "stop_token_ids"),
         ({"allowed_token_ids": [1] * 1025}, "allowed_token_ids"),
         ({"bad_words": ["a"] * 129}, "bad_words"),
+        ({"bad_words": ["a" * 8192, "b" * 8193]}, "bad_words"),
         ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias"),
         ({"max_tokens": 11}, "max_tokens"),
         ({"max_completion_tokens": 11}, "max_completion_tokens"),
