@@ -13,7 +13,7 @@ from logit_processors.vocabulary import Vocabulary
 from service import startup
 from service.access import connection, metrics_port
 from service.access.visit import TENANT
-from service.api import generate, health, lens, score, tokens, vector_making, vectors
+from service.api import generate, health, lens, quick_json, score, tokens, vector_making, vectors
 from service.api.documentation import document
 from service.api.parameters import name_parameters
 from service.api.route import check_bodies
@@ -61,6 +61,7 @@ class SensefieldEndpoints:
         page.mount(app)
         check_bodies(app)
         connection.install()
+        quick_json.install()
         document(app)
         name_parameters(app)
         app.add_middleware(health.Gate)

@@ -16,7 +16,7 @@ from fastapi import Request
 
 from logit_processors.program import MAX_ENTRIES, WIRE_KEY
 from service.access.grammars import AS_TEXT, GRAMMARS, check_grammar
-from service.access.large_bodies import LARGE, check_size
+from service.access.large_bodies import LARGE, check_size, check_tokenized
 from service.access.visit import Visit
 from service.api.pieces import in_slices
 from service.errors import MAX_ECHO, BadRequestError, echo
@@ -42,6 +42,7 @@ MAX_VALUES = 1 << 15
 """In a body, less its lists of tokens: of each that is wrong, several errors are made."""
 MAX_MESSAGES = 2048
 MAX_TOOLS = 128
+MAX_DETOKENIZED = 1 << 17
 MAX_DEPTH = 100
 """Lists and objects in one another; what comes after walks them by recursion."""
 _OWN = ("logit_control", "distribution")
@@ -84,6 +85,7 @@ class StockRequest(CheckedRequest):
     async def json(self) -> dict[str, Any]:
         """Return the parsed body; BadRequestError also for a field that would do nothing."""
         body = await super().json()
+        check_tokenized(self.url.path, len(await self.body()))
         for field in _OWN:
             if body.get(field) is not None:
                 raise BadRequestError(
@@ -236,6 +238,7 @@ _LENGTHS = {
     "messages": MAX_MESSAGES,
     "input": MAX_MESSAGES,
     "tools": MAX_TOOLS,
+    "tokens": MAX_DETOKENIZED,
 }
 
 

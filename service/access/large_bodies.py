@@ -15,6 +15,8 @@ LARGE = 256 << 10
 """Bytes from which a body is looked at."""
 MAX_COMMAS = 1 << 20
 """Outside of texts: as many values, tokens of prompts among them, has a body at most."""
+MAX_TOKENIZED_BYTES = 1 << 20
+"""Of a body whose tokens are asked for: no context bounds them, and all are told at once."""
 _AT_ONCE = 64 << 10
 _IN_TEXT = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 
@@ -57,3 +59,16 @@ def _past_text(data: bytes, at: int) -> Generator[bytes, None, int]:
             return at + 1
         yield b""
     return at
+
+
+def check_tokenized(path: str, size: int) -> None:
+    """Refuse a body of so many bytes if its path is that of tokenization.
+
+    Raises:
+        BadRequestError: it is too large for it.
+
+    """
+    if path.endswith("/tokenize") and size > MAX_TOKENIZED_BYTES:
+        raise BadRequestError(
+            f"{size} bytes are too many to make tokens of; allowed: {MAX_TOKENIZED_BYTES}", "body"
+        )

@@ -182,6 +182,7 @@ def test_a_schema_in_a_text_is_checked_as_one_that_is_none(field: str) -> None:
         ({"messages": [{}] * 2049}, "messages"),
         ({"input": ["a"] * 2049}, "input"),
         ({"tools": [{}] * 129}, "tools"),
+        ({"tokens": [1] * ((1 << 17) + 1)}, "tokens"),
         ({"vllm_xargs": {"sensefield": "x"}}, "vllm_xargs.sensefield"),
         ({"chat_template": "{{ 1 }}"}, "chat_template"),
     ],

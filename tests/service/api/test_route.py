@@ -188,6 +188,23 @@ async def test_a_route_of_vllms_does_not_pass_over_what_only_ours_know(field: st
         assert taken.json() == {field: None}
 
 
+async def test_a_text_of_which_only_tokens_are_asked_is_bounded() -> None:
+    app = FastAPI()
+
+    @app.post("/tokenize")
+    async def answer(body: dict[str, Any]) -> int:
+        return len(body["prompt"])
+
+    check_bodies(app)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        refused = await client.post("/tokenize", json={"prompt": "a" * (1 << 20)})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "body")
+        assert "allowed: 1048576" in refused.json()["error"]["message"]
+        taken = await client.post("/tokenize", json={"prompt": "a" * 1_000_000})
+        assert taken.json() == 1_000_000
+
+
 async def test_without_a_body_there_is_no_media_type_to_be_wrong() -> None:
     async with app_raising() as client:
         answer = await client.post("/")
