@@ -10,12 +10,12 @@ from starlette.responses import JSONResponse
 _stock = JSONResponse.render
 
 
-def render(response: JSONResponse, content: Any) -> bytes:
+def render(self: JSONResponse, content: Any) -> bytes:
     """Return a body in a tenth of the time; of what orjson does not take as stock does."""
     try:
         return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
     except orjson.JSONEncodeError:
-        return _stock(response, content)
+        return _stock(self, content)
 
 
 def install() -> None:

@@ -60,7 +60,7 @@ def base64_pieces(blocks: Sequence[NDArray[Any]]) -> Iterator[bytes]:
     yield _head(dtype, (count, *first.shape[1:]))
     rest = b""
     for block in blocks:
-        data = memoryview(np.ascontiguousarray(block, dtype=dtype)).cast("B")
+        data = np.ascontiguousarray(block, dtype=dtype).data.cast("B")
         for at in range(0, len(data), BLOCK):
             piece = rest + data[at : at + BLOCK]
             whole = len(piece) - len(piece) % 3
