@@ -11,7 +11,7 @@ import vllm
 from vllm.lora.punica_wrapper import punica_cpu
 from vllm.lora.punica_wrapper.punica_base import PunicaWrapperBase
 from vllm.model_executor.models import registry
-from vllm.sampling_params import SamplingParams
+from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 from vllm.triton_utils import HAS_TRITON
 from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -19,6 +19,8 @@ from vllm.v1.engine import output_processor, utils
 from vllm.v1.outputs import LogprobsLists
 from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.sampler import Sampler
+from vllm.v1.structured_output import StructuredOutputManager
+from vllm.v1.structured_output.request import get_structured_output_key
 from vllm.v1.worker.gpu_input_batch import CachedRequestState
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.worker_base import WorkerWrapperBase
@@ -29,6 +31,7 @@ SUPPORTED = "0.32"
 """Minor version of vLLM."""
 
 _FIELDS: list[tuple[str, Any, set[str]]] = [
+    ("StructuredOutputsParams", StructuredOutputsParams, {"_backend", "_backend_was_auto"}),
     (
         "CachedRequestState",
         CachedRequestState,
@@ -94,6 +97,12 @@ _SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
         punica_cpu.sgmv_expand_slice,
         (*_EXPANDED, *_RUNS, *_SLICE, *_ADDS),
     ),
+    (
+        "StructuredOutputManager.grammar_init",
+        StructuredOutputManager.grammar_init,
+        ("self", "request"),
+    ),
+    ("get_structured_output_key", get_structured_output_key, ("params",)),
     ("KVCacheManager.get_computed_blocks", KVCacheManager.get_computed_blocks, ("self", "request")),
     ("WorkerWrapperBase.init_device", WorkerWrapperBase.init_device, ("self",)),
     ("the engines' get_mp_context", utils.get_mp_context, ()),

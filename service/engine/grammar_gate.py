@@ -37,15 +37,21 @@ class GrammarGate:
         config: vLLM's, whose compilers are tried.
         limits: on a grammar.
         tenant: tells whose request the running task works on.
+        field: tells the field of that request which holds its grammar.
 
     """
 
     def __init__(
-        self, config: Any, limits: Limits, tenant: Callable[[], str | None] = lambda: None
+        self,
+        config: Any,
+        limits: Limits,
+        tenant: Callable[[], str | None] = lambda: None,
+        field: Callable[[], str] = lambda: FIELD,
     ) -> None:
         self._config = config
         self._limits = limits
         self._tenant = tenant
+        self._field = field
         self._known: LRUCache[bytes, str | None] = LRUCache(KNOWN)
         self._lock = threading.Lock()
         # One at a time, on threads that nothing else waits for; of a tenant one waits there, so
@@ -56,10 +62,10 @@ class GrammarGate:
         self._questions: Connection | None = None
 
     async def check(self, params: SamplingParams) -> None:
-        """Return if a grammar is within the limits.
+        """Return if the engine can compile and enforce a grammar within the limits.
 
         Raises:
-            VLLMValidationError: it is not.
+            VLLMValidationError: it cannot; ``parameter`` names the field.
             RetryableRequestError: the trial was not over in time.
 
         """
@@ -74,7 +80,7 @@ class GrammarGate:
                 if outcome is _UNTRIED:
                     outcome = await loop.run_in_executor(self._asking, self._try, key, params)
         if outcome is not None:
-            raise VLLMValidationError(f"the grammar is too costly: {outcome}", parameter=FIELD)
+            raise VLLMValidationError(f"the grammar {outcome}", parameter=self._field())
 
     def close(self) -> None:
         """End the process."""

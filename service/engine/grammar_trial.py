@@ -11,6 +11,7 @@ import faulthandler
 import os
 import pkgutil
 import random
+import re
 import resource
 import signal
 import time
@@ -25,20 +26,32 @@ from vllm.config import VllmConfig
 from vllm.exceptions import VLLMError
 from vllm.sampling_params import SamplingParams
 from vllm.tokenizers import cached_tokenizer_from_config
-from vllm.v1.structured_output.backend_guidance import GuidanceBackend
-from vllm.v1.structured_output.backend_types import StructuredOutputBackend, StructuredOutputGrammar
+from vllm.v1.structured_output.backend_guidance import (
+    GuidanceBackend,
+    validate_guidance_grammar,
+)
+from vllm.v1.structured_output.backend_types import (
+    StructuredOutputBackend,
+    StructuredOutputGrammar,
+    StructuredOutputOptions,
+)
 from vllm.v1.structured_output.request import get_structured_output_key
 
 from service.engine.family import die_with_parent, end_with_parent
+from service.engine.grammar_backends import enforcing
+from service.engine.unenforced import unenforced
+from service.errors import MAX_ECHO
 
 MEMORY_BYTES = 1 << 30
 STEPS = 32
 """Tokens after which a grammar has been seen at work."""
 STEP_SECONDS = 0.1
 """Most CPU time in which the tokens allowed next may be found: the whole batch waits for it."""
-_FAILED, _SLOW_STEP, _NO_MEMORY = 1, 3, 4
+_FAILED, _NO_MEMORY = 1, 4
 _REFUSED = (VLLMError, ValueError, RuntimeError, TypeError, LookupError)
-"""What vLLM and its compilers raise for a grammar that is none, which the client is told later."""
+"""What vLLM and its compilers raise for a grammar that is none."""
+_PLACE_IN_SOURCE = re.compile(r"\[[\d:]+\] \S+:\d+: ")
+"""The time and the line of xgrammar's own source ahead of its message."""
 _BACKENDS = {
     "xgrammar": "backend_xgrammar:XgrammarBackend",
     "guidance": "backend_guidance:GuidanceBackend",
@@ -70,14 +83,15 @@ def serve(questions: Connection, config: VllmConfig, limits: Limits) -> None:
         questions.send(apart(partial(compilers.run, params), limits))
 
 
-def apart(work: Callable[[], int], limits: Limits) -> str | None:
-    """Do work in a fork under limits; return which of them ended it, or None.
+def apart(work: Callable[[], str | None], limits: Limits) -> str | None:
+    """Do work in a fork under limits; return what it says, or which of them ended it, or None.
 
     Args:
-        work: returns the fork's exit code.
+        work: returns what is wrong, or None.
         limits: on the fork.
 
     """
+    answer, theirs = os.pipe()
     child = os.fork()
     if child == 0:
         code = _FAILED
@@ -85,23 +99,25 @@ def apart(work: Callable[[], int], limits: Limits) -> str | None:
             die_with_parent()
             _limit(limits)
             _hush()
-            code = work()
+            os.write(theirs, (work() or "").encode(errors="replace"))
+            code = 0
         except MemoryError:
             code = _NO_MEMORY
         finally:
             os._exit(code)
+    os.close(theirs)
+    with open(answer, "rb") as read:
+        said = read.read().decode(errors="replace")
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == 0:
-        return None
-    if code == _SLOW_STEP:
-        return f"finding the tokens it allows takes over {STEP_SECONDS:g} s a step"
+        return said or None
     if code == -signal.SIGXCPU:
-        return f"compiling it takes over {limits.cpu_seconds} s"
+        return f"is too costly: compiling it takes over {limits.cpu_seconds} s"
     if code in (_NO_MEMORY, -signal.SIGABRT):
-        return f"compiling it takes over {limits.memory_bytes >> 20} MiB"
+        return f"is too costly: compiling it takes over {limits.memory_bytes >> 20} MiB"
     if code == _FAILED:
-        return "compiling it fails"
-    return f"compiling it ends with {signal.Signals(-code).name}"
+        return "cannot be compiled: the compiler fails"
+    return f"cannot be compiled: the compiler ends with {signal.Signals(-code).name}"
 
 
 def _limit(limits: Limits) -> None:
@@ -132,35 +148,44 @@ class Compilers:
         self._wanted = config.structured_outputs_config.backend
         self._made = {name: self._make(name) for name in self._usual()}
 
-    def run(self, params: SamplingParams) -> int:
-        """Compile a grammar and follow it for some tokens; return an exit code."""
+    def run(self, params: SamplingParams) -> str | None:
+        """Compile a grammar as the engine will and follow it for some tokens.
+
+        Returns:
+            What is wrong with it, or None.
+
+        """
         assert params.structured_outputs is not None
         try:
             params._validate_structured_outputs(
                 self._config.model_config, self._config.structured_outputs_config, self._tokenizer
             )
-        except _REFUSED:
-            return 0
-        chosen = str(params.structured_outputs._backend)
-        made = self._made
-        if chosen not in made:
-            made = {**made, chosen: self._make(chosen)}
-        kind, text = get_structured_output_key(params.structured_outputs)
-        for backend in made.values():
-            try:
-                grammar = backend.compile_grammar(kind, text, params.all_stop_token_ids)
-            except _REFUSED:
-                continue
-            if any(seconds > STEP_SECONDS for seconds in follow(grammar, backend)):
-                return _SLOW_STEP
-        return 0
+            return self._compile(params)
+        except _REFUSED as error:
+            return f"cannot be compiled: {_words(error)}"
+
+    def _compile(self, params: SamplingParams) -> str | None:
+        grammar = params.structured_outputs
+        assert grammar is not None
+        kind, text = get_structured_output_key(grammar)
+        name = enforcing(grammar)
+        passed_over = unenforced(kind, text) if grammar._backend == "xgrammar" else None
+        first = "" if passed_over is None else f"xgrammar passes over {passed_over}, and "
+        if passed_over is not None and name == "xgrammar":
+            return f"cannot be enforced: {first}the server uses no other compiler"
+        backend = self._made.get(name) or self._make(name)
+        if self._wanted == "auto" and _mask_width(backend) != _mask_width(self._made["xgrammar"]):
+            return f"cannot be enforced: {first}{name} does not know this model's vocabulary"
+        if name != grammar._backend and (why := _refusal(params, kind, backend)) is not None:
+            return f"cannot be enforced: {first}{why}"
+        compiled = backend.compile_grammar(kind, text, params.all_stop_token_ids)
+        if any(seconds > STEP_SECONDS for seconds in follow(compiled, backend)):
+            told = f"finding the tokens it allows takes over {STEP_SECONDS:g} s a step"
+            return f"is too costly: {told}"
+        return None
 
     def _usual(self) -> list[str]:
-        """Return the backends to try each grammar on.
-
-        With "auto" the engine stays with the backend that its first grammar needed, whatever the
-        later ones are.
-        """
+        """Return the compilers that are made before the first grammar."""
         if self._wanted != "auto":
             return [self._wanted]
         usable = GuidanceBackend.is_tokenizer_supported(self._tokenizer)
@@ -188,3 +213,30 @@ def follow(grammar: StructuredOutputGrammar, backend: StructuredOutputBackend) -
             return
         if grammar.is_terminated():
             return
+
+
+def _mask_width(backend: StructuredOutputBackend) -> int:
+    """Return the integers of 32 bits in a compiler's mask of tokens; one engine has one width."""
+    mask: Any = backend.allocate_token_bitmask(1)
+    return int(mask.shape[1])
+
+
+def _refusal(
+    params: SamplingParams, kind: StructuredOutputOptions, backend: StructuredOutputBackend
+) -> str | None:
+    """Return why guidance does not compile a grammar that vLLM validated for another, or None."""
+    assert isinstance(backend, GuidanceBackend)
+    try:
+        validate_guidance_grammar(params, backend.ll_tokenizer)
+    except VLLMError as error:
+        if kind == StructuredOutputOptions.STRUCTURAL_TAG:
+            return "no other compiler takes such a tag"
+        return f"guidance says: {_words(error)}"
+    return None
+
+
+def _words(error: Exception) -> str:
+    """Return a compiler's message without its place in the compiler's own source."""
+    told = str(error.args[0]) if error.args else type(error).__name__
+    told = " ".join(_PLACE_IN_SOURCE.sub("", told).split())
+    return told if len(told) <= MAX_ECHO else f"{told[:MAX_ECHO]}…"

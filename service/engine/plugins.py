@@ -23,7 +23,8 @@ def enabled() -> bool:
 def register() -> None:
     """``vllm.general_plugins``: what each process of the engine and of the API is given.
 
-    Taps at the samplers, rows kept as rows, the residual stream followed, an end with the parent.
+    Taps at the samplers, rows kept as rows, the residual stream followed, grammars enforced, an end
+    with the parent.
     """
     if not enabled():
         return
@@ -32,6 +33,7 @@ def register() -> None:
         family,
         frontend,
         generators,
+        grammar_backends,
         prompt_cache,
         prompt_rows,
         samplers,
@@ -46,6 +48,7 @@ def register() -> None:
     frontend.install()
     prompt_rows.install()
     prompt_cache.install()
+    grammar_backends.install()
     attach.install()
     family.end_with_parent()
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from vllm.config import VllmConfig
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
+from vllm.v1.structured_output.backend_guidance import GuidanceBackend
 
 from service.engine import grammar_trial
 from service.engine.family import is_alive
@@ -40,18 +41,45 @@ PLAIN: list[dict[str, Any]] = [
     {"choice": ["yes", "no"]},
     {"json": {"type": "object", "properties": OPTIONAL}},
     {"json": {"type": "string", "pattern": "^a+$", "maxLength": 5}},  # not for xgrammar
+    {"json": {"type": "array", "items": [{"type": "boolean"}]}},
+    {"json": {"oneOf": [{"type": "boolean"}, {"type": "null"}]}},
+    {"json": {"type": "object", "properties": {"a": {}}, "patternProperties": {"b": {}}}},
+    {"grammar": '%llguidance {}\nstart: "a" | "b"'},
     {"json_object": True},
     {"grammar": 'root ::= "a" root | "b"'},
     {"structural_tag": json.dumps(TAG)},
-    {"regex": "[a"},  # none at all, which the client is told elsewhere
 ]
 CHAIN = "\n".join(f"r{at} ::= r{at + 1} | [a-z] r{at + 1}" for at in range(500))
 COSTLY: list[tuple[dict[str, Any], str]] = [
-    ({"regex": ".?" * 40}, "compiling it takes over 2 s"),
-    ({"grammar": f'root ::= r0\n{CHAIN}\nr500 ::= "x"'}, "compiling it takes over 2 s"),
+    ({"regex": ".?" * 40}, "is too costly: compiling it takes over 2 s"),
     (
-        {"json": {"type": "array", "items": {"type": "string"}, "maxItems": 10**6}},
-        "compiling it takes over 256 MiB",
+        {"grammar": f'root ::= r0\n{CHAIN}\nr500 ::= "x"'},
+        "is too costly: compiling it takes over 2 s",
+    ),
+    (
+        {"json": {"allOf": [{"type": "array", "items": {}, "maxItems": 10**6}, {}]}},
+        "is too costly: compiling it takes over 256 MiB",
+    ),
+]
+NOT_FOR_XGRAMMAR = {**TAG["format"], "content": {"type": "json_schema", "json_schema": {"not": {}}}}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    (
+        {"regex": "[a"},
+        'cannot be compiled: Grammar error: at 1(8): invalid regex "[a" (in regex): ',
+    ),
+    (
+        {"json": {"type": "array", "uniqueItems": True}},
+        'cannot be compiled: Grammar error: Unimplemented keys: ["uniqueItems"]',
+    ),
+    (
+        {"json": {"type": "integer", "not": {"const": 1}}},
+        "cannot be enforced: xgrammar passes over not, and guidance says: Grammar error: "
+        'Unimplemented keys: ["not"]',
+    ),
+    (
+        {"structural_tag": json.dumps({**TAG, "format": NOT_FOR_XGRAMMAR})},
+        "cannot be enforced: xgrammar passes over format.content.json_schema.not, and no other "
+        "compiler takes such a tag",
     ),
 ]
 
@@ -76,17 +104,46 @@ def test_what_would_hold_up_the_engine_is_not(
     assert tried(compilers, grammar, replace(LIMITS, cpu_seconds=seconds)) == told
 
 
+@pytest.mark.parametrize(("grammar", "told"), REFUSED, ids=str)
+def test_a_grammar_that_no_compiler_enforces_is_refused(
+    compilers: Compilers, grammar: dict[str, Any], told: str
+) -> None:
+    assert (tried(compilers, grammar) or "").startswith(told)
+
+
+def test_one_compiler_alone_is_not_left_for_another(
+    vllm_config: VllmConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_config.structured_outputs_config, "backend", "xgrammar")
+    only = Compilers(vllm_config)
+    assert tried(only, {"json": {"type": "integer"}}) is None
+    told = "cannot be enforced: xgrammar passes over not, and the server uses no other compiler"
+    assert tried(only, {"json": {"type": "integer", "not": {"const": 1}}}) == told
+
+
+def test_a_compiler_of_another_vocabulary_is_not_used(
+    compilers: Compilers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wider = GuidanceBackend(compilers._config, compilers._tokenizer, 1 << 17)
+    monkeypatch.setitem(compilers._made, "guidance", wider)
+    told = "cannot be enforced: guidance does not know this model's vocabulary"
+    assert tried(compilers, {"json": {"type": "array", "items": [{}]}}) == told
+
+
 def test_a_clock_ends_no_trial(compilers: Compilers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_REGEX_COMPILATION_TIMEOUT_S", "1")
     params = SamplingParams(structured_outputs=StructuredOutputsParams(regex=".?" * 40))
-    assert apart(lambda: compilers.run(params), Limits(4)) == "compiling it takes over 4 s"
+    assert (
+        apart(lambda: compilers.run(params), Limits(4))
+        == "is too costly: compiling it takes over 4 s"
+    )
 
 
 def test_a_step_that_takes_too_long_is_told(
     compilers: Compilers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grammar_trial, "STEP_SECONDS", 0.0)
-    told = "finding the tokens it allows takes over 0 s a step"
+    told = "is too costly: finding the tokens it allows takes over 0 s a step"
     assert tried(compilers, {"regex": "[a-c]+"}) == told
 
 
@@ -96,30 +153,33 @@ def tried(compilers: Compilers, grammar: dict[str, Any], limits: Limits = LIMITS
 
 
 def test_a_fork_tells_what_ended_it() -> None:
-    def endless() -> int:
+    def endless() -> None:
         while True:
             pass
 
-    def greedy() -> int:
-        return len(bytearray(1 << 30))
+    def greedy() -> str:
+        return str(len(bytearray(1 << 30)))
 
-    def failing() -> int:
+    def failing() -> None:
         raise AttributeError("a defect")
 
-    def killed() -> int:
+    def killed() -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
-        return 0
 
-    assert apart(lambda: 0, LIMITS) is None
-    assert apart(failing, LIMITS) == "compiling it fails"
-    assert apart(endless, Limits(1)) == "compiling it takes over 1 s"
-    assert apart(greedy, LIMITS) == "compiling it takes over 256 MiB"
-    assert apart(os.abort, LIMITS) == "compiling it takes over 256 MiB"
-    assert apart(killed, LIMITS) == "compiling it ends with SIGSEGV"
+    assert apart(lambda: None, LIMITS) is None
+    assert apart(lambda: "is none: \udc80é", LIMITS) == "is none: ?é"
+    assert apart(failing, LIMITS) == "cannot be compiled: the compiler fails"
+    assert apart(endless, Limits(1)) == "is too costly: compiling it takes over 1 s"
+    assert apart(greedy, LIMITS) == "is too costly: compiling it takes over 256 MiB"
+    assert apart(os.abort, LIMITS) == "is too costly: compiling it takes over 256 MiB"
+    assert apart(killed, LIMITS) == "cannot be compiled: the compiler ends with SIGSEGV"
 
 
 def test_a_fork_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    assert apart(lambda: os.write(2, b"a client's grammar") - 18, LIMITS) is None
+    def prints() -> None:
+        os.write(2, b"a client's grammar")
+
+    assert apart(prints, LIMITS) is None
     assert capfd.readouterr() == ("", "")
 
 

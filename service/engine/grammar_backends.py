@@ -1,0 +1,60 @@
+"""A compiler of grammars for each request, where vLLM's engine keeps one for all of them.
+
+vLLM's API process picks a compiler for each grammar (``auto``), but its engine keeps for ever the
+one that its first grammar needed. Here the compiler that enforces a grammar compiles it, in any
+order of requests.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+
+from vllm.sampling_params import StructuredOutputsParams
+from vllm.v1.request import Request
+from vllm.v1.structured_output import StructuredOutputManager
+from vllm.v1.structured_output.backend_types import StructuredOutputOptions
+from vllm.v1.structured_output.request import get_structured_output_key
+
+from service.engine.unenforced import unenforced
+
+_MANAGERS = "_sensefield_managers"
+
+
+def enforcing(grammar: StructuredOutputsParams) -> str:
+    """Return the name of the compiler for a grammar that vLLM has validated.
+
+    It is the one that vLLM picked, unless vLLM was free to pick another and that one would pass
+    over a part of the grammar: guidance enforces all of a schema or refuses it.
+    """
+    picked = str(grammar._backend)
+    if not grammar._backend_was_auto:
+        return picked
+    kind, text = get_structured_output_key(grammar)
+    if picked == "outlines" and kind == StructuredOutputOptions.JSON:
+        return "guidance"
+    if picked == "xgrammar" and unenforced(kind, text) is not None:
+        return "guidance"
+    return picked
+
+
+def install() -> None:
+    """Have the engine of this process compile each grammar with the compiler that enforces it."""
+    stock = StructuredOutputManager.grammar_init
+
+    def grammar_init(self: StructuredOutputManager, request: Request) -> None:
+        if request.structured_output_request is None:
+            return
+        grammar = request.structured_output_request.params
+        grammar._backend = enforcing(grammar)
+        managers = vars(self).setdefault(_MANAGERS, {})
+        manager = managers.get(grammar._backend)
+        if manager is None:
+            # It shares all but the compiler, which vLLM makes where a manager has none.
+            manager = copy(self)
+            manager.backend = None
+        stock(manager, request)
+        managers[grammar._backend] = manager
+        # The first one allocates the masks of all: they are equally wide.
+        self.backend = self.backend or manager.backend
+
+    StructuredOutputManager.grammar_init = grammar_init
