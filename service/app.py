@@ -11,7 +11,7 @@ from vllm.renderers.chat_utils import load_chat_template
 
 from logit_processors.vocabulary import Vocabulary
 from service import startup
-from service.access import connection, metrics_port
+from service.access import connection, grammars, metrics_port
 from service.access.visit import TENANT
 from service.api import generate, health, lens, quick_json, score, tokens, vector_making, vectors
 from service.api.documentation import document
@@ -95,7 +95,8 @@ class SensefieldEndpoints:
         keep_apart(engine_client, TENANT.get, secret)
         limits = Limits(own.grammar_cpu_seconds)
         blame_masks(engine_client)
-        guard(engine_client, GrammarGate(engine_client.vllm_config, limits, TENANT.get))
+        gate = GrammarGate(engine_client.vllm_config, limits, TENANT.get, grammars.FIELD.get)
+        guard(engine_client, gate)
         salting = SaltingEngine(engine_client, registry.layers_of, secret)
         prompts = PromptEncoder(
             tokenizer, load_chat_template(args.chat_template), model_config.max_model_len - 1

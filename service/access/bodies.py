@@ -15,7 +15,7 @@ import orjson
 from fastapi import Request
 
 from logit_processors.program import MAX_ENTRIES, WIRE_KEY
-from service.access.grammars import AS_TEXT, GRAMMARS, check_grammar
+from service.access.grammars import AS_TEXT, FIELD, GRAMMARS, check_grammar, grammar_field
 from service.access.large_bodies import LARGE, check_size, check_tokenized
 from service.access.visit import Visit
 from service.api.pieces import in_slices
@@ -71,6 +71,7 @@ class CheckedRequest(Request):
         args = getattr(self.app.state, "args", None)
         trusts = getattr(args, "trust_request_chat_template", False)
         check_fields(body, own.max_tokens, trusts)
+        FIELD.set(grammar_field(body))
         if own.audit_prompts:
             asked = ("messages", "prompt", "input")
             Visit.of(self.scope).prompt = next((body[k] for k in asked if k in body), None)

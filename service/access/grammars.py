@@ -6,6 +6,7 @@ The trial is :mod:`service.engine.grammar_gate`'s.
 from __future__ import annotations
 
 import re
+from contextvars import ContextVar
 from typing import Any
 
 from service.errors import BadRequestError
@@ -18,6 +19,8 @@ MAX_REPEATS = 256
 """Repeated and optional parts, each of which may be followed by any other."""
 AS_TEXT = ("json", "structural_tag")
 """Fields of ``structured_outputs`` that may be JSON in a text."""
+FIELD: ContextVar[str] = ContextVar("field", default="structured_outputs")
+"""The field that the grammar of the running task's request comes from."""
 _REPEATS = re.compile(r"[?*+{]")
 
 
@@ -38,6 +41,22 @@ def check_grammar(field: str, value: Any, path: str) -> None:
         _check_most(len(_REPEATS.findall(value)), MAX_REPEATS, "of ?, *, + and {", path)
     elif field in MAX_ENTRIES and isinstance(value, list | dict):
         _check_most(len(value), MAX_ENTRIES[field], "entries", path)
+
+
+def grammar_field(body: dict[str, Any]) -> str:
+    """Return the field of a request to any route that its grammar is made of."""
+    choice = body.get("tool_choice")
+    kind = choice.get("type") if isinstance(choice, dict) else choice
+    if body.get("tools") and kind not in (None, "auto", "none"):
+        return "tools"
+    for field in ("structured_outputs", "response_format"):
+        if body.get(field) is not None:
+            return field
+    for field in ("text", "output_config"):
+        holder = body.get(field)
+        if isinstance(holder, dict) and holder.get("format") is not None:
+            return f"{field}.format"
+    return "tools" if body.get("tools") else "structured_outputs"
 
 
 def _check_most(count: int, most: int, what: str, path: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from service.access.bodies import check_values
-from service.access.grammars import MAX_CHARACTERS, MAX_ENTRIES, MAX_REPEATS
+from service.access.grammars import MAX_CHARACTERS, MAX_ENTRIES, MAX_REPEATS, grammar_field
 from service.errors import BadRequestError
 
 
@@ -41,3 +41,38 @@ def test_a_grammar_has_a_size(field: str, most: Any, more: Any) -> None:
 
 def test_other_fields_and_other_types_are_let_through() -> None:
     check_values({"content": "?" * 100_000, "regex": 5, "enum": "x" * 100_000, "choice": None})
+
+
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "a"}, "tools": TOOLS}, "structured_outputs"),
+        ({"response_format": {"type": "json_object"}, "tools": TOOLS}, "response_format"),
+        (
+            {"response_format": {"type": "json_object"}, "tool_choice": "required"},
+            "response_format",
+        ),
+        (
+            {"response_format": {}, "tools": TOOLS, "tool_choice": {"type": "function"}},
+            "tools",
+        ),
+        ({"response_format": {}, "tools": TOOLS, "tool_choice": "required"}, "tools"),
+        (
+            {"output_config": {"format": {}}, "tools": TOOLS, "tool_choice": {"type": "any"}},
+            "tools",
+        ),
+        (
+            {"output_config": {"format": {}}, "tools": TOOLS, "tool_choice": {"type": "auto"}},
+            "output_config.format",
+        ),
+        ({"text": {"format": {"type": "json_schema"}}}, "text.format"),
+        ({"text": "a text", "output_config": {"effort": "low"}}, "structured_outputs"),
+        ({"tools": TOOLS, "tool_choice": "auto"}, "tools"),
+    ],
+)
+def test_the_field_that_a_grammar_comes_from_is_known(body: dict[str, Any], field: str) -> None:
+    assert grammar_field(body) == field
