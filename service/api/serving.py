@@ -17,6 +17,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 
 from logit_processors.row_spec import DENSE
+from service.api.held_back import same_reasons, told_whole
 from service.api.pieces import Later, in_slices, json_list, json_pieces
 from service.api.requests import ChatRequest, TextRequest
 from service.api.rows_tap import RowsTap
@@ -66,7 +67,8 @@ class ChatServing(_Adopting, OpenAIServingChat):
     ) -> AsyncGenerator[str | bytes, None]:
         """Stream vLLM's events with the rows of each event's tokens in it."""
         tap = self._tap(request)
-        chunks = super().chat_completion_stream_generator(
+        serving, parsers = told_whole(self)
+        chunks = super(ChatServing, serving).chat_completion_stream_generator(
             _without_logprobs(request),
             tap.watch(result_generator),
             request_id,
@@ -75,6 +77,7 @@ class ChatServing(_Adopting, OpenAIServingChat):
             *args,
             **kwargs,
         )
+        chunks = same_reasons(chunks, parsers, request, auto=self.enable_auto_tools)
         shown: AsyncIterator[str | bytes] = chunks
         if not self.hides_tokens(request):
             echoes = (request.n or 1) if self._echoes(request, conversation) else 0
