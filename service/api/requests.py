@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, PrivateAttr
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.exceptions import VLLMValidationError
+from vllm.renderers import TokenizeParams
 
 from logit_processors.controls import ALWAYS
 from logit_processors.program import Program
@@ -111,6 +113,11 @@ class TextRequest(_Planned, CompletionRequest):
     """A completion request that may control logits and ask for distributions."""
 
     _logprobs_field: ClassVar[str] = "logprobs"
+
+    def build_tok_params(self, model_config: Any) -> TokenizeParams:
+        """Return how vLLM makes the prompt; an echo needs its text."""
+        params = super().build_tok_params(model_config)
+        return replace(params, needs_detokenization=bool(self.echo))
 
     def _alternatives(self) -> int | None:
         return self.logprobs

@@ -17,6 +17,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 
 from logit_processors.row_spec import DENSE
+from service.api.echoes import echo_is_lost, keep_prompt_only, with_prompts
 from service.api.held_back import same_reasons, told_whole
 from service.api.pieces import Later, in_slices, json_list, json_pieces
 from service.api.requests import ChatRequest, TextRequest
@@ -154,6 +155,9 @@ class TextServing(_Adopting, OpenAIServingCompletion):
         chunks = super().completion_stream_generator(
             _without_text_logprobs(request), engine_inputs, watched(), *args, **kwargs
         )
+        if echo_is_lost(request):
+            prompts = [self._extract_prompt_text(each) or "" for each in engine_inputs]
+            chunks = with_prompts(chunks, prompts, request.n or 1)
         async for chunk in tap.into_stream(chunks):
             yield chunk
 
@@ -175,6 +179,9 @@ class TextServing(_Adopting, OpenAIServingCompletion):
         response = super().request_output_to_completion_response(
             final_res_batch, _without_text_logprobs(request), *args, **kwargs
         )
+        if echo_is_lost(request):
+            for at, told in enumerate(response.choices):
+                told.text = (final_res_batch[at // (request.n or 1)].prompt or "") + told.text
         return with_rows(response, tap, chat=False)
 
     def _text_logprobs(self, request: TextRequest) -> TextLogprobs | None:
@@ -210,6 +217,7 @@ def _take(
         if text is not None:
             rows: Any = output.logprobs
             text.take(choice, first, result.prompt_token_ids, output.token_ids, rows)
+        keep_prompt_only(request, output)
 
 
 def _without_text_logprobs(request: TextRequest) -> TextRequest:

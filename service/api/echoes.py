@@ -1,0 +1,44 @@
+"""Echoed prompts of completions, where vLLM loses them or counts a token that it throws away."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Any
+
+import orjson
+from vllm.outputs import CompletionOutput
+
+_DATA = "data: "
+_FIRST = '"prompt_token_ids":['
+
+
+def echo_is_lost(request: Any) -> bool:
+    """Say whether vLLM leaves out the prompt's text: it does where token ids are returned too."""
+    return bool(request.echo and request.return_token_ids)
+
+
+def keep_prompt_only(request: Any, output: CompletionOutput) -> None:
+    """Take the token out of an output that a prompt's echo alone has generated, and throws away."""
+    if request.echo and request.max_tokens == 0:
+        output.token_ids = []
+
+
+async def with_prompts(
+    chunks: AsyncIterator[str], prompts: Sequence[str], choices: int
+) -> AsyncGenerator[str, None]:
+    """Pass a completion's events on, the first one of each choice with the prompt's text.
+
+    Args:
+        chunks: vLLM's events.
+        prompts: texts.
+        choices: of each prompt.
+
+    """
+    async for chunk in chunks:
+        if _FIRST not in chunk:
+            yield chunk
+            continue
+        event = orjson.loads(chunk.removeprefix(_DATA))
+        for choice in event["choices"]:
+            choice["text"] = prompts[choice["index"] // choices] + choice["text"]
+        yield f"{_DATA}{orjson.dumps(event).decode()}\n\n"
