@@ -18,6 +18,7 @@ from service.api.documentation import document
 from service.api.parameters import name_parameters
 from service.api.route import check_bodies
 from service.api.serving import ChatServing, TextServing
+from service.api.stock_serving import mend
 from service.context import Context
 from service.distributions.token_texts import TokenTexts
 from service.engine.cache_salt import SaltingEngine, secret_of
@@ -101,6 +102,7 @@ class SensefieldEndpoints:
         prompts = PromptEncoder(
             tokenizer, load_chat_template(args.chat_template), model_config.max_model_len - 1
         )
+        mend(state, len(vocabulary))
         readiness = Readiness(engine_client, own.stall_timeout_seconds)
         state.sensefield = Context(
             planner=Planner(

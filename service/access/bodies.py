@@ -94,7 +94,17 @@ class StockRequest(CheckedRequest):
                     "/v1/completions",
                     field,
                 )
+        if self.url.path == "/v1/responses":
+            name_messages(body)
         return body
+
+
+def name_messages(body: dict[str, Any]) -> None:
+    """Give each message of a response's input its type, which OpenAI lets a client leave out."""
+    items = body.get("input")
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and "role" in item and "content" in item:
+            item.setdefault("type", "message")
 
 
 def parse(data: bytes, path: str = "body") -> dict[str, Any]:

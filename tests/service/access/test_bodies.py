@@ -16,6 +16,7 @@ from service.access.bodies import (
     MAX_VALUES,
     check_fields,
     check_values,
+    name_messages,
     parse,
 )
 from service.errors import MAX_ECHO, BadRequestError
@@ -212,3 +213,19 @@ def test_sizes_that_no_request_may_have(body: dict[str, Any], param: str) -> Non
 def test_what_is_within_is_left_to_the_route(body: dict[str, Any]) -> None:
     check_fields(body, max_tokens=10, trusts_templates=False)
     check_fields({"chat_template": "x"}, None, trusts_templates=True)
+
+
+def test_a_message_of_a_response_has_its_type() -> None:
+    said = {"role": "assistant", "content": []}
+    body = {"input": [dict(said), {**said, "type": "other"}, {"id": "a"}, "text"]}
+    name_messages(body)
+    assert body["input"] == [
+        {**said, "type": "message"},
+        {**said, "type": "other"},
+        {"id": "a"},
+        "text",
+    ]
+    for other in ({}, {"input": "text"}, {"input": {"role": "user", "content": ""}}):
+        same = dict(other)
+        name_messages(same)
+        assert same == other
