@@ -121,6 +121,7 @@ class SensefieldEndpoints:
             chat=_adopt(ChatServing, state.openai_serving_chat, texts, salting),
             completions=_adopt(TextServing, state.openai_serving_completion, texts, salting),
             readiness=readiness,
+            grammars=gate,
         )
         life = Life(engine_client, state, readiness, args.shutdown_timeout)
         state.sensefield_life = asyncio.create_task(life.run())

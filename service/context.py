@@ -11,6 +11,7 @@ from service.access.visit import Visit
 from service.api.serving import ChatServing, TextServing
 from service.distributions.token_texts import TokenTexts
 from service.engine.cache_salt import SaltingEngine
+from service.engine.grammar_gate import GrammarGate
 from service.engine.prompt_states import PromptStates
 from service.planning.planner import Planner
 from service.prompts import PromptEncoder
@@ -38,6 +39,7 @@ class Context:
     chat: ChatServing | None
     completions: TextServing | None
     readiness: Readiness
+    grammars: GrammarGate
 
 
 def context_of(request: Request) -> Context:

@@ -28,6 +28,7 @@ from service.api.serving import ChatServing, TextServing
 from service.api.streaming import EVENTS, PiecedAnswer, PiecedStream, error_in, sse_event
 from service.context import context_of
 from service.distributions.arrow import MEDIA_TYPE
+from service.engine.grammar_gate import GrammarGate
 from service.engine.prompt_claims import PromptClaims
 from service.errors import (
     MAX_ECHO,
@@ -127,7 +128,7 @@ async def _serve(
                 stream = ArrowAnswer(serving.engine_client, plan, context.texts, request.n or 1)
                 result = await stream.start(serving.through(stream).answer(request, raw_request))
             else:
-                result = await serving.answer(request, raw_request)
+                result = await _answer(serving, request, raw_request, context.grammars)
         except (asyncio.CancelledError, GeneratorExit):
             outcome.name = "cancelled"
             raise
@@ -152,6 +153,16 @@ async def _serve(
         interval = float(getattr(raw_request.app.state.args, "sse_keep_alive_interval", 0))
         events = _ended(with_sse_keep_alive(result, interval), outcome, ending.pop_all())
         return PiecedStream(events, EVENTS)
+
+
+async def _answer(
+    serving: ChatServing | TextServing, request: Any, raw_request: Request, gate: GrammarGate
+) -> Any:
+    """Return vLLM's answer; a stream's grammar is checked ahead, or the stream would break off."""
+    result = await serving.answer(request, raw_request)
+    if isinstance(result, AsyncGenerator):
+        await request.check_grammar(gate)
+    return result
 
 
 def _check_shown(request: Any, serving: Any, arrow: bool) -> None:

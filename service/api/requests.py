@@ -10,10 +10,12 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.exceptions import VLLMValidationError
 from vllm.renderers import TokenizeParams
+from vllm.sampling_params import SamplingParams
 
 from logit_processors.controls import ALWAYS
 from logit_processors.program import Program
 from service.api.parameters import name_parameter
+from service.engine.grammar_gate import GrammarGate
 from service.errors import BadRequestError
 from service.planning.asked import Asked
 from service.planning.plan import Plan
@@ -28,6 +30,7 @@ class _Planned(BaseModel):
     logit_control: LogitControl | None = None
     distribution: DistributionRequest | None = None
     _plan: Plan | None = PrivateAttr(None)
+    _params: SamplingParams | None = PrivateAttr(None)
     _logprobs_field: ClassVar[str]
     """Where the number of OpenAI's alternatives stands."""
 
@@ -86,7 +89,18 @@ class _Planned(BaseModel):
             raise
         # Not what was asked for: an echo alone has one token generated.
         self.plan.apply_to(params, params.max_tokens)
+        self._params = params
         return params
+
+    async def check_grammar(self, gate: GrammarGate) -> None:
+        """Have a gate check the grammar, if there is one, before the answer begins.
+
+        Raises:
+            VLLMError: what :meth:`GrammarGate.check` raises.
+
+        """
+        if self._params is not None and self._params.structured_outputs is not None:
+            await gate.check(self._params)
 
     def _prompt_alternatives(self) -> int | None:
         """Return how many alternatives are asked for each token of the prompt, as vLLM has it."""

@@ -53,6 +53,7 @@ async def vector_routes(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         chat=None,
         completions=None,
         readiness=cast(Any, None),
+        grammars=cast(Any, None),
     )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
