@@ -13,6 +13,7 @@ from typing import Any
 from service.access.keys import Key, KeyRing
 from service.access.roles import ROLES
 from service.embedded_model import embedded_model_dir
+from service.engine.front_ends import refuse_flags, refuse_variables
 from service.engine.plugins import NAME, endpoint_plugin
 from service.errors import StartupError
 from service.settings import PREFIX, settings
@@ -36,9 +37,13 @@ def launch(flags: Sequence[str]) -> None:
         flags: model and flags as ``vllm serve`` takes them; without a model, the embedded one.
 
     Raises:
-        StartupError: another vLLM than supported, or a flag that Sensefield cannot serve with.
+        StartupError: another vLLM than supported, or a flag or variable that Sensefield cannot
+            serve with.
 
     """
+    # Before the imports, which take half a minute.
+    refuse_variables(os.environ)
+    refuse_flags(lambda flag: _given(flags, flag))
     allow_plugins()
     # A server whose engine has died ends as `service.life` has it, and not with exit code 0.
     os.environ["VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"] = "1"
@@ -97,6 +102,8 @@ def plug_in(args: Namespace, flags: Sequence[str]) -> None:
         StartupError: a flag that Sensefield cannot serve with.
 
     """
+    # Again: they may come out of vLLM's --config file, or be abbreviated.
+    refuse_flags(lambda flag: getattr(args, flag[2:].replace("-", "_")) not in (None, False))
     if args.worker_extension_cls:
         raise StartupError(
             f"--worker-extension-cls {args.worker_extension_cls}: Sensefield needs that place"
@@ -109,11 +116,6 @@ def plug_in(args: Namespace, flags: Sequence[str]) -> None:
     if args.enable_batch_sharded_sampling:
         raise StartupError(
             "--enable-batch-sharded-sampling: Sensefield keeps rows where every rank samples all"
-        )
-    if args.enable_scale_out or args.tokens_only:
-        raise StartupError(
-            "--enable-scale-out, --tokens-only: their route takes sampling parameters past the "
-            "limits of a request"
         )
     args.worker_extension_cls = WORKER
     args.middleware = [*args.middleware, DOOR]
@@ -175,6 +177,11 @@ def assert_servable(vllm_config: Any) -> None:
         StartupError: it would.
 
     """
+    if (runner := vllm_config.model_config.runner_type) != "generate":
+        raise StartupError(
+            f"--runner {runner}: the model generates no text, and vLLM would serve it without "
+            "Sensefield's routes and checks"
+        )
     if vllm_config.speculative_config is not None and not vllm_config.use_v2_model_runner:
         raise StartupError(
             "speculative decoding needs vLLM's V2 runner, and this engine runs on V1, which "

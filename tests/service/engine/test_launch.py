@@ -114,8 +114,6 @@ def test_without_a_compiler_the_engine_runs_eagerly(
         ["--worker-extension-cls", "their.Extension"],
         ["--logprobs-mode", "processed_logprobs"],
         ["--enable-batch-sharded-sampling"],
-        ["--enable-scale-out"],
-        ["--tokens-only"],
     ],
 )
 def test_flags_that_take_our_place_are_refused(flags: list[str]) -> None:
@@ -173,6 +171,7 @@ def test_bad_keys_are_told_before_the_engine_starts(monkeypatch: pytest.MonkeyPa
 def engine_config(**fields: Any) -> Any:
     """Return what is looked at of vLLM's configuration."""
     own = {
+        "model_config": SimpleNamespace(runner_type="generate"),
         "speculative_config": None,
         "use_v2_model_runner": True,
         "cache_config": SimpleNamespace(kv_sharing_fast_prefill=False),
