@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.body_room import BodyRoom, CountedBody
 from service.access.refusal import refuse
-from service.access.roles import LIVENESS, needs_key
+from service.access.roles import LIVENESS, VECTORS, is_below, needs_key
 from service.access.visit import Visit
 from service.errors import (
     HeadersTooLargeError,
@@ -128,4 +128,4 @@ def _announced_bytes(scope: Scope) -> int:
 
 def _is_file(scope: Scope) -> bool:
     """Tell whether a vector's file may come, whose route knows how large it may be."""
-    return scope.get("method") == "PUT"
+    return scope.get("method") == "PUT" and is_below(get_route_path(scope), VECTORS)

@@ -7,9 +7,9 @@ ROLES = ("inference", "vectors", "metrics", ADMIN)
 LIVENESS = "/health"
 PAGE = "/playground"
 """Files that hold no secret: a browser asks for them before it can send a key."""
+VECTORS = "/v1/vectors"
 
 _METRICS = ("/metrics", "/load", "/ready", "/version")
-_VECTORS = ("/v1/vectors",)
 _READS = ("GET", "HEAD")
 _INFERENCE = (
     "/classify",
@@ -43,20 +43,21 @@ _INFERENCE = (
 
 def needs_key(path: str) -> bool:
     """Tell whether a path, as the router sees it, is for those with a key only."""
-    return path != LIVENESS and not _is_below(path, (PAGE,))
+    return path != LIVENESS and not is_below(path, PAGE)
 
 
 def allowed_roles(method: str, path: str) -> frozenset[str]:
     """Return the roles any of which may ask for a path, as the router sees it."""
     allowed = {ADMIN}
-    if _is_below(path, _METRICS):
+    if is_below(path, *_METRICS):
         allowed.add("metrics")
-    if _is_below(path, _INFERENCE):
+    if is_below(path, *_INFERENCE):
         allowed.add("inference")
-    if _is_below(path, _VECTORS):
+    if is_below(path, VECTORS):
         allowed |= {"inference", "vectors"} if method in _READS else {"vectors"}
     return frozenset(allowed)
 
 
-def _is_below(path: str, tops: tuple[str, ...]) -> bool:
+def is_below(path: str, *tops: str) -> bool:
+    """Tell whether a path is one of some, or below it."""
     return any(path == top or path.startswith(f"{top}/") for top in tops)

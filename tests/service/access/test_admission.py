@@ -14,6 +14,8 @@ from service.access.keys import Key
 from service.access.visit import Visit
 from service.settings import Settings
 
+PATH = "/v1/score"
+
 
 class Waiting:
     """An app that reads the body, then answers once it is let."""
@@ -66,7 +68,7 @@ async def chunks(count: int) -> AsyncIterator[bytes]:
 async def test_a_body_of_a_told_size(app: Waiting, size: int, status: int) -> None:
     app.may_answer.set()
     async with client_of(admission(app, max_body_bytes=100)) as client:
-        answer = await client.post("/", content=b"x" * size)
+        answer = await client.post(PATH, content=b"x" * size)
     assert answer.status_code == status
     assert app.read == (size if status == 200 else 0)
 
@@ -75,7 +77,7 @@ async def test_a_body_of_a_told_size(app: Waiting, size: int, status: int) -> No
 async def test_a_body_of_no_told_size(app: Waiting, count: int, status: int) -> None:
     app.may_answer.set()
     async with client_of(admission(app, max_body_bytes=100)) as client:
-        answer = await client.post("/", content=chunks(count))
+        answer = await client.post(PATH, content=chunks(count))
     assert answer.status_code == status
     assert app.read <= 100
     if status == 413:
@@ -86,15 +88,15 @@ async def test_a_body_of_no_told_size(app: Waiting, count: int, status: int) -> 
 async def test_a_body_beyond_the_room_of_all_is_a_503(app: Waiting, told: bool) -> None:
     content: Any = b"x" * 60 if told else chunks(6)
     async with client_of(admission(app, max_body_bytes=80, bodies_bytes=100)) as client:
-        running = asyncio.create_task(client.post("/", content=b"x" * 60))
+        running = asyncio.create_task(client.post(PATH, content=b"x" * 60))
         await app.started.acquire()
-        refused = await client.post("/", content=content)
+        refused = await client.post(PATH, content=content)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         error = refused.json()["error"]
         assert (error["code"], error["param"]) == ("bodies_full", "body")
         app.may_answer.set()
         assert (await running).status_code == 200
-        assert (await client.post("/", content=b"x" * 80)).status_code == 200
+        assert (await client.post(PATH, content=b"x" * 80)).status_code == 200
 
 
 async def test_what_an_app_raises_of_a_body_without_room_is_nobodys_answer() -> None:
@@ -104,7 +106,7 @@ async def test_what_an_app_raises_of_a_body_without_room_is_nobodys_answer() -> 
         raise RuntimeError("the client has left")
 
     async with client_of(admission(reading, max_body_bytes=100)) as client:
-        assert (await client.post("/", content=chunks(11))).status_code == 413
+        assert (await client.post(PATH, content=chunks(11))).status_code == 413
 
 
 async def test_an_answer_that_has_begun_is_not_begun_again() -> None:
@@ -132,28 +134,37 @@ async def test_a_vectors_file_is_left_to_its_route(app: Waiting) -> None:
         assert (await client.put("/v1/vectors/a", content=b"x" * 101)).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/v1/vectorsand", "/v1/controls/a"])
+async def test_another_file_has_the_size_of_a_body(app: Waiting, path: str) -> None:
+    app.may_answer.set()
+    async with client_of(admission(app, max_body_bytes=100)) as client:
+        assert (await client.put(path, content=b"x" * 101)).status_code == 413
+        assert (await client.put(path, content=chunks(11))).status_code == 413
+        assert (await client.put(path, content=b"x" * 100)).status_code == 200
+
+
 @pytest.mark.parametrize("where", ["url", "headers"])
 async def test_a_head_beyond_the_limit_is_a_431(app: Waiting, where: str) -> None:
     app.may_answer.set()
     long = "x" * MAX_HEAD
-    url, headers = (f"/?{long}", {}) if where == "url" else ("/", {"x-long": long})
+    url, headers = (f"{PATH}?{long}", {}) if where == "url" else (PATH, {"x-long": long})
     async with client_of(admission(app)) as client:
         assert (await client.get(url, headers=headers)).status_code == 431
-        assert (await client.get("/")).status_code == 200
+        assert (await client.get(PATH)).status_code == 200
 
 
 async def test_the_place_after_the_last_is_a_503(app: Waiting) -> None:
     guarded = admission(app, max_requests=2)
     async with client_of(guarded, "alice") as alice, client_of(guarded, "bob") as bob:
-        running = [asyncio.create_task(each.get("/")) for each in (alice, bob)]
+        running = [asyncio.create_task(each.get(PATH)) for each in (alice, bob)]
         for _ in running:
             await app.started.acquire()
-        refused = await alice.get("/")
+        refused = await alice.get(PATH)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert refused.json()["error"]["code"] == "queue_full"
         app.may_answer.set()
         assert [(await each).status_code for each in running] == [200, 200]
-        assert (await alice.get("/")).status_code == 200
+        assert (await alice.get(PATH)).status_code == 200
 
 
 async def test_the_pages_files_take_no_place_of_those_who_have_a_key(app: Waiting) -> None:
@@ -165,7 +176,7 @@ async def test_the_pages_files_take_no_place_of_those_who_have_a_key(app: Waitin
         refused = await stranger.get("/playground")
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "queue_full")
         app.may_answer.set()
-        assert (await alice.get("/")).status_code == 200
+        assert (await alice.get(PATH)).status_code == 200
         assert {(await each).status_code for each in reading} == {200}
         assert (await stranger.get("/playground")).status_code == 200
 
@@ -173,16 +184,16 @@ async def test_the_pages_files_take_no_place_of_those_who_have_a_key(app: Waitin
 async def test_a_key_has_so_many_at_once_and_takes_no_others_place(app: Waiting) -> None:
     guarded = admission(app, key_concurrency=1)
     async with client_of(guarded, "alice") as alice, client_of(guarded, "bob") as bob:
-        running = [asyncio.create_task(each.get("/")) for each in (alice, bob)]
+        running = [asyncio.create_task(each.get(PATH)) for each in (alice, bob)]
         for _ in running:
             await app.started.acquire()
-        refused = await alice.get("/")
+        refused = await alice.get(PATH)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         running[0].cancel()
         with pytest.raises(asyncio.CancelledError):
             await running[0]
         app.may_answer.set()
-        assert (await alice.get("/")).status_code == 200
+        assert (await alice.get(PATH)).status_code == 200
         assert (await running[1]).status_code == 200
 
 
@@ -190,12 +201,12 @@ async def test_a_key_has_so_many_in_a_time(app: Waiting) -> None:
     app.may_answer.set()
     guarded = admission(app, key_rate="3/hour")
     async with client_of(guarded, "alice") as alice, client_of(guarded, "bob") as bob:
-        statuses = [(await alice.get("/")).status_code for _ in range(4)]
+        statuses = [(await alice.get(PATH)).status_code for _ in range(4)]
         assert statuses == [200, 200, 200, 429]
-        refused = await alice.get("/")
+        refused = await alice.get(PATH)
         assert 3500 < int(refused.headers["retry-after"]) <= 3600
         assert refused.json()["error"]["type"] == "rate_limit_error"
-        assert (await bob.get("/")).status_code == 200
+        assert (await bob.get(PATH)).status_code == 200
         assert [(await alice.get(path)).status_code for path in ("/health", "/ready")] == [200] * 2
 
 
