@@ -16,6 +16,7 @@ from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.body_room import BodyRoom, CountedBody
+from service.access.cors import is_preflight
 from service.access.refusal import refuse
 from service.access.roles import LIVENESS, VECTORS, is_below, needs_key
 from service.access.visit import Visit
@@ -34,7 +35,7 @@ OPEN_SERVER = "nobody"
 UNCOUNTED = (LIVENESS, "/ready", "/metrics")
 """Paths that take no place."""
 MAX_OF_PAGE = 64
-"""Files of the playground at once: nobody needs a key to read them."""
+"""Files of the playground, and preflights, at once: nobody needs a key for them."""
 _log = logging.getLogger("vllm.sensefield")
 
 
@@ -61,7 +62,8 @@ class Admission:
         name = OPEN_SERVER if key is None else key.name
         try:
             announced = _announced_bytes(scope)
-            place = self._place(name) if needs_key(path) else self._place_of_page()
+            is_counted = needs_key(path) and not is_preflight(scope)
+            place = self._place(name) if is_counted else self._place_of_page()
             with place, self._bodies.held(announced) as room:
                 if _is_file(scope):
                     await self._app(scope, receive, send)
@@ -78,10 +80,10 @@ class Admission:
 
     @contextmanager
     def _place_of_page(self) -> Iterator[None]:
-        """Hold one of the places of those who have no key, and take no other."""
+        """Hold one of the places of requests that have no key, and take no other."""
         if self._of_page >= MAX_OF_PAGE:
             raise SaturatedError(
-                f"{MAX_OF_PAGE} of the page's files are being read; try again later",
+                f"{MAX_OF_PAGE} requests that need no key are running; try again later",
                 None,
                 SaturatedError.QUEUE_FULL,
             )

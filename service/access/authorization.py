@@ -7,6 +7,7 @@ from collections.abc import Callable
 from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.access.cors import is_preflight
 from service.access.keys import KeyRing
 from service.access.refusal import refuse
 from service.access.roles import allowed_roles, needs_key
@@ -15,16 +16,28 @@ from service.errors import AuthenticationError, ForbiddenError, RequestError, ec
 
 
 class Authorization:
-    """Lets a request on with a key of the right role; liveness and the page without one."""
+    """Lets a request on with a key of the right role; liveness and the page without one.
 
-    def __init__(self, app: ASGIApp, keys: Callable[[], KeyRing]) -> None:
+    Args:
+        app: what is behind.
+        keys: returns the keys of the moment.
+        answers_preflights: whether a browser's preflight, which has no key, ends at a middleware
+            that answers it.
+
+    """
+
+    def __init__(
+        self, app: ASGIApp, keys: Callable[[], KeyRing], *, answers_preflights: bool = True
+    ) -> None:
         self._app = app
         self._keys = keys
+        self._answers_preflights = answers_preflights
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
         keys = self._keys()
-        if keys and needs_key(get_route_path(scope)):
+        is_asking = self._answers_preflights and is_preflight(scope)
+        if keys and needs_key(get_route_path(scope)) and not is_asking:
             try:
                 _admit(scope, keys)
             except RequestError as error:
@@ -36,11 +49,12 @@ class Authorization:
 
 
 def _admit(scope: Scope, keys: KeyRing) -> None:
-    secret = _bearer(scope)
+    secret = _secret(scope)
     key = None if secret is None else keys.find(secret)
     if key is None:
         raise AuthenticationError(
-            "send an API key that this server knows, as Authorization: Bearer KEY",
+            "send an API key that this server knows, as Authorization: Bearer KEY or as "
+            "x-api-key: KEY",
             "authorization",
             "invalid_api_key",
         )
@@ -55,10 +69,20 @@ def _admit(scope: Scope, keys: KeyRing) -> None:
         )
 
 
-def _bearer(scope: Scope) -> str | None:
-    """Return the secret of an Authorization header; None without one, or with several."""
-    values = [value for name, value in scope["headers"] if name == b"authorization"]
-    if len(values) != 1:
-        return None
-    scheme, _, secret = values[0].decode("latin-1").partition(" ")
-    return secret.strip() if scheme.lower() == "bearer" else None
+def _secret(scope: Scope) -> str | None:
+    """Return the secret of the Authorization header, or else of x-api-key; None without one.
+
+    Neither may be there twice.
+    """
+    for name, scheme in ((b"authorization", "bearer"), (b"x-api-key", "")):
+        values = [value for header, value in scope["headers"] if header == name]
+        if not values:
+            continue
+        if len(values) > 1:
+            return None
+        told = values[0].decode("latin-1")
+        if not scheme:
+            return told.strip()
+        given, _, secret = told.partition(" ")
+        return secret.strip() if given.lower() == scheme else None
+    return None

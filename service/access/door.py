@@ -18,13 +18,20 @@ from service.settings import settings
 
 
 class Door:
-    """The concerns, in the order in which a request meets them."""
+    """The concerns, in the order in which a request meets them.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: what is behind the door.
+        answers_preflights: whether that answers a browser that asks what other origins may send.
+
+    """
+
+    def __init__(self, app: ASGIApp, *, answers_preflights: bool = True) -> None:
         own = settings()
         self._inside = app
         admitted = Deadline(Admission(app, own), own)
-        known = Authorization(admitted, WatchedKeys(own.api_keys, own.api_keys_file))
+        keys = WatchedKeys(own.api_keys, own.api_keys_file)
+        known = Authorization(admitted, keys, answers_preflights=answers_preflights)
         self._first: ASGIApp = Audit(known, audit_logger())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

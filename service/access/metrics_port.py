@@ -42,7 +42,8 @@ def only_here(exporter: ASGIApp) -> ASGIApp:
 
 def serve(port: int, args: Namespace) -> asyncio.Task[None]:
     """Serve the metrics where the main port listens, until the event loop ends."""
-    app: Any = Door(only_here(make_asgi_app(registry=get_prometheus_registry())))
+    exporter = only_here(make_asgi_app(registry=get_prometheus_registry()))
+    app: Any = Door(exporter, answers_preflights=False)
     config = uvicorn.Config(
         app,
         host=args.host or "0.0.0.0",

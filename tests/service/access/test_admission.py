@@ -181,6 +181,15 @@ async def test_the_pages_files_take_no_place_of_those_who_have_a_key(app: Waitin
         assert (await stranger.get("/playground")).status_code == 200
 
 
+async def test_a_browsers_question_counts_for_no_key(app: Waiting) -> None:
+    app.may_answer.set()
+    asking = {"origin": "http://app.example", "access-control-request-method": "POST"}
+    async with client_of(admission(app, key_rate="1/hour")) as client:
+        for _ in range(3):
+            assert (await client.options("/v1/score", headers=asking)).status_code == 200
+        assert [(await client.options("/v1/score")).status_code for _ in range(2)] == [200, 429]
+
+
 async def test_a_key_has_so_many_at_once_and_takes_no_others_place(app: Waiting) -> None:
     guarded = admission(app, key_concurrency=1)
     async with client_of(guarded, "alice") as alice, client_of(guarded, "bob") as bob:

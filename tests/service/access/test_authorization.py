@@ -41,9 +41,10 @@ GUARDED = Authorization(routes, lambda: KeyRing([MEG, ALICE]))
 async def ask(app: Any, method: str, path: str, *headers: tuple[str, str]) -> httpx.Response:
     """Return the answer to a request."""
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with httpx.AsyncClient(transport=transport) as client:
         encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers]
-        return await client.request(method, path, headers=encoded)
+        # Whole, or // would begin the name of a host.
+        return await client.request(method, f"http://test{path}", headers=encoded)
 
 
 def bearer(secret: str, scheme: str = "Bearer") -> tuple[str, str]:
@@ -54,7 +55,7 @@ def bearer(secret: str, scheme: str = "Bearer") -> tuple[str, str]:
 @pytest.mark.parametrize(
     "path",
     [
-        *("/v1/chat/completions", "/metrics", "/openapi.json", "/unknown", "/", "/health/"),
+        *("/v1/chat/completions", "/metrics", "/openapi.json", "/unknown", "//", "/health/"),
         *("//health", "/healthz", "/Health", "/%2fhealth", "/health%00"),
     ],
 )
@@ -90,7 +91,10 @@ async def test_the_pages_files_need_no_key(path: str, status: int) -> None:
         [bearer("")],
         [bearer("a-secret", "Basic")],
         [("authorization", "a-secret")],
-        [("x-api-key", "a-secret")],
+        [("x-api-key", "wrong")],
+        [("x-api-key", "Bearer a-secret")],
+        [("x-api-key", "a-secret"), ("x-api-key", "a-secret")],
+        [bearer("wrong"), ("x-api-key", "a-secret")],
         [bearer("wrong"), bearer("a-secret")],
         [bearer("a-secret"), bearer("a-secret")],
         [bearer("\xff\xfe")],
@@ -100,9 +104,36 @@ async def test_a_wrong_key_is_none(headers: list[tuple[str, str]]) -> None:
     assert (await ask(GUARDED, "GET", "/v1/models", *headers)).status_code == 401
 
 
-@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-async def test_the_right_key_gets_past(scheme: str) -> None:
-    answer = await ask(GUARDED, "GET", "/v1/models", bearer("a-secret", scheme))
+PREFLIGHT = (("origin", "http://app.example"), ("access-control-request-method", "POST"))
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("OPTIONS", PREFLIGHT, 200),
+        ("OPTIONS", PREFLIGHT[:1], 401),
+        ("OPTIONS", PREFLIGHT[1:], 401),
+        ("POST", PREFLIGHT, 401),
+    ],
+)
+async def test_a_browser_asks_without_a_key_what_it_may_send(
+    method: str, headers: Any, status: int
+) -> None:
+    assert (await ask(GUARDED, method, "/v1/models", *headers)).status_code == status
+    # Where no middleware answers it, a route would.
+    alone = Authorization(routes, lambda: KeyRing([MEG, ALICE]), answers_preflights=False)
+    assert (await ask(alone, method, "/v1/models", *headers)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(bearer("a-secret", scheme) for scheme in ("Bearer", "bearer", "BEARER")),
+        ("x-api-key", "a-secret"),
+    ],
+)
+async def test_the_right_key_gets_past(header: tuple[str, str]) -> None:
+    answer = await ask(GUARDED, "GET", "/v1/models", header)
     assert answer.json() == {"key": "alice"}
 
 
