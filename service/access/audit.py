@@ -19,6 +19,8 @@ from service.access.visit import Visit, outcome_of
 from service.errors import MAX_ECHO
 
 HEADER = b"x-request-id"
+HEADERS = (HEADER, b"request-id")
+"""Names under which an answer carries its id: OpenAI's clients read the first, Anthropic's both."""
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -48,18 +50,32 @@ class Audit:
             return
         request_id = _request_id(scope)
         visit = Visit.of(scope)
+        visit.request_id = request_id.decode()
+        ids = [(name, request_id) for name in HEADERS]
         started = time.perf_counter()
+        is_whole = False
 
         async def told(message: Message) -> None:
+            nonlocal is_whole
+            if visit.has_left:
+                return
             if message["type"] == "http.response.body":
                 visit.bytes += len(message.get("body", b""))
+                is_whole = not message.get("more_body", False)
             elif message["type"] == "http.response.start":
                 visit.status = message["status"]
-                message["headers"] = [*message["headers"], (HEADER, request_id)]
+                message["headers"] = [*message["headers"], *ids]
             await send(message)
 
+        async def heard() -> Message:
+            message = await receive()
+            # After the last part of an answer a server says so of everyone.
+            if message["type"] == "http.disconnect" and not is_whole:
+                visit.leave()
+            return message
+
         try:
-            await self._app(scope, receive, told)
+            await self._app(scope, heard, told)
         except ClientDisconnect:
             raise
         except Exception:
@@ -68,15 +84,13 @@ class Audit:
             visit.outcome = outcome_of(500)
             raise
         finally:
-            self._logger.info("request", **self._line(scope, visit, request_id, started))
+            self._logger.info("request", **self._line(scope, visit, started))
 
-    def _line(
-        self, scope: Scope, visit: Visit, request_id: bytes, started: float
-    ) -> dict[str, Any]:
+    def _line(self, scope: Scope, visit: Visit, started: float) -> dict[str, Any]:
         ended = "cancelled" if visit.status is None else outcome_of(visit.status)
         route = getattr(scope.get("route"), "path", None)
         line = {
-            "request_id": request_id.decode(),
+            "request_id": visit.request_id,
             "key": None if visit.key is None else visit.key.name,
             "method": scope.get("method"),
             # What no route took is the client's own text.

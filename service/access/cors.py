@@ -10,5 +10,3 @@ def is_preflight(scope: Scope) -> bool:
     names = {name for name, _ in scope["headers"]}
     is_asking = names >= {b"origin", b"access-control-request-method"}
     return scope.get("method") == "OPTIONS" and is_asking
-
-

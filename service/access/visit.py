@@ -21,6 +21,8 @@ _PLACE = "sensefield"
 class Visit:
     """One request, from the door to the end of its answer."""
 
+    request_id: str = ""
+    """The client's, or a new one; empty where no line is written."""
     key: Key | None = None
     """The key it came with; None on an open server."""
     controls: dict[str, int] = field(default_factory=dict)
@@ -31,6 +33,8 @@ class Visit:
     """How the route says it ended."""
     cut_off: str | None = None
     """The outcome of a request that the door ended, whatever its route says."""
+    has_left: bool = False
+    """Whether the client went before its answer was whole."""
     closing: Callable[[RequestError], bytes] | None = None
     """How a stream that is none of server-sent events tells of an error at its end."""
     is_between_parts: bool = True
@@ -50,6 +54,11 @@ class Visit:
     def end(self, outcome: str, tokens: int | None) -> None:
         """Take down how the route says it ended."""
         self.outcome, self.tokens = self.cut_off or outcome, tokens
+
+    def leave(self) -> None:
+        """Take down that the client has left: the request is cancelled, whatever its route says."""
+        self.has_left = True
+        self.cut_off = self.cut_off or "cancelled"
 
     @property
     def tenant(self) -> str | None:

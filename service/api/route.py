@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from service.access.bodies import CheckedRequest, StockRequest
+from service.access.visit import Visit
 from service.errors import (
     MAX_ECHO,
     BadRequestError,
@@ -25,6 +26,8 @@ from service.json_path import json_path, parts_in
 from service.metrics import REJECTED
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+CLIENT_LEFT = 499
+"""As nginx has it: nobody sees this answer but the metrics of HTTP."""
 MAX_ERRORS = 10
 """Errors told of in one answer."""
 
@@ -36,18 +39,21 @@ def checked(
     field = route.body_field
     takes_json = field is not None and not isinstance(field.field_info, params.Form)
 
-    async def answer(request: Request) -> Response:
+    async def answered(request: Request) -> Response:
         if takes_json and _has_body(request):
             _check_media_type(request)
         try:
-            return await handle(kind(request.scope, request.receive))
+            answer = await handle(kind(request.scope, request.receive))
         except HTTPException as error:
             # FastAPI's wrapping of whatever parsing a body raises.
             if isinstance(error.__cause__, RequestError):
                 raise error.__cause__ from None
             raise
+        # What a client that has left asked for vLLM cancels, and answers with nothing.
+        is_given_up = Visit.of(request.scope).has_left and getattr(answer, "body", None) == b"null"
+        return Response(status_code=CLIENT_LEFT) if is_given_up else answer
 
-    return answer
+    return answered
 
 
 def check_bodies(app: FastAPI) -> None:

@@ -83,7 +83,7 @@ async def test_a_line_says_who_what_and_how_it_ended() -> None:
         "tokens": 7,
         "bytes": 3,
     }
-    assert answer.headers["x-request-id"] == "mine-1"
+    assert answer.headers["x-request-id"] == answer.headers["request-id"] == "mine-1"
     assert SECRET not in repr(lines.kept)
 
 
@@ -137,6 +137,50 @@ async def test_a_prompt_is_told_only_if_that_was_asked_for(
     assert line.get("prompt") == (prompt if asked else None)
     assert ("Dear diary" in repr(line)) is asked
     settings.cache_clear()
+
+
+GONE = {"type": "http.disconnect"}
+START = {"type": "http.response.start", "status": 200, "headers": []}
+PART = {"type": "http.response.body", "body": b"null", "more_body": True}
+LAST = {"type": "http.response.body", "body": b"null"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "status", "outcome", "bytes_"),
+    [
+        # vLLM answers who has left with the JSON null, and 200.
+        ([], [START, LAST], None, "cancelled", 0),
+        ([START, PART], [PART, LAST], 200, "cancelled", 4),
+        ([START, LAST], [], 200, "ok", 4),
+    ],
+    ids=["before its answer", "in the middle of a stream", "after its answer"],
+)
+async def test_a_client_that_leaves_has_cancelled(
+    before: list[Any], after: list[Any], status: int | None, outcome: str, bytes_: int
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for message in before:
+            await send({**message})
+        assert await receive() == GONE
+        for message in after:
+            await send({**message})
+        Visit.of(scope).end("ok", 3)
+
+    async def receive() -> Any:
+        return GONE
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    lines = Lines()
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": []}
+    await Audit(app, lines)(scope, receive, send)
+    (line,) = lines.kept
+    assert (line["status"], line["outcome"], line["bytes"]) == (status, outcome, bytes_)
+    assert len(sent) == len(before)
+    assert Visit.of(scope).outcome == outcome
 
 
 async def test_liveness_leaves_no_line() -> None:

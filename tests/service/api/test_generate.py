@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
 from service.access.visit import Visit
 from service.api.generate import _check_shown, _refuse
 from service.api.outcome import Outcome
-from service.api.serving import ChatServing, TextServing
+from service.api.serving import ChatServing, TextServing, with_rows
 from service.errors import BadRequestError
 
 
@@ -44,6 +45,33 @@ def test_an_arrow_stream_tells_no_hidden_reasoning() -> None:
     with pytest.raises(BadRequestError, match="hides tokens") as refused:
         _check_shown(request, serving(ChatServing, object), arrow=True)
     assert refused.value.param == "include_reasoning"
+
+
+def test_an_error_is_no_answer() -> None:
+    failed = ErrorResponse(
+        error=ErrorInfo(
+            message="No output received from the engine.", type="InternalServerError", code=500
+        )
+    )
+    assert with_rows(failed, None, chat=True) is failed
+
+
+async def test_an_answer_to_who_has_left_is_cancelled() -> None:
+    outcome = Outcome("chat", Visit())
+    left = ErrorResponse(error=ErrorInfo(message="Client disconnected", type="Bad", code=400))
+
+    async def serve() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:  # as vLLM's chat has it
+            _refuse(left, outcome)
+            outcome.end()
+
+    serving = asyncio.create_task(serve())
+    await asyncio.sleep(0)
+    serving.cancel()
+    await serving
+    assert outcome.name == "cancelled"
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,20 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from service.api.route import SensefieldRoute, check_bodies, error_response, from_validation
+from service.access.visit import Visit
+from service.api.route import (
+    CLIENT_LEFT,
+    SensefieldRoute,
+    check_bodies,
+    error_response,
+    from_validation,
+)
 from service.errors import (
     BadRequestError,
     NotFoundError,
@@ -211,6 +218,31 @@ async def test_without_a_body_there_is_no_media_type_to_be_wrong() -> None:
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "body")
         streamed = in_pieces(orjson.dumps(GOOD))
         assert (await client.post("/", content=streamed)).status_code == 415
+
+
+@pytest.mark.parametrize(("has_left", "status"), [(True, CLIENT_LEFT), (False, 200)])
+async def test_who_has_left_is_no_success_in_the_metrics_of_http(
+    has_left: bool, status: int
+) -> None:
+    router = APIRouter(route_class=SensefieldRoute)
+
+    @router.post("/")
+    async def answer(raw_request: Request) -> None:
+        Visit.of(
+            raw_request.scope
+        ).has_left = has_left  # as vLLM's with_cancellation, it says nothing
+
+    @router.post("/late")
+    async def late(raw_request: Request) -> str:
+        Visit.of(raw_request.scope).has_left = has_left
+        return "an answer"
+
+    app = FastAPI()
+    app.include_router(router)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.post("/")).status_code == status
+        assert (await client.post("/late")).json() == "an answer"
 
 
 async def in_pieces(*pieces: bytes) -> AsyncIterator[bytes]:
