@@ -165,6 +165,8 @@ class HeadersTooLargeError(RequestError):
 class EngineError(RequestError):
     """The engine has died."""
 
+    type = "InternalServerError"  # vLLM's word for it, on all its routes
+
 
 class SaturatedError(RequestError):
     """The server has no room for this now."""

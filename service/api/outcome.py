@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from vllm.exceptions import GracefulHTTPError
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from service.access.visit import Visit, outcome_of
 from service.errors import DeadlineError, EngineError, NotReadyError, RequestError
@@ -59,9 +60,12 @@ def counted(route: str, visit: Visit) -> Iterator[Outcome]:
         outcome.fail(error.status)
         raise
     except GracefulHTTPError as error:
-        # How the server ends the requests of an engine that stands still or died, and its own.
+        # How the server ends the requests of an engine that stands still, and its own.
         outcome.fail(error.http_status)
         raise _ENDED.get(error.http_status, EngineError)(str(error)) from None
+    except EngineDeadError as error:
+        outcome.fail(EngineError.status)
+        raise EngineError(str(error)) from None
     except asyncio.CancelledError:
         outcome.name = "cancelled"
         raise

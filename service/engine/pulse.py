@@ -21,6 +21,20 @@ _AWAKE_SECONDS = 2.0
 """Most that counts of the time between two beats: for the rest this process did not listen."""
 
 
+class EngineDiedError(EngineDeadError):
+    """vLLM's error of a dead engine, in words that help a client; vLLM's point at its log."""
+
+    http_status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+    def __init__(self, message: str) -> None:
+        super().__init__()
+        self._message = message
+
+    def __str__(self) -> str:
+        """Return the message."""
+        return self._message
+
+
 class Pulse:
     """Asks an engine whether it is paused, one question at a time."""
 
@@ -63,10 +77,19 @@ async def end_requests(engine: Any, message: str, status: HTTPStatus) -> None:
 
     The error goes the way of vLLM's own ``EngineDeadError``; the engine lets go of the
     requests as soon as it listens again.
+
+    Args:
+        engine: vLLM's engine client.
+        message: what happened.
+        status: 500 for an engine that has died, of which vLLM tells the requests that it knows
+            in the same way.
+
     """
     processor = engine.output_processor
     running = list(processor.request_states)
-    processor.propagate_error(GracefulHTTPError(message, status))
+    is_dead = status == EngineDiedError.http_status
+    error = EngineDiedError(message) if is_dead else GracefulHTTPError(message, status)
+    processor.propagate_error(error)
     if running:
         with suppress(EngineDeadError):  # then there is nobody to let go of them
             await engine.abort(running, internal=True)

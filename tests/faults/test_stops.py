@@ -73,7 +73,6 @@ async def die(
     end: Callable[[], None],
     count: int,
     timely: bool,
-    told_as: str = "InternalServerError",
 ) -> str:
     """End an engine under so many streams; return what was seen, once it was checked.
 
@@ -109,7 +108,7 @@ async def die(
     gone = time.monotonic()
     for stream in streams:
         assert stream.error is not None
-        assert stream.error["type"] == told_as
+        assert stream.error["type"] == "InternalServerError"
         assert (stream.done, stream.finish_reasons) == (False, [])
     assert code == 1
     assert not timely or told - struck <= TELL_SECONDS

@@ -8,7 +8,9 @@ from http import HTTPStatus
 
 import pytest
 from prometheus_client import REGISTRY
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.exceptions import GracefulHTTPError
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from service.access.visit import Visit
 from service.api.outcome import counted
@@ -34,6 +36,7 @@ def count(outcome: str) -> float:
         (SaturatedError("no"), "unavailable"),
         (GracefulHTTPError("ends", HTTPStatus.SERVICE_UNAVAILABLE), "unavailable"),
         (GracefulHTTPError("hangs", HTTPStatus.GATEWAY_TIMEOUT), "server_error"),
+        (EngineDeadError(), "server_error"),
         (asyncio.CancelledError(), "cancelled"),
         (KeyError("a bug"), "server_error"),
         (None, "ok"),
@@ -70,6 +73,13 @@ def test_what_the_server_ends_is_told_as_an_error_of_ours(
     with pytest.raises(told, match="it ends") as raised, counted("score", Visit()):
         raise GracefulHTTPError("it ends", status)
     assert raised.value.status == status
+
+
+def test_a_dead_engine_is_the_same_error_on_every_route() -> None:
+    with pytest.raises(EngineError) as raised, counted("score", Visit()):
+        raise EngineDeadError
+    stock = create_error_response(EngineDeadError()).error
+    assert (raised.value.status, raised.value.type) == (stock.code, stock.type)
 
 
 def test_controls_are_taken_down_once() -> None:

@@ -7,7 +7,9 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.exceptions import GracefulHTTPError
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from service.engine import pulse as module
 from service.engine.pulse import Pulse, end_requests
@@ -86,3 +88,13 @@ async def test_ended_requests_are_told_and_aborted(ids: tuple[str, ...], aborted
     assert isinstance(error, GracefulHTTPError)
     assert (str(error), error.http_status) == ("it hangs", 504)
     assert engine.aborted == aborted
+
+
+async def test_a_dead_engine_is_told_as_vllm_tells_it_where_it_knows() -> None:
+    engine = Requests("a")
+    await end_requests(engine, "the engine has died", HTTPStatus.INTERNAL_SERVER_ERROR)
+    (error,) = engine.told
+    assert isinstance(error, EngineDeadError)  # which vLLM passes on as it is
+    told, stock = create_error_response(error).error, create_error_response(EngineDeadError()).error
+    assert (told.type, told.code) == (stock.type, stock.code) == ("InternalServerError", 500)
+    assert told.message == "the engine has died"
