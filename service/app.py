@@ -15,6 +15,7 @@ from service.access import connection, grammars, metrics_port
 from service.access.visit import TENANT
 from service.api import generate, health, lens, quick_json, score, tokens, vector_making, vectors
 from service.api.documentation import document
+from service.api.messages import tell_errors
 from service.api.parameters import name_parameters
 from service.api.route import check_bodies
 from service.api.serving import ChatServing, TextServing
@@ -123,6 +124,7 @@ class SensefieldEndpoints:
             readiness=readiness,
             grammars=gate,
         )
+        tell_errors(state.anthropic_serving_messages)
         life = Life(engine_client, state, readiness, args.shutdown_timeout)
         state.sensefield_life = asyncio.create_task(life.run())
         is_first = engine_client.vllm_config.parallel_config._api_process_rank <= 0

@@ -1,8 +1,17 @@
-"""Pages of other origins: which requests are their browsers' own."""
+"""Pages of other origins: which requests are their browsers' own, and what their scripts may read.
+
+vLLM's CORSMiddleware stands inside of the door: it answers preflights, and marks what comes from
+behind it. The door's own answers are marked here, by the same flags.
+"""
 
 from __future__ import annotations
 
 from starlette.types import Scope
+
+Headers = list[tuple[bytes, bytes]]
+EXPOSED = b"x-request-id, request-id, etag, retry-after, x-should-retry"
+"""Headers that a script may read beside the few that it always may."""
+_ALLOW = b"access-control-allow-origin"
 
 
 def is_preflight(scope: Scope) -> bool:
@@ -10,3 +19,30 @@ def is_preflight(scope: Scope) -> bool:
     names = {name for name, _ in scope["headers"]}
     is_asking = names >= {b"origin", b"access-control-request-method"}
     return scope.get("method") == "OPTIONS" and is_asking
+
+
+def cors_headers(scope: Scope, headers: Headers) -> Headers:
+    """Return what an answer lacks for a page of an origin that ``--allowed-origins`` names.
+
+    Args:
+        scope: the request's.
+        headers: the answer's.
+
+    """
+    origin = next((value for name, value in scope["headers"] if name == b"origin"), None)
+    args = getattr(getattr(scope.get("app"), "state", None), "args", None)
+    if origin is None or args is None:
+        return []
+    is_open = "*" in args.allowed_origins
+    if not is_open and origin.decode("latin-1") not in args.allowed_origins:
+        return []
+    have = {name.lower() for name, _ in headers}
+    added = [(b"access-control-expose-headers", EXPOSED)]
+    if _ALLOW not in have:
+        any_origin = is_open and not args.allow_credentials
+        added.append((_ALLOW, b"*" if any_origin else origin))
+        if args.allow_credentials:
+            added.append((b"access-control-allow-credentials", b"true"))
+        if not any_origin and b"vary" not in have:
+            added.append((b"vary", b"Origin"))
+    return added

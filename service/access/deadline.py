@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from math import inf, isfinite
 from typing import Any
 
@@ -20,11 +19,12 @@ from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 
+from service.access.dialect import error_event, speaks_anthropic
 from service.access.refusal import refuse
 from service.access.slow_reader import within
 from service.access.visit import Visit
 from service.api.route import error_answer
-from service.api.streaming import EVENTS, sse_event
+from service.api.streaming import EVENTS
 from service.errors import BadRequestError, DeadlineError, RequestError, SlowClientError, echo
 from service.metrics import REJECTED
 from service.settings import Settings
@@ -32,7 +32,6 @@ from service.settings import Settings
 HEADER = b"x-request-timeout"
 """Seconds that a client gives its request, if they are fewer than the server's."""
 _LEFT = {"type": "http.disconnect"}
-_ANTHROPIC = "/v1/messages"
 _log = logging.getLogger("vllm.sensefield")
 
 
@@ -89,7 +88,7 @@ class _Timed:
     ) -> None:
         self._scope = scope
         # Asked for before routing writes into the scope.
-        self._is_anthropic = get_route_path(scope) == _ANTHROPIC
+        self._is_anthropic = speaks_anthropic(get_route_path(scope))
         self._receive = receive
         self._send = send
         self._visit = Visit.of(scope)
@@ -138,7 +137,7 @@ class _Timed:
         elif (closing := self._visit.closing) is not None:
             await self._end_stream(closing(error))
         else:
-            await self._end_stream(self._event(error.to_body()))
+            await self._end_stream(self._event(error.status, error.to_body()))
 
     async def tell_raised(self, error: Exception) -> None:
         """Say in a stream of events why its route gave it up; else that is for others to say."""
@@ -146,15 +145,17 @@ class _Timed:
             # Starlette's wrapping of what came too late for its handlers.
             cause = error.__cause__ if isinstance(error, RuntimeError) else None
             raised = cause if isinstance(cause, Exception) else error
-            await self._end_stream(self._event(create_error_response(raised).model_dump()))
+            told = create_error_response(raised)
+            await self._end_stream(self._event(told.error.code, told.model_dump()))
 
     async def _end_stream(self, told: bytes) -> None:
         if self._streams and self._visit.is_between_parts and not self._answered:
             await self._send({"type": "http.response.body", "body": told, "more_body": False})
 
-    def _event(self, body: Mapping[str, Any]) -> bytes:
-        """Return an error as an event; Anthropic's clients know one by its name."""
-        return (b"event: error\n" if self._is_anthropic else b"") + sse_event(body)
+    def _event(self, status: int, body: dict[str, Any]) -> bytes:
+        """Return an error as an event."""
+        told = self._visit.request_id
+        return error_event(status, body, told, anthropic=self._is_anthropic)
 
     def _slow(self) -> RequestError:
         return SlowClientError(f"the body was not whole within {self._to_receive:g} s", "body")

@@ -14,6 +14,7 @@ from service.access.audit import Audit, audit_logger
 from service.access.authorization import Authorization
 from service.access.deadline import Deadline
 from service.access.key_file import WatchedKeys
+from service.access.outgoing import Outgoing
 from service.settings import settings
 
 
@@ -32,7 +33,7 @@ class Door:
         admitted = Deadline(Admission(app, own), own)
         keys = WatchedKeys(own.api_keys, own.api_keys_file)
         known = Authorization(admitted, keys, answers_preflights=answers_preflights)
-        self._first: ASGIApp = Audit(known, audit_logger())
+        self._first: ASGIApp = Audit(Outgoing(known), audit_logger())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass requests through; the server's own start and stop are none."""

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from service import __version__
 from service.access.admission import UNCOUNTED
+from service.access.dialect import speaks_anthropic
 from service.access.roles import LIVENESS, needs_key
 
 STATUSES = {
@@ -61,10 +62,26 @@ ERROR = {
         }
     },
 }
+MESSAGES_ERROR = {
+    "type": "object",
+    "required": ["type", "error", "request_id"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {
+                "type": {"type": "string", "description": "The kind of error."},
+                "message": {"type": "string", "description": "What is wrong, and what is allowed."},
+            },
+        },
+        "request_id": {"type": "string", "description": "As in the header."},
+    },
+}
+"""Anthropic's form, on `/v1/messages` and below it."""
 _KEYED = (401, 403)
 _COUNTED = (413, 429, 431, 503)
 _POSTED = (400, 408, 415, 500, 504)
-_REFERENCE = "#/components/schemas/Error"
 _RETRIED = {"429", "503"}
 _RETRY_AFTER = {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
 
@@ -105,17 +122,21 @@ def completed(spec: dict[str, Any]) -> dict[str, Any]:
     """Return FastAPI's OpenAPI with what it does not know of."""
     components = spec["components"]
     components["schemas"]["Error"] = ERROR
-    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    components["schemas"]["MessagesError"] = MESSAGES_ERROR
+    components["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer"},
+        "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
     for path, operations in spec["paths"].items():
         for operation in operations.values():
             if needs_key(path):
-                operation["security"] = [{"key": []}, {}]
+                operation["security"] = [{"key": []}, {"x-api-key": []}, {}]
             answers = operation["responses"]
             answers.pop("422", None)
             for status in _added(path, operation):
                 answers.setdefault(str(status), {"description": STATUSES[status]})
             for status, answer in answers.items():
-                _tell_error(status, answer)
+                _tell_error(status, answer, path)
             operation["responses"] = dict(sorted(answers.items()))
     spec["paths"][LIVENESS]["get"]["responses"]["503"] = {"description": STATUSES[500]}
     return spec
@@ -137,14 +158,12 @@ def _added(path: str, operation: dict[str, Any]) -> list[int]:
     return added
 
 
-def _tell_error(status: str, answer: dict[str, Any]) -> None:
-    """Say that an error is the OpenAI object, beside Anthropic's where a route answers that."""
+def _tell_error(status: str, answer: dict[str, Any], path: str) -> None:
+    """Say that an error is OpenAI's object, or Anthropic's where its clients come."""
     if status < "400":
         return
-    schema: dict[str, Any] = {"$ref": _REFERENCE}
-    stock = answer.get("content", {}).get("application/json", {}).get("schema", {})
-    if "Anthropic" in stock.get("$ref", ""):
-        schema = {"anyOf": [schema, stock]}
+    name = "MessagesError" if speaks_anthropic(path) else "Error"
+    schema = {"$ref": f"#/components/schemas/{name}"}
     answer["content"] = {"application/json": {"schema": schema}}
     if status in _RETRIED:
         answer["headers"] = {"Retry-After": _RETRY_AFTER}

@@ -136,7 +136,11 @@ async def test_a_stream_of_another_form_ends_in_its_own(routes: Routes) -> None:
 
 async def test_anthropics_clients_are_told_by_the_events_name(routes: Routes) -> None:
     last = (await post(routes, "/v1/messages", SOON)).text.split("\n\n")[1]
-    assert last.startswith('event: error\ndata: {"error":{"message":"the request was not')
+    name, data = last.split("\n")
+    assert name == "event: error"
+    told = orjson.loads(data.removeprefix("data: "))
+    assert (told["type"], told["error"]["type"]) == ("error", "timeout_error")
+    assert told["error"]["message"].startswith("the request was not answered")
 
 
 async def given_up(routes: Routes) -> tuple[list[bytes], BaseException]:

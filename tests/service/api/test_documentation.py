@@ -19,7 +19,7 @@ class Body(BaseModel):
 
 
 class AnthropicError(BaseModel):
-    """Another error object."""
+    """The error object that vLLM says its route has."""
 
     type: str
 
@@ -37,8 +37,11 @@ def app() -> FastAPI:
     @made.get("/v1/things/{name}", responses=statuses(409))
     async def get_thing(name: str) -> None: ...
 
-    @made.post("/v1/things", responses={400: {"model": AnthropicError}})
+    @made.post("/v1/things")
     async def make_thing(body: Body) -> None: ...
+
+    @made.post("/v1/messages", responses={400: {"model": AnthropicError}})
+    async def message(body: Body) -> None: ...
 
     document(made)
     return made
@@ -55,6 +58,7 @@ def told(app: FastAPI, method: str, path: str) -> dict[str, Any]:
         ("get", "/health", "200 503"),
         ("get", "/metrics", "200 401 403"),
         ("get", "/v1/things/{name}", "200 400 401 403 404 409 413 429 431 503"),
+        ("post", "/v1/messages", "200 400 401 403 408 413 415 429 431 500 503 504"),
         ("post", "/v1/things", "200 400 401 403 408 413 415 429 431 500 503 504"),
     ],
 )
@@ -67,8 +71,10 @@ def test_errors_are_the_error_object(app: FastAPI) -> None:
     conflict = told(app, "get", "/v1/things/{name}")["409"]
     assert conflict["description"] == STATUSES[409]
     assert conflict["content"]["application/json"]["schema"] == error
-    both = told(app, "post", "/v1/things")["400"]["content"]["application/json"]["schema"]
-    assert both == {"anyOf": [error, {"$ref": "#/components/schemas/AnthropicError"}]}
+    anthropic = {"$ref": "#/components/schemas/MessagesError"}
+    for status, answer in told(app, "post", "/v1/messages").items():
+        if status >= "400":
+            assert answer["content"]["application/json"]["schema"] == anthropic
     assert {"message", "type", "param", "code"} == set(
         app.openapi()["components"]["schemas"]["Error"]["properties"]["error"]["required"]
     )
@@ -82,7 +88,7 @@ def test_a_client_is_told_when_to_come_again(app: FastAPI) -> None:
 def test_a_key_may_be_needed_where_it_may(app: FastAPI) -> None:
     paths = app.openapi()["paths"]
     assert "security" not in paths["/health"]["get"]
-    assert paths["/v1/things"]["post"]["security"] == [{"key": []}, {}]
+    assert paths["/v1/things"]["post"]["security"] == [{"key": []}, {"x-api-key": []}, {}]
 
 
 async def test_the_server_serves_it(app: FastAPI) -> None:
