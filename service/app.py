@@ -13,10 +13,21 @@ from logit_processors.vocabulary import Vocabulary
 from service import startup
 from service.access import connection, grammars, metrics_port
 from service.access.visit import TENANT
-from service.api import generate, health, lens, quick_json, score, tokens, vector_making, vectors
+from service.api import (
+    generate,
+    health,
+    lens,
+    models,
+    quick_json,
+    score,
+    tokens,
+    vector_making,
+    vectors,
+)
 from service.api.documentation import document
 from service.api.messages import tell_errors
 from service.api.parameters import name_parameters
+from service.api.paths import Heads, answer_unknown_paths
 from service.api.route import check_bodies
 from service.api.serving import ChatServing, TextServing
 from service.api.stock_serving import mend
@@ -60,13 +71,16 @@ class SensefieldEndpoints:
         app.include_router(score.router)
         app.include_router(lens.router)
         app.include_router(health.router)
+        app.include_router(models.router)
         page.mount(app)
         check_bodies(app)
         connection.install()
         quick_json.install()
         document(app)
         name_parameters(app)
+        answer_unknown_paths(app)
         app.add_middleware(health.Gate)
+        app.add_middleware(Heads)
         if settings().metrics_port is not None:
             metrics_port.remove_from(app)
 

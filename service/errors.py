@@ -9,6 +9,7 @@ SensefieldError
     ├── AuthenticationError     401, with WWW-Authenticate
     ├── ForbiddenError          403
     ├── NotFoundError           404
+    ├── MethodError             405, with Allow
     ├── SlowClientError         408, and the connection closes
     ├── ConflictError           409
     │   └── UnusableVectorError     service.vectors.entries: stored, but not for this model
@@ -27,6 +28,7 @@ SensefieldError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 MAX_ECHO = 200
@@ -101,6 +103,28 @@ class NotFoundError(RequestError):
 
     status = 404
     type = "not_found_error"
+
+
+class MethodError(RequestError):
+    """A method that a path does not have.
+
+    Args:
+        message: which one.
+        allowed: the methods that it has.
+
+    """
+
+    status = 405
+    type = "invalid_request_error"
+
+    def __init__(self, message: str, allowed: Iterable[str]) -> None:
+        super().__init__(message, None, "method_not_allowed")
+        self._allowed = ", ".join(sorted(allowed))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return the headers of the answer."""
+        return {"Allow": self._allowed}
 
 
 class SlowClientError(RequestError):

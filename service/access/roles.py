@@ -7,6 +7,8 @@ ROLES = ("inference", "vectors", "metrics", ADMIN)
 LIVENESS = "/health"
 PAGE = "/playground"
 """Files that hold no secret: a browser asks for them before it can send a key."""
+ROOT = "/"
+"""Leads to the page."""
 VECTORS = "/v1/vectors"
 
 _METRICS = ("/metrics", "/load", "/ready", "/version")
@@ -43,7 +45,7 @@ _INFERENCE = (
 
 def needs_key(path: str) -> bool:
     """Tell whether a path, as the router sees it, is for those with a key only."""
-    return path != LIVENESS and not is_below(path, PAGE)
+    return path not in (LIVENESS, ROOT) and not is_below(path, PAGE)
 
 
 def allowed_roles(method: str, path: str) -> frozenset[str]:

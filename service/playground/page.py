@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -40,5 +41,11 @@ class Page(StaticFiles):
 
 
 def mount(app: FastAPI) -> None:
-    """Serve the page under ``/playground/``."""
+    """Serve the page under ``/playground/``, and lead from ``/`` to it."""
+    app.add_route("/", to_page, include_in_schema=False)
     app.mount("/playground", Page(directory=STATIC, html=True), name="playground")
+
+
+def to_page(_request: Request) -> Response:
+    """Return a redirect to the page; relative, so that it holds below a proxy's path too."""
+    return RedirectResponse("playground/")

@@ -17,6 +17,7 @@ from service.errors import (
     EngineError,
     ForbiddenError,
     HeadersTooLargeError,
+    MethodError,
     NotFoundError,
     NotReadyError,
     PreconditionFailedError,
@@ -88,8 +89,14 @@ def test_a_key_that_asks_too_much_is_told_when_to_come_back() -> None:
     assert error.to_body()["error"]["code"] == "rate_limit_exceeded"
 
 
+def test_a_method_that_there_is_not_names_those_that_there_are() -> None:
+    error = MethodError("why", {"POST", "GET"})
+    assert (error.status, error.headers) == (405, {"Allow": "GET, POST"})
+    assert error.to_body()["error"]["code"] == "method_not_allowed"
+
+
 def test_every_refusal_is_listed_here() -> None:
-    assert set(RequestError.__subclasses__()) == {*STATUSES, RateLimitedError}
+    assert set(RequestError.__subclasses__()) == {*STATUSES, MethodError, RateLimitedError}
     assert not issubclass(StartupError, RequestError)
 
 

@@ -187,6 +187,7 @@ async def test_a_browsers_question_counts_for_no_key(app: Waiting) -> None:
     async with client_of(admission(app, key_rate="1/hour")) as client:
         for _ in range(3):
             assert (await client.options("/v1/score", headers=asking)).status_code == 200
+        assert (await client.options("/")).status_code == 200
         assert [(await client.options("/v1/score")).status_code for _ in range(2)] == [200, 429]
 
 

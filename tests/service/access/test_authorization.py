@@ -75,6 +75,7 @@ async def test_liveness_needs_no_key() -> None:
     [
         ("/playground", 200),
         ("/playground/js/main.js", 200),
+        ("/", 200),
         ("/playgrounds", 401),
         ("//playground", 401),
         ("/v1/playground", 401),

@@ -43,6 +43,14 @@ async def test_files_come_under_the_policy(path: str, kind: str) -> None:
     assert outside.status_code == 404
 
 
+async def test_the_root_leads_to_the_page_wherever_a_proxy_puts_it() -> None:
+    app = FastAPI()
+    mount(app)
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        answer = await client.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "playground/")
+
+
 def test_the_policy_allows_no_inline_script_and_no_eval() -> None:
     assert "unsafe" not in HEADERS["Content-Security-Policy"]
     assert HEADERS["Content-Security-Policy"].startswith("default-src 'none'")

@@ -1,0 +1,77 @@
+"""What the router itself answers: to paths and methods that there are not, and to HEAD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.access.dialect import openai_error
+from service.api.route import error_response
+from service.errors import MethodError, NotFoundError, echo
+
+
+def answer_unknown_paths(app: FastAPI) -> None:
+    """Have the router's errors answered as errors of ours."""
+
+    async def answer(request: Request, error: Any) -> Response:
+        return router_error(request, error)
+
+    # vLLM has a handler for FastAPI's errors, which are a kind of these.
+    app.add_exception_handler(HTTPException, answer)
+
+
+def router_error(request: Request, error: HTTPException) -> Response:
+    """Return the answer to a request that no route took."""
+    scope = request.scope
+    asked = f"{request.method} {echo(request.url.path)}"
+    if error.status_code == 404:
+        return error_response(NotFoundError(f"{asked}: there is no such path", code="unknown_url"))
+    if error.status_code == 405:
+        allowed = methods_of(request.app.routes, scope) or {"GET", "HEAD"}
+        told = ", ".join(sorted(allowed))
+        return error_response(MethodError(f"{asked}: no such method; allowed: {told}", allowed))
+    body = openai_error(error.status_code, str(error.detail))
+    return JSONResponse(body, error.status_code, error.headers)
+
+
+def methods_of(routes: Iterable[BaseRoute], scope: Scope) -> set[str]:
+    """Return the methods of all routes that have a request's path; HEAD goes with GET."""
+    whole = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}
+    found: set[str] = set()
+    for route in routes:
+        methods: set[str] | None = getattr(route, "methods", None)
+        if methods and route.matches({**whole, "method": min(methods)})[0].value:
+            found |= methods
+    return found | {"HEAD"} if "GET" in found else found
+
+
+class Heads:
+    """ASGI middleware: answers HEAD as GET, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def head(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        # A copy: the server looks into its own for whether a body may follow.
+        as_get = {**scope, "method": "GET"}
+        try:
+            await self._app(as_get, receive, head)
+        finally:
+            if "route" in as_get:  # the audit log tells it
+                scope["route"] = as_get["route"]
