@@ -48,6 +48,13 @@ def locked_distributions() -> dict[str, Distribution]:
     return found
 
 
+def test_the_packages_say_that_they_are_typed() -> None:
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    packages = built["targets"]["wheel"]["packages"]
+    assert packages
+    assert [name for name in packages if not (ROOT / name / "py.typed").is_file()] == []
+
+
 @pytest.mark.parametrize("lock", LOCKS)
 def test_locks_leave_out_what_breaks_the_engine(lock: str) -> None:
     assert not LEFT_OUT & PINS[lock].keys()

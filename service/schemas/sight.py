@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from service.schemas.control import LogitControl, StrictModel
-from service.schemas.vectors import Message
+from service.schemas.vectors import PromptMessage
 
 MAX_CONTINUATIONS = 256
 
@@ -23,7 +23,7 @@ class Prompted(StrictModel):
 
     model: str | None = Field(None, description="Name of the served model.")
     prompt: Text | None = Field(None, description="A text, taken as it is, or token ids.")
-    messages: list[Message] | None = Field(
+    messages: list[PromptMessage] | None = Field(
         None,
         min_length=1,
         description="A chat; an assistant's last message is left open, after any other one the "

@@ -22,7 +22,7 @@ class Part(StrictModel):
     weight: float = Field(1.0, ge=-MAX_WEIGHT, le=MAX_WEIGHT, description="Its factor in the sum.")
 
 
-class Message(StrictModel):
+class PromptMessage(StrictModel):
     """One message of a chat."""
 
     role: Literal["system", "user", "assistant"]
@@ -31,7 +31,7 @@ class Message(StrictModel):
 
 Prompt = Annotated[
     Annotated[str, Field(min_length=1), Tag("<text>")]
-    | Annotated[list[Message], Field(min_length=1), Tag("<chat>")],
+    | Annotated[list[PromptMessage], Field(min_length=1), Tag("<chat>")],
     Discriminator(lambda value: "<text>" if isinstance(value, str) else "<chat>"),
 ]
 Side = Annotated[list[Prompt], Field(min_length=1, max_length=MAX_PROMPTS)]
