@@ -18,6 +18,13 @@ Sensefield's own routes, and what it adds to requests of vLLM's, made of the ser
 `python docs/api.py`. A running server serves all of it, vLLM's routes too, at `/openapi.json`, and
 as a page at `/docs`. Examples are in the [README](../README.md).
 """
+ERRORS = (
+    "Every error, of paths (404) and methods (405) that there are not too, is",
+    '`{"error": {...}}` with these fields in it. On `/v1/messages` and below it is Anthropic\'s',
+    '`{"type": "error", "error": {"type": ..., "message": ...}, "request_id": ...}`.',
+    "409, 504 and 507 come with `x-should-retry: false`, which keeps OpenAI's and other SDKs",
+    "from sending the same request again.",
+)
 ADDED = ("logit_control", "distribution")
 """Fields of vLLM's requests that are Sensefield's."""
 STOCK = ("ChatRequest", "TextRequest")
@@ -57,7 +64,7 @@ def page(spec: dict[str, Any]) -> str:
     for name in reached(own, schemas):
         lines += [f"### {titled(name)}", "", schemas[name].get("description", ""), ""]
         lines += fields(schemas[name], schemas)
-    lines += ["## Errors", "", 'Every error is `{"error": {...}}`, with these fields in it:', ""]
+    lines += ["## Errors", "", *ERRORS, ""]
     lines += fields(schemas["Error"]["properties"]["error"], schemas)
     told = {
         status: answer["description"]
