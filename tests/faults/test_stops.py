@@ -37,6 +37,16 @@ from tests.waiting import PATIENCE_SECONDS, until
 pytestmark = pytest.mark.xdist_group("faults")
 
 RUNNING = 50
+LONG = {"model": MODEL, "max_tokens": 400, "ignore_eos": True}
+STORY = [{"role": "user", "content": "Tell me a long story."}]
+WHOLE = [
+    ("/v1/chat/completions", LONG | {"messages": STORY}),
+    ("/v1/completions", LONG | {"prompt": "The history of the city"}),
+    ("/v1/responses", {"model": MODEL, "input": STORY, "max_output_tokens": 400}),
+    ("/v1/messages", {"model": MODEL, "messages": STORY, "max_tokens": 400}),
+    ("/v1/score", {"prompt": "The history of the city", "continuations": [" begins"] * 64}),
+]
+"""Requests that wait for their answer when the engine ends."""
 TELL_SECONDS, EXIT_SECONDS = 1, 10
 LAYERS = 30
 
@@ -93,6 +103,10 @@ async def die(
             return_exceptions=True,
         )
         message = asyncio.create_task(read_message(client))
+        whole = [
+            asyncio.create_task(client.post(path, json=body, timeout=PATIENCE_SECONDS))
+            for path, body in WHOLE
+        ]
         # As many as run at once have begun, the others wait.
         least = min(count, SLOTS // 2)
         await until(lambda: sum(bool(s.texts) for s in streams) >= least, "streams to begin")
@@ -101,6 +115,9 @@ async def die(
         await asyncio.gather(*running)
         assert [type(raised) for raised in await raising] == [openai.APIError] * 3
         assert "event: error" in (await message).splitlines()[-4:]
+        for answer in await asyncio.gather(*whole):
+            assert answer.status_code == 500
+            assert answer.json()["error"]["message"]
     told = max(stream.ended_at for stream in streams)
     code = await asyncio.to_thread(server.process.wait, PATIENCE_SECONDS)
     exited = time.monotonic()

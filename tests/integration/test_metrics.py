@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.client import Client
+from tests.integration.servers import MODEL
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.alone
@@ -80,6 +83,45 @@ def test_who_ended_a_request_is_told(v1: Client) -> None:
     wait_for(lambda: ended("cancelled") == before["cancelled"] + 1)
     assert ended("client_error") == before["client_error"] + 1
     assert ended("server_error") == before["server_error"]
+
+
+LONG = {"model": MODEL, "max_tokens": 900, "ignore_eos": True}
+COUNT = "Count from one to five hundred, each number in words."
+CHAT = [{"role": "user", "content": COUNT}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", LONG | {"messages": CHAT}),
+        ("/v1/completions", LONG | {"prompt": COUNT}),
+        ("/v1/responses", {"model": MODEL, "input": COUNT, "max_output_tokens": 900}),
+        ("/v1/messages", {"model": MODEL, "max_tokens": 900, "messages": CHAT}),
+        ("/v1/score", {"prompt": "a" * 900, "continuations": [" b c d"] * 256}),
+        ("/v1/lens", {"prompt": "a b c d " * 100, "layers": [0], "max_tokens": 64}),
+    ],
+)
+def test_a_client_that_leaves_has_cancelled(v1: Client, path: str, body: dict[str, Any]) -> None:
+    request_id = f"left{path.replace('/', '-')}"
+    before = _samples(v1)
+    with pytest.raises(httpx.ReadTimeout):
+        v1.http.post(path, json=body, headers={"x-request-id": request_id}, timeout=0.2)
+
+    def line() -> dict[str, Any] | None:
+        """Return what the audit log says of it."""
+        log = v1.server.log.read_text().rpartition("\n")[0].splitlines()
+        found = [json.loads(each) for each in log if each.startswith("{") and request_id in each]
+        return found[0] if found else None
+
+    wait_for(lambda: line() is not None)
+    told = line()
+    assert told is not None
+    assert (told["outcome"], told["status"], told["bytes"]) == ("cancelled", None, 0)
+    new = {key: value - before.get(key, 0.0) for key, value in _samples(v1).items()}
+    ended = {key for key, value in new.items() if value and "requests_total[('outcome'" in key}
+    assert all("'cancelled'" in key for key in ended)
+    labels = [("handler", path), ("method", "POST"), ("status", "4xx")]
+    assert new[f"http_requests_total{labels}"] == 1
 
 
 def test_what_an_alert_waits_for_is_there_before_it_happens(v1: Client) -> None:

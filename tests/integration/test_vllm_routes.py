@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import openai
+import pytest
 
 from tests.integration.client import Client
 from tests.integration.servers import MODEL
@@ -35,6 +36,45 @@ def chat(v1: Client, **fields: Any) -> Any:
 
 def test_models_are_listed(v1: Client) -> None:
     assert [model["id"] for model in v1.http.get("/v1/models").json()["data"]] == [MODEL]
+
+
+def test_a_model_is_described_as_it_is_listed(v1: Client) -> None:
+    client = openai.OpenAI(base_url=f"{v1.http.base_url}/v1", api_key="none")
+    with client:
+        found = client.models.retrieve(MODEL)
+        (listed,) = client.models.list().data
+        assert (found.id, found.owned_by) == (listed.id, listed.owned_by)
+        with pytest.raises(openai.NotFoundError, match="'a/b' does not exist"):
+            client.models.retrieve("a/b")
+        with pytest.raises(openai.NotFoundError, match="/v1/embeddings'"):
+            client.embeddings.create(model=MODEL, input="x")
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/v1/models", "/v1/vectors", "/playground/"])
+def test_head_is_answered_where_get_is(v1: Client, path: str) -> None:
+    head = v1.http.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+
+
+def test_the_root_leads_to_the_page(v1: Client) -> None:
+    answer = v1.http.get("/", follow_redirects=True)
+    assert (answer.status_code, answer.url.path) == (200, "/playground/")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": QUESTION, "max_tokens": 1}),
+        ("/v1/completions", {"prompt": "Hi", "max_tokens": 1}),
+        ("/v1/responses", {"input": "Hi", "max_output_tokens": 1}),
+        ("/v1/messages", {"messages": QUESTION, "max_tokens": 1}),
+    ],
+)
+def test_events_are_not_held_back(v1: Client, path: str, body: dict[str, Any]) -> None:
+    answer = v1.http.post(path, json={"model": MODEL, "stream": True} | body)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    told = answer.headers["x-accel-buffering"], answer.headers["cache-control"]
+    assert told == ("no", "no-cache")
 
 
 def test_text_becomes_tokens_and_text_again(v1: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ ROLES = {
     "root": ["admin"],
 }
 OF_VLLM = "a key of vLLM's"
+ORIGIN = "http://app.example"
+"""Of pages that may use it."""
 RECEIVE_SECONDS = 5
 SEND_SECONDS = 2
 
@@ -61,6 +64,7 @@ def serving_guarded(folder: Path) -> Iterator[Guarded]:
     flags = (
         *("--max-model-len", "1024", "--max-num-seqs", "16", "--api-keys-file", str(keys)),
         *("--api-key", OF_VLLM, "--metrics-port", str(port)),
+        *("--allowed-origins", json.dumps([ORIGIN])),
         *("--block-size", "32", "--enable-prompt-tokens-details"),
         *("--receive-timeout-seconds", str(RECEIVE_SECONDS)),
         *("--send-timeout-seconds", str(SEND_SECONDS)),

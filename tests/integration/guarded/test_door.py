@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from service.access.keys import Key
 from tests.integration.browsers import browsing
 from tests.integration.client import Client
-from tests.integration.guarded.server import OF_VLLM, SECRETS, Guarded
+from tests.integration.guarded.server import OF_VLLM, ORIGIN, SECRETS, Guarded
 from tests.integration.servers import MODEL
 from tests.waiting import wait_for
 
@@ -196,6 +196,54 @@ def test_a_request_is_known_by_its_id_in_the_log(guarded: Guarded, alice: Client
     assert (refused["status"], refused["controls"]) == (415, {})
     assert "sf-alice" not in log
     assert '"Hi"' not in log
+
+
+def test_a_page_of_an_allowed_origin_may_ask_and_read(guarded: Guarded, alice: Client) -> None:
+    page = {"origin": ORIGIN}
+    asking = page | {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type",
+    }
+    url = f"{guarded.server.url}/v1/chat/completions"
+    preflight = httpx.options(url, headers=asking)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == ORIGIN
+    assert "authorization" in preflight.headers["access-control-allow-headers"]
+    refused = httpx.options(url, headers=asking | {"origin": "http://other.example"})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, None)
+    assert httpx.options(f"{guarded.metrics_url}/metrics", headers=asking).status_code == 401
+    answers = {
+        200: alice.http.get("/v1/models", headers=page),
+        401: httpx.get(f"{guarded.server.url}/v1/models", headers=page),
+        403: alice.http.get("/collective_rpc", headers=page),
+        404: alice.http.get("/v1/models/none", headers=page),
+        413: alice.http.post("/v1/score", content=b"x" * (16 << 20) + b"x", headers=page),
+    }
+    for status, answer in answers.items():
+        assert answer.status_code == status
+        assert answer.headers.get_list("access-control-allow-origin") == [ORIGIN]
+        assert "x-request-id" in answer.headers["access-control-expose-headers"]
+        assert answer.headers["vary"] == "Origin"
+
+
+def test_anthropics_clients_send_their_key_and_read_their_errors(guarded: Guarded) -> None:
+    url = f"{guarded.server.url}/v1/messages"
+    key = {"x-api-key": SECRETS["alice"]}
+    assert httpx.post(url, json=CHAT, headers=key, timeout=60).json()["type"] == "message"
+    for headers, fields, status, kind in (
+        ({}, {}, 401, "authentication_error"),
+        ({"x-api-key": SECRETS["meg"]}, {}, 403, "permission_error"),
+        (key, {"model": "none"}, 404, "not_found_error"),
+        (key, {"max_tokens": "many"}, 400, "invalid_request_error"),
+        (key, {"logit_control": {}}, 400, "invalid_request_error"),
+    ):
+        answer = httpx.post(url, json=CHAT | fields, headers=headers)
+        assert answer.status_code == status, answer.text
+        told = answer.json()
+        assert set(told) == {"type", "error", "request_id"}
+        assert (told["type"], told["error"]["type"]) == ("error", kind)
+        assert told["request_id"] == answer.headers["request-id"]
+    assert httpx.get(url, headers=key).json()["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/tokenize"])
