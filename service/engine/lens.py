@@ -8,8 +8,8 @@ import torch
 
 from logit_processors.row_spec import COLUMN, STATISTICS
 from service.engine.adapters import base_logits
+from service.engine.final_norm import normed
 from service.engine.measured import measure_stages
-from service.engine.unembedding import find_final_norm
 
 _COLUMNS = {
     "entropy": "base_entropy",
@@ -40,7 +40,7 @@ def read_stream(
 
     """
     layers, positions, hidden = states.shape
-    rows = find_final_norm(model)(states.reshape(-1, hidden).to(dtype))
+    rows = normed(model, states.reshape(-1, hidden).to(dtype))
     logits = base_logits(model, rows)
     if logits is None:
         return None

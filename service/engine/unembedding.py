@@ -20,16 +20,6 @@ _CHUNK = 8192  # rows of the unembedding made float32 at a time
 _RIDGE = 0.01  # of the mean variance: keeps the solution finite where W_U has none
 _HEADS = ("lm_head", "model.embed_tokens", "embed_out", "output", "model.decoder.lm_head")
 """Where vLLM's models keep their unembedding; some tie it to the embedding and have no other."""
-_FINAL_NORMS = (
-    "model.norm",
-    "transformer.ln_f",
-    "model.final_layernorm",
-    "model.final_layer_norm",
-    "gpt_neox.final_layer_norm",
-    "model.decoder.final_layer_norm",
-    "transformer.norm_f",
-    "transformer.encoder.final_layernorm",
-)
 
 
 class UnembeddingError(SensefieldError):
@@ -39,7 +29,7 @@ class UnembeddingError(SensefieldError):
 def find_unembedding(model: torch.nn.Module) -> Any:
     """Return the layer that gives the language model's logits."""
     for path in _HEADS:
-        head = _at(model, path)
+        head = module_at(model, path)
         head = getattr(head, "base_layer", head)  # under LoRA
         if getattr(head, "org_vocab_size", None) is not None:
             return head
@@ -49,37 +39,22 @@ def find_unembedding(model: torch.nn.Module) -> Any:
     )
 
 
-def final_norm_gain(model: torch.nn.Module) -> torch.Tensor:
-    """Return the gain g of the norm before the unembedding, ``[hidden]`` float32."""
-    norm = find_final_norm(model)
-    gain: torch.Tensor = norm.weight.detach().float()
-    # Gemma keeps its gain as the difference from 1.
-    return gain + 1 if "Gemma" in type(norm).__name__ else gain
+def token_scores(model: torch.nn.Module, directions: torch.Tensor) -> torch.Tensor:
+    """Return W_U · u of each direction u, over the whole vocabulary.
 
-
-def find_final_norm(model: torch.nn.Module) -> Any:
-    """Return the norm before the unembedding."""
-    for path in _FINAL_NORMS:
-        norm = _at(model, path)
-        if norm is not None:
-            return norm
-    raise UnembeddingError(
-        f"{type(model).__name__} has no final norm among {', '.join(_FINAL_NORMS)}: vectors of "
-        "its residual stream cannot be read in logit space"
-    )
-
-
-def token_scores(model: torch.nn.Module, direction: torch.Tensor) -> torch.Tensor:
-    """Return W_U · u: ``[hidden]`` float32 -> ``[vocab]`` float32 over the whole vocabulary."""
+    One pass over W_U for all of them: ``[directions, hidden]`` float32 -> ``[directions, vocab]``
+    float32.
+    """
     head = find_unembedding(model)
-    direction = direction.to(_device(model))
+    directions = directions.to(_device(model))
     weight = getattr(head, "weight", None)
-    if weight is None or not weight.is_floating_point() or weight.shape[-1] != len(direction):
+    if weight is None or not weight.is_floating_point() or weight.shape[-1] != len(directions[0]):
         # A quantized head computes in its own way; precision is what it has.
-        scores = head.quant_method.apply(head, direction.unsqueeze(0).to(torch.bfloat16))[0]
+        scores = head.quant_method.apply(head, directions.to(torch.bfloat16))
     else:
-        scores = torch.cat([part.float() @ direction for part in weight.split(_CHUNK)])
-    return vocabulary_wide(scores.float(), model)[: head.org_vocab_size].contiguous()
+        parts = [directions @ part.float().T for part in weight.split(_CHUNK)]
+        scores = torch.cat(parts, dim=1)
+    return vocabulary_wide(scores.float(), model)[:, : head.org_vocab_size].contiguous()
 
 
 def token_direction(model: torch.nn.Module, token_ids: list[int]) -> torch.Tensor:
@@ -128,10 +103,11 @@ def _moments(
 
 
 def vocabulary_wide(own: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
-    """Return what all ranks have of a vocabulary-long vector, one after another."""
+    """Return what all ranks have of rows ``[..., vocab]``, one rank's share after another's."""
     if find_unembedding(model).tp_size == 1:
         return own
-    return tensor_model_parallel_all_gather(own.unsqueeze(0)).squeeze(0)
+    gathered = tensor_model_parallel_all_gather(own.reshape(-1, own.shape[-1]))
+    return gathered.reshape(*own.shape[:-1], -1)
 
 
 def summed(shares: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
@@ -141,7 +117,7 @@ def summed(shares: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
     return tensor_model_parallel_all_reduce(shares)
 
 
-def _at(model: torch.nn.Module, path: str) -> Any:
+def module_at(model: torch.nn.Module, path: str) -> Any:
     """Return the language model's module at a dotted path, or None."""
     found: Any = _language_model(model)
     for name in path.split("."):

@@ -15,6 +15,7 @@ from vllm.distributed import get_pp_group
 
 from logit_processors.directions import DIRECTIONS
 from logit_processors.steer import standardise
+from service.engine.final_norm import read_directions
 from service.engine.lens import read_stream
 from service.engine.neighbours import (
     embedding_cosines,
@@ -26,7 +27,6 @@ from service.engine.residual.operator import current_stream
 from service.engine.residual.stream import ResidualStream
 from service.engine.unembedding import (
     UnembeddingError,
-    final_norm_gain,
     token_direction,
     token_scores,
 )
@@ -72,11 +72,10 @@ class SensefieldWorker:
 
     def _scores(self, data: bytes, residual: bool) -> torch.Tensor:
         model = self.model_runner.get_model()
-        direction = torch.from_numpy(np.frombuffer(data, np.float32).copy())
+        direction = torch.from_numpy(np.frombuffer(data, np.float32).copy())[None]
         if residual:
-            gain = final_norm_gain(model)
-            direction = direction.to(gain.device) * gain
-        return standardise(token_scores(model, direction))
+            direction = read_directions(model, direction)
+        return standardise(token_scores(model, direction)[0])
 
     def sensefield_drop_vector(self, content: str, holder: str) -> None:
         """Forget a vector that no other API process holds; running requests keep it."""
@@ -95,7 +94,7 @@ class SensefieldWorker:
     ) -> list[dict[str, Any]] | None:
         """Return the k tokens that each layer of a residual-stream vector raises and lowers most.
 
-        None on a rank that computes no logits.
+        None on a rank that computes no logits; no tokens for a layer that moves none.
 
         Args:
             data: ``[count, hidden]`` float32.
@@ -107,10 +106,9 @@ class SensefieldWorker:
         if not get_pp_group().is_last_rank:
             return None
         model = self.model_runner.get_model()
-        gain = final_norm_gain(model)
         rows = torch.from_numpy(np.frombuffer(data, np.float32).reshape(count, -1).copy())
-        scored = (standardise(token_scores(model, row.to(gain.device) * gain)) for row in rows)
-        return [_extremes(scores[:vocab_size], k) for scores in scored]
+        scored = token_scores(model, read_directions(model, rows))
+        return [_extremes_of_layer(scores, vocab_size, k) for scores in scored]
 
     def sensefield_token_neighbours(
         self, token_ids: list[int], vocab_size: int, k: int
@@ -250,6 +248,14 @@ class SensefieldWorker:
             return None
         direction = embedding_direction(self.model_runner.get_model(), token_ids, vocab_size)
         return direction.cpu().numpy().tobytes()
+
+
+def _extremes_of_layer(scores: torch.Tensor, vocab_size: int, k: int) -> dict[str, list[Any]]:
+    """Return :func:`_extremes` of token scores ``[vocab]`` as they are; empty if all are equal."""
+    try:
+        return _extremes(standardise(scores)[:vocab_size], k)
+    except ValueError:
+        return {"raised_ids": [], "raised": [], "lowered_ids": [], "lowered": []}
 
 
 def _extremes(scores: torch.Tensor, k: int) -> dict[str, list[Any]]:

@@ -8,6 +8,9 @@ arguments, ``calls`` is a list of
   goes into ``extra_args``; answers token ids, their logprobs and whether each row is alive,
 - ``["direct", name, token]``: keep a token's direction in the unembedding, and under
   ``name residual`` the same of the residual stream; answers why not, of each worker and both,
+- ``["read", name]``: keep :func:`off_centre` for steering logits, as a vector of the residual
+  stream; answers why not, of each worker,
+- ``["lens", name, count]``: read so many states :func:`off_centre` through the lens,
 - ``["rpc", method, *arguments]``: of every worker; bytes come back as lists of float32,
 - ``["preemptions"]``: how many there have been.
 """
@@ -48,6 +51,11 @@ def vector(name: str, layers: Sequence[int], size: int = 576) -> NDArray[np.floa
         row = np.random.default_rng([*name.encode(), layer]).standard_normal(size)
         rows.append(row / np.linalg.norm(row))
     return np.array(rows, np.float32)
+
+
+def off_centre(name: str, count: int, size: int) -> NDArray[np.float32]:
+    """Return vectors of a name whose means are not near 0: ``[count, size]``."""
+    return vector(name, range(count), size) + np.float32(0.5)
 
 
 def run_offline(
@@ -103,6 +111,11 @@ def _run(job: dict[str, Any]) -> list[Any]:
     }
     llm = LLM(**{**defaults, **job["engine"]})
     answers = [_answer(llm, *call) for call in job["calls"]]
+    # Engines of one process share its table: the next one must not find these scores.
+    for kind, *arguments in job["calls"]:
+        if kind in ("direct", "read"):
+            for key in (arguments[0], f"{arguments[0]} residual"):
+                llm.collective_rpc("sensefield_drop_vector", args=(key, "test"))
     llm.llm_engine.engine_core.shutdown()
     del llm
     cleanup_dist_env_and_memory()
@@ -110,11 +123,8 @@ def _run(job: dict[str, Any]) -> list[Any]:
 
 
 def _answer(llm: Any, kind: str, *arguments: Any) -> Any:
-    if kind == "put":
-        name, layers = arguments
-        size = llm.llm_engine.model_config.get_hidden_size()
-        data = vector(name, layers, size).tobytes()
-        return llm.collective_rpc("sensefield_put_residual", args=(name, data, layers, "test"))
+    if kind in ("put", "read", "lens"):
+        return _give(llm, kind, *arguments)
     if kind == "direct":
         return _direct(llm, *arguments)
     if kind == "generate":
@@ -123,6 +133,20 @@ def _answer(llm: Any, kind: str, *arguments: Any) -> Any:
         return next(m.value for m in llm.get_metrics() if m.name == "vllm:num_preemptions")
     assert kind == "rpc"
     return _plain(llm.collective_rpc(arguments[0], args=tuple(arguments[1:])))
+
+
+def _give(llm: Any, kind: str, name: str, *arguments: Any) -> Any:
+    size = llm.llm_engine.model_config.get_hidden_size()
+    if kind == "put":
+        (layers,) = arguments
+        data = vector(name, layers, size).tobytes()
+        return llm.collective_rpc("sensefield_put_residual", args=(name, data, layers, "test"))
+    if kind == "read":
+        data = off_centre(name, 1, size).tobytes()
+        return llm.collective_rpc("sensefield_put_vector", args=(name, data, True, "test"))
+    (count,) = arguments
+    data = off_centre(name, count, size).tobytes()
+    return _plain(llm.collective_rpc("sensefield_read_stream", args=(data, [-1] * count, 1)))
 
 
 def _direct(llm: Any, name: str, token: int) -> list[str | None]:
@@ -159,6 +183,7 @@ def _generate(llm: Any, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "tokens": list(output.token_ids),
             "logprobs": [float(row.statistics[1]) for row in output.logprobs],
+            "controlled": [float(row.statistics[2]) for row in output.logprobs],
             "alive": [bool(row.statistics[0] == ALIVE) for row in output.logprobs],
         }
         for output in outputs

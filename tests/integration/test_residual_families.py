@@ -11,10 +11,10 @@ import torch
 import transformers
 from torch.nn import ModuleList
 
-from logit_processors.controls import TokenBias
+from logit_processors.controls import Steer, TokenBias
 from logit_processors.program import Program
 from logit_processors.residual import Capture, ResidualSteer, Span
-from tests.integration.offline import run_offline, run_offline_jobs, vector
+from tests.integration.offline import off_centre, run_offline, run_offline_jobs, vector
 
 LAYERS, SIZE = 4, 64
 COMMON = {
@@ -41,10 +41,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma2": ("Gemma2Config", COMMON | WINDOWED),
     "gemma3": ("Gemma3TextConfig", COMMON | WINDOWED),
     "gpt2": ("GPT2Config", {"vocab_size": 512, "n_embd": SIZE, "n_layer": LAYERS, "n_head": 2}),
+    "pythia": ("GPTNeoXConfig", COMMON),
     "whole stream and a remainder": ("CohereConfig", COMMON),
 }
-DAILY = ("qwen3 with experts", "gemma2", "gpt2", "whole stream and a remainder")
-"""What differs most: experts, norms after the layers, no rotary positions, a parallel block."""
+DAILY = ("qwen3 with experts", "gemma2", "gpt2", "pythia", "whole stream and a remainder")
+"""What differs most: experts, norms after the layers, no rotary positions, modules of
+transformers, a parallel block."""
 PROMPT = list(range(5, 21))
 STEER = (
     ResidualSteer("a", 6.0, layers=(1,)),
@@ -53,6 +55,11 @@ STEER = (
 ABSENT = ResidualSteer("absent", 1.0)
 CAPTURE = Capture("tag", 3)
 TOKEN = 77
+STRENGTH = 2.0
+READ = {
+    "program": Program(steer=(Steer("r", STRENGTH),)).to_wire(),
+    "rows": {"base": True, "controlled": True},
+}
 CALLS: list[list[Any]] = [
     ["rpc", "sensefield_describe_residual"],
     ["put", "a", list(range(LAYERS))],
@@ -76,6 +83,10 @@ CALLS: list[list[Any]] = [
     ["direct", "d", TOKEN],
     ["rpc", "sensefield_nearest", "d", 512, 3],
     ["rpc", "sensefield_nearest", "d", TOKEN, 3],
+    ["read", "r"],
+    ["rpc", "sensefield_nearest", "r", 512, 5],
+    ["generate", [{"prompt": PROMPT, "tokens": 4, "wire": READ}]],
+    ["lens", "s", 3],
 ]
 ENGINE = {"max_model_len": 64, "skip_tokenizer_init": True}
 WITHOUT, COMPILED = "gemma3n", "compiled"
@@ -106,6 +117,8 @@ def make_model(family: str, folder: Path) -> Any:
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.08)
+        else:  # a bias, or a norm's gain
+            parameter.data.add_(torch.randn_like(parameter), alpha=0.2)
     model.save_pretrained(folder)
     return model
 
@@ -135,7 +148,8 @@ def check(model: Any, answers: list[Any]) -> None:
 
 def check_logit_space(answers: list[Any]) -> None:
     """A token's direction in the unembedding must raise that token above all others."""
-    reasons, nearest, before_it = answers[-3:]
+    at = next(at for at, call in enumerate(CALLS) if call[0] == "direct")
+    reasons, nearest, before_it = answers[at : at + 3]
     assert set(reasons) == {None}
     found = [worker["raised_ids"][0] for worker in nearest if worker is not None]
     assert set(found) == {TOKEN}
@@ -143,6 +157,45 @@ def check_logit_space(answers: list[Any]) -> None:
     ids = [worker["raised_ids"] + worker["lowered_ids"] for worker in before_it if worker]
     assert ids
     assert max(map(max, ids)) < TOKEN
+
+
+def check_reading(model: Any, answers: list[Any]) -> None:
+    """Compare how vectors of the residual stream are read with the model's own final norm."""
+    reasons, nearest, (answer,), lens = answers[-4:]
+    assert set(reasons) == {None}
+    with torch.no_grad():
+        states = final_norm(model)(torch.from_numpy(off_centre("s", 3, SIZE)))
+        logits = model.get_output_embeddings()(states) * getattr(model.config, "logit_scale", 1)
+        cap = getattr(model.config, "final_logit_softcapping", None)
+        logits = logits if cap is None else cap * (logits / cap).tanh()
+        # A norm is linear but for the number it divides by, which standardising takes out.
+        ends = torch.from_numpy(np.stack([off_centre("r", 1, SIZE)[0], np.zeros(SIZE, np.float32)]))
+        step, origin = final_norm(model)(ends).double()
+    raw = (model.get_output_embeddings().weight.detach().double() @ (step - origin)).numpy()
+    scores = (raw - raw.mean()) / raw.std()
+    order = np.argsort(-scores)
+    told = next(worker for worker in nearest if worker is not None)
+    for side, ids in (("raised", order[:5]), ("lowered", order[:-6:-1])):
+        assert told[f"{side}_ids"] == ids.tolist()
+        np.testing.assert_allclose(told[side], scores[ids], atol=1e-4)
+    base, _ = forward(model, [*PROMPT, *answer["tokens"]], ())
+    wanted = (base + STRENGTH * torch.from_numpy(scores)).log_softmax(-1)[len(PROMPT) - 1 : -1]
+    tokens = torch.tensor(answer["tokens"]).unsqueeze(1)
+    values = wanted.gather(1, tokens).squeeze(1).numpy()
+    np.testing.assert_allclose(answer["controlled"], values, atol=1e-3)
+    assert (wanted.max(-1).values.numpy() - values < 1e-3).all()
+    read = next(worker for worker in lens if worker is not None)
+    likeliest = logits.log_softmax(-1).max(-1).values.numpy()
+    np.testing.assert_allclose(read["logprobs"], likeliest, atol=1e-3)
+
+
+def final_norm(model: Any) -> Any:
+    """Return the norm before the unembedding, which is the last one that a model makes."""
+    return [
+        module
+        for name, module in model.named_modules()
+        if name.split(".")[-1] in ("norm", "ln_f", "final_layer_norm")
+    ][-1]
 
 
 def forward(
@@ -205,6 +258,7 @@ def test_a_family_is_steered_as_in_transformers(
         pytest.skip("only with --full: one of each way to hand on the stream is tried daily")
     check(*families[family])
     check_logit_space(families[family][1])
+    check_reading(*families[family])
 
 
 def test_a_compiled_model_steers_the_same(
@@ -219,6 +273,7 @@ def test_two_ranks_steer_the_same(tmp_path: Path) -> None:
     answers = run_offline(CALLS, {"model": str(tmp_path), **ENGINE, "tensor_parallel_size": 2})
     check(model, answers)
     check_logit_space(answers)
+    check_reading(model, answers)
 
 
 @pytest.mark.usefixtures("only_full")
@@ -231,6 +286,7 @@ def test_a_compiled_model_over_two_stages_steers_the_same(tmp_path: Path) -> Non
     answers[3] = [{"data": first["data"] + second["data"]}]
     check(model, answers)
     check_logit_space(answers)
+    check_reading(model, answers)
 
 
 UNSUPPORTED = {
