@@ -67,7 +67,7 @@ class Files(Protocol):
         """Return the files of a folder, unfinished ones too."""
 
     def mark(self, path: str) -> Hashable:
-        """Return what differs once the file may have changed. Cheap: no waiting."""
+        """Return what differs once the file may have changed: one look at it, at most."""
 
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
         """Keep other writers out where the filesystem can."""
@@ -98,6 +98,7 @@ class FolderFiles:
         with _errors_told():
             for folder in folders:
                 (self._root / folder).mkdir(parents=True, exist_ok=True)
+            _keep_names(self._root)
             with tempfile.TemporaryFile(dir=self._root):
                 pass
         with self.exclusive():
@@ -126,11 +127,14 @@ class FolderFiles:
             except BaseException:
                 Path(temporary).unlink(missing_ok=True)
                 raise
+            _keep_names(target.parent)
 
     def remove(self, path: str) -> None:
-        """Remove a file if it is there."""
-        with _errors_told():
-            (self._root / path).unlink(missing_ok=True)
+        """Remove a file if it is there; a loss of power does not bring it back."""
+        target = self._root / path
+        with _errors_told(), contextlib.suppress(FileNotFoundError):
+            target.unlink()
+            _keep_names(target.parent)
 
     def listing(self, folder: str) -> list[Listed]:
         """Return the files of a folder, unfinished ones too."""
@@ -243,6 +247,18 @@ class RemoteFiles:
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}"
+
+
+def _keep_names(folder: Path) -> None:
+    """Have the disk keep what a folder's files are called now: syncing a file does not."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some mounted filesystems cannot
+            raise
+    finally:
+        os.close(handle)
 
 
 def _try_lock(handle: int) -> bool:

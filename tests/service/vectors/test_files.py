@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -64,6 +65,43 @@ def test_what_is_written_is_read_and_listed(files: Files) -> None:
     files.remove("a/x")
     assert names(files) == ["y"]
     assert files.read(["a/x"]) == {}
+
+
+def test_the_disk_keeps_the_name_of_what_was_written_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = FolderFiles(tmp_path, ["a"])
+    folder, target = (tmp_path / "a").stat().st_ino, tmp_path / "a" / "x"
+    synced: list[tuple[str, bool]] = []
+    sync = os.fsync
+
+    def noted(handle: int) -> None:
+        is_folder = os.fstat(handle).st_ino == folder
+        synced.append(("folder" if is_folder else "file", target.exists()))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    files.write("a/x", b"one")
+    assert synced == [("file", False), ("folder", True)]
+    files.remove("a/x")
+    assert synced[2:] == [("folder", False)]
+
+
+def test_a_filesystem_that_cannot_sync_folders_is_used_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = FolderFiles(tmp_path, ["a"])
+    code = errno.EINVAL
+
+    def fail(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    files.write("a/x", b"one")
+    code = errno.EIO
+    with pytest.raises(StoreUnavailableError):
+        files.write("a/x", b"two")
 
 
 def test_a_mark_changes_with_the_file(tmp_path: Path) -> None:
