@@ -89,7 +89,7 @@ class VectorStore:
         return {paths[path]: _parse(paths[path], data) for path, data in read.items()}
 
     def mark(self, name: str) -> Hashable:
-        """Return what differs once the name may mean something else. Does not block."""
+        """Return what differs once the name may mean something else."""
         return self._files.mark(_name_path(name))
 
     def read(self, sha256: str) -> bytes | None:
@@ -109,13 +109,13 @@ class VectorStore:
         with self._files.exclusive():
             before = self.find([stored.name]).get(stored.name)
             guard(before)
-            self._check_room(stored, len(data), new=before is None)
+            crowded = self._check_room(stored, len(data), new=before is None)
             self._files.write(content, data)
             self._files.write(name, stored_bytes(stored))
             if not self._files.read([content]):
                 # Without a lock, a sweep may have taken what nothing pointed at a moment ago.
                 self._files.write(content, data)
-            if before is not None:
+            if before is not None or crowded:
                 self._sweep()
         return before is None
 
@@ -159,21 +159,41 @@ class VectorStore:
             if file.name.removesuffix(_CONTENT_END) not in named:
                 self._files.remove(f"{_CONTENTS}/{file.name}")
 
-    def _check_room(self, stored: StoredName, size: int, new: bool) -> None:
+    def _check_room(self, stored: StoredName, size: int, new: bool) -> bool:
+        """Say whether there is room only once what no name then points at is swept.
+
+        Raises:
+            StoreFullError: there is no room.
+
+        """
         if new and len(self.list_names()) >= self._max_names:
             raise StoreFullError(
                 f"the store holds {self._max_names} vectors, which is its limit: "
                 "delete one, or raise max_vectors",
                 "name",
             )
-        contents = {file.name: file.size for file in self._files.listing(_CONTENTS)}
-        contents[f"{stored.sha256}{_CONTENT_END}"] = size
-        if sum(contents.values()) > self._max_bytes:
+        sizes = {
+            file.name.removesuffix(_CONTENT_END): file.size
+            for file in self._files.listing(_CONTENTS)
+        }
+        sizes[stored.sha256] = size
+        if sum(sizes.values()) <= self._max_bytes:
+            return False
+        kept = {stored.sha256, *self._named_by_others(stored.name, sizes)}
+        if sum(sizes[sha256] for sha256 in kept if sha256 in sizes) > self._max_bytes:
             raise StoreFullError(
                 f"with {size} bytes more the store would hold over {self._max_bytes} bytes, "
                 "which is its limit: delete a vector, or raise vectors_bytes",
                 "body",
             )
+        return True
+
+    def _named_by_others(self, name: str, contents: Iterable[str]) -> Iterable[str]:
+        """Return those of the contents that stay if a name no longer points at its own."""
+        others = self.find(other for other in self.list_names() if other != name).values()
+        if any(isinstance(entry, BrokenName) for entry in others):
+            return contents  # which one it means is not known: a sweep takes none
+        return [entry.sha256 for entry in others if isinstance(entry, StoredName)]
 
 
 def stored_bytes(stored: StoredName) -> bytes:

@@ -101,6 +101,30 @@ def test_too_many_names_or_bytes(location: str) -> None:
     assert store.read("3" * 64) is None
 
 
+def test_what_a_replacement_leaves_behind_takes_no_room(tmp_path: Path) -> None:
+    store = VectorStore(tmp_path, max_names=3, max_bytes=10)
+    put(store, name("a"), b"12345678")
+    assert not put(store, name("a", TWO), b"123456789")
+    assert files(tmp_path) == {"names/a.json", f"contents/{TWO}.safetensors"}
+    put(store, name("b", TWO), b"123456789")
+    with pytest.raises(StoreFullError, match="over 10 bytes"):
+        put(store, name("a"), b"12")  # the other name keeps what this one would leave
+    store.delete("a", any_entry)
+    (tmp_path / "names" / "broken.json").write_bytes(b"{")
+    with pytest.raises(StoreFullError, match="over 10 bytes"):
+        put(store, name("b"), b"12")  # what the broken name means may be this content
+    assert not put(store, name("broken", "3" * 64), b"1")
+    assert all_names(store) == [name("b", TWO), name("broken", "3" * 64)]
+
+
+def test_what_no_name_points_at_takes_no_room(tmp_path: Path) -> None:
+    store = VectorStore(tmp_path, max_bytes=10)
+    left = tmp_path / "contents" / f"{TWO}.safetensors"
+    left.write_bytes(b"what a crash left")
+    assert put(store, name("a"), b"1234567890")
+    assert files(tmp_path) == {"names/a.json", f"contents/{ONE}.safetensors"}
+
+
 @pytest.mark.parametrize("fails_at", [1, 2])
 def test_a_write_that_fails_leaves_nothing_half_written(
     fails_at: int, store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
