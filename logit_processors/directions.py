@@ -28,12 +28,17 @@ class Directions(LeasedRows):
 
         It stays until every API process that put it has dropped it; ``holder`` names this one.
         """
-        if content in self:
-            self._holders.add(content, holder)
+        if self.share(content, holder):
             return
         if not self._free:
             self._grow(scores)
         self.table[self._place(content, holder)] = scores
+
+    def share(self, content: str, holder: str) -> bool:
+        """Keep a vector for one more API process; returns whether it is here."""
+        if content in self:
+            self._holders.add(content, holder)
+        return content in self
 
     def scores(self, content: str) -> torch.Tensor:
         """Return the ``[vocab]`` scores of a vector that is here."""

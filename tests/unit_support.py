@@ -105,10 +105,12 @@ class FakeEngine:
         answer = getattr(self, f"_{method.removeprefix('sensefield_')}")
         return [answer(*args)]
 
-    def _put_vector(self, content: str, _data: bytes, _residual: bool, _holder: str) -> str | None:
+    def _put_vectors(
+        self, vectors: list[tuple[str, bytes, bool]], _holder: str
+    ) -> list[str | None]:
         if self.unscored_because is None:
-            self.resident.add(content)
-        return self.unscored_because
+            self.resident.update(content for content, _, _ in vectors)
+        return [self.unscored_because] * len(vectors)
 
     def _drop_vector(self, content: str, _holder: str) -> None:
         self.resident.discard(content)

@@ -14,8 +14,6 @@ import torch
 from vllm.distributed import get_pp_group
 
 from logit_processors.directions import DIRECTIONS
-from logit_processors.steer import standardise
-from service.engine.final_norm import read_directions
 from service.engine.lens import read_stream
 from service.engine.neighbours import (
     embedding_cosines,
@@ -25,11 +23,8 @@ from service.engine.neighbours import (
 )
 from service.engine.residual.operator import current_stream
 from service.engine.residual.stream import ResidualStream
-from service.engine.unembedding import (
-    UnembeddingError,
-    token_direction,
-    token_scores,
-)
+from service.engine.unembedding import UnembeddingError, token_direction
+from service.engine.vector_scores import extremes, extremes_of_layers, keep, rows_of
 
 _CACHE_KEY = secrets.token_bytes(32)
 
@@ -43,39 +38,25 @@ class SensefieldWorker:
         """Return this engine's secret, for all API processes that salt its prefix cache."""
         return _CACHE_KEY
 
-    def sensefield_put_vector(
-        self, content: str, data: bytes, residual: bool, holder: str
-    ) -> str | None:
-        """Compute and keep the token scores of a vector, where logits are computed.
+    def sensefield_put_vectors(
+        self, vectors: list[tuple[str, bytes, bool]], holder: str
+    ) -> list[str | None] | None:
+        """Compute and keep the token scores of vectors, where logits are computed.
 
         Args:
-            content: SHA-256 of the vector's content.
-            data: ``[hidden]`` float32, where the unembedding reads it or, if ``residual``,
-                in the residual stream before the final norm.
-            residual: as said.
-            holder: names the API process, until whose drop the vector stays.
+            vectors: of each the SHA-256 of its content, ``[hidden]`` float32 and whether it is
+                of the residual stream.
+            holder: names the API process, until whose drop the vectors stay.
 
         Returns:
-            Why the vector cannot steer logits, if it cannot: every token gets the same score,
-            or the model's unembedding or final norm is not to be found.
+            Why a vector cannot steer logits, None of one that can, see
+            :func:`service.engine.vector_scores.keep`. None on a rank that computes no logits.
 
         """
         if not get_pp_group().is_last_rank:
             return None
-        try:
-            scores = self._scores(data, residual)
-        except (ValueError, UnembeddingError) as error:
-            return str(error)
         width = self.model_runner.model_config.get_vocab_size()
-        DIRECTIONS.put(content, _pad(scores, width), holder)
-        return None
-
-    def _scores(self, data: bytes, residual: bool) -> torch.Tensor:
-        model = self.model_runner.get_model()
-        direction = torch.from_numpy(np.frombuffer(data, np.float32).copy())[None]
-        if residual:
-            direction = read_directions(model, direction)
-        return standardise(token_scores(model, direction)[0])
+        return keep(self.model_runner.get_model(), width, vectors, holder)
 
     def sensefield_drop_vector(self, content: str, holder: str) -> None:
         """Forget a vector that no other API process holds; running requests keep it."""
@@ -87,7 +68,7 @@ class SensefieldWorker:
         """Return the k tokens that a vector raises and lowers most, with their scores."""
         if content not in DIRECTIONS:
             return None
-        return _extremes(DIRECTIONS.scores(content)[:vocab_size], k)
+        return extremes(DIRECTIONS.scores(content)[:vocab_size], k)
 
     def sensefield_nearest_layers(
         self, data: bytes, count: int, vocab_size: int, k: int
@@ -105,10 +86,9 @@ class SensefieldWorker:
         """
         if not get_pp_group().is_last_rank:
             return None
-        model = self.model_runner.get_model()
-        rows = torch.from_numpy(np.frombuffer(data, np.float32).reshape(count, -1).copy())
-        scored = token_scores(model, read_directions(model, rows))
-        return [_extremes_of_layer(scores, vocab_size, k) for scores in scored]
+        return extremes_of_layers(
+            self.model_runner.get_model(), rows_of(data, count), vocab_size, k
+        )
 
     def sensefield_token_neighbours(
         self, token_ids: list[int], vocab_size: int, k: int
@@ -248,27 +228,3 @@ class SensefieldWorker:
             return None
         direction = embedding_direction(self.model_runner.get_model(), token_ids, vocab_size)
         return direction.cpu().numpy().tobytes()
-
-
-def _extremes_of_layer(scores: torch.Tensor, vocab_size: int, k: int) -> dict[str, list[Any]]:
-    """Return :func:`_extremes` of token scores ``[vocab]`` as they are; empty if all are equal."""
-    try:
-        return _extremes(standardise(scores)[:vocab_size], k)
-    except ValueError:
-        return {"raised_ids": [], "raised": [], "lowered_ids": [], "lowered": []}
-
-
-def _extremes(scores: torch.Tensor, k: int) -> dict[str, list[Any]]:
-    """Return ids and scores ``[vocab]`` of the k tokens raised and lowered most."""
-    raised, lowered = scores.topk(k), (-scores).topk(k)
-    return {
-        "raised_ids": raised.indices.tolist(),
-        "raised": raised.values.tolist(),
-        "lowered_ids": lowered.indices.tolist(),
-        "lowered": (-lowered.values).tolist(),
-    }
-
-
-def _pad(scores: torch.Tensor, width: int) -> torch.Tensor:
-    """Give the logits beyond the vocabulary a score of 0: ``[vocab]`` -> ``[width]``."""
-    return torch.nn.functional.pad(scores, (0, width - len(scores)))

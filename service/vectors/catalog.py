@@ -1,13 +1,15 @@
 """What the names in the store mean: contents, resident in the workers where the model can use them.
 
 Other servers may change the store too. :meth:`Catalog.refresh` looks at the names that a request
-uses: in a folder that is one ``stat`` each, a remote store is asked again after a second.
+uses: in a folder that is one ``stat`` each, a remote store is asked again after a second. A
+mounted folder may hang, so a thread of its own looks: requests that use no vector go on.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from service.errors import (
@@ -45,6 +47,7 @@ class Catalog:
         self._missing: dict[str, Hashable] = {}
         """The same of names that mean nothing, the newest: clients think of any number of them."""
         self._lock = asyncio.Lock()
+        self._looking = ThreadPoolExecutor(1, "vector-store")
 
     async def load(self) -> None:
         """Bring every stored vector that the model can use into the workers.
@@ -67,13 +70,14 @@ class Catalog:
             StoreUnavailableError: the store does not answer.
 
         """
-        if self._stale(names):
+        if names and self._stale(await self._marks_of(names)):
             await unbroken(self._refresh(names))
 
     async def _refresh(self, names: Collection[str]) -> None:
         async with self._lock:
-            if stale := self._stale(names):
-                await self._learn(stale)
+            marks = await self._marks_of(names)
+            if stale := self._stale(marks):
+                await self._learn({name: marks[name] for name in stale})
 
     def meaning(self, name: str) -> str | None:
         """Return the SHA-256 that a name, once refreshed, points at; None if there is no such.
@@ -146,7 +150,9 @@ class Catalog:
         async with self._lock:
             # Asked here too, so that what is refused costs the workers nothing.
             guard(await self.find(stored.name))
-            await self.resident.put(content)
+            refused = await self.resident.put([content])
+            if refused:
+                raise BadRequestError(refused[content.sha256], "body")
             try:
                 new = await asyncio.to_thread(self.store.write, stored, data, guard)
                 self._forget(stored.name)
@@ -170,25 +176,26 @@ class Catalog:
         found = known.reason if known is not None and known.entry == entry else None
         return describe(entry, self.model, found)
 
-    async def _learn(self, names: list[str]) -> None:
-        """Take over what the store says of names."""
-        marks = {name: self.store.mark(name) for name in names}
-        entries = await asyncio.to_thread(self.store.find, names)
+    async def _learn(self, marks: Mapping[str, Hashable]) -> None:
+        """Take over what the store says of names, whose marks were read before."""
+        entries = await asyncio.to_thread(self.store.find, marks)
         before = len(self.resident)
-        for name in names:
-            entry = entries.get(name)
-            try:
-                sha256 = None if entry is None else await self._bring(entry)
-            except UnusableVectorError as error:
-                self._forget(name)
-                self._unusable[name] = error
-            except NotFoundError:  # deleted meanwhile
-                self._forget(name)
-            else:
-                self._forget(name)
-                if sha256 is not None:
-                    self._names[name] = sha256
-            if entry is not None:
+        found = {name: await self._found(entries.get(name)) for name in marks}
+        # All at once, which costs the workers little more than one.
+        refused = await self.resident.put(
+            [meant[1] for meant in found.values() if isinstance(meant, tuple)]
+        )
+        for name, meant in found.items():
+            self._forget(name)
+            if isinstance(meant, UnusableVectorError):
+                self._unusable[name] = meant
+            elif meant is not None:
+                entry, content = meant
+                if (reason := refused.get(content.sha256)) is not None:
+                    self._unusable[name] = UnusableVectorError(entry, reason)
+                else:
+                    self._names[name] = content.sha256
+            if name in entries:
                 self._marks[name] = marks[name]
             else:
                 self._miss(name, marks[name])
@@ -197,16 +204,18 @@ class Catalog:
         else:
             await self.resident.keep(self._names.values())
 
-    async def _bring(self, entry: Entry) -> str:
-        """Bring the content of an entry into the workers and return its SHA-256."""
-        if isinstance(entry, StoredName) and entry.sha256 in self.resident:
-            return entry.sha256
-        entry, content = await self.open(entry)
+    async def _found(
+        self, entry: Entry | None
+    ) -> tuple[StoredName, VectorContent] | UnusableVectorError | None:
+        """Return what :meth:`open` does, or why it does not; None of what was deleted."""
+        if entry is None:
+            return None
         try:
-            await self.resident.put(content)
-        except BadRequestError as error:
-            raise UnusableVectorError(entry, error.message) from None
-        return content.sha256
+            return await self.open(entry)
+        except UnusableVectorError as error:
+            return error
+        except NotFoundError:
+            return None
 
     async def _settle(self) -> None:
         """Forget the names that are no more, drop what nobody needs, count what is left."""
@@ -217,12 +226,20 @@ class Catalog:
         VECTORS.labels("stored").set(len(stored))
         VECTORS.labels("resident").set(len(self.resident))
 
-    def _stale(self, names: Iterable[str]) -> list[str]:
+    async def _marks_of(self, names: Collection[str]) -> dict[str, Hashable]:
+        """Return the store's mark of each name."""
+
+        def look() -> dict[str, Hashable]:
+            return {name: self.store.mark(name) for name in names}
+
+        return await asyncio.get_running_loop().run_in_executor(self._looking, look)
+
+    def _stale(self, marks: Mapping[str, Hashable]) -> list[str]:
         """Return the names whose meaning may have changed, and those that were not looked up."""
         return [
             name
-            for name in dict.fromkeys(names)
-            if self._marks.get(name, self._missing.get(name, _UNSEEN)) != self.store.mark(name)
+            for name, mark in marks.items()
+            if self._marks.get(name, self._missing.get(name, _UNSEEN)) != mark
         ]
 
     def _miss(self, name: str, mark: Hashable) -> None:

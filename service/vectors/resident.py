@@ -10,12 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from service.engine.turns import InTurns
-from service.errors import BadRequestError
 from service.vectors.content import VectorContent
 from service.vectors.leases import Leases
 
 HOLDER = secrets.token_hex(8)
 """This API process, among those that may serve the same engine."""
+_AT_ONCE = 64
+"""Contents that the workers score between two steps of the engine."""
 
 
 class Engine(Protocol):
@@ -62,18 +63,32 @@ class ResidentContents:
         """Keep contents in the workers for as long as the context lasts."""
         return self._leases.hold(contents)
 
-    async def put(self, content: VectorContent) -> None:
-        """Bring a content into the workers; BadRequestError if it steers nothing."""
-        if content.sha256 in self._contents:
-            return
-        direction = content.read_by_unembedding.tobytes()
-        arguments = (content.sha256, direction, content.residual, HOLDER)
-        reason = told(await self._engine.collective_rpc("sensefield_put_vector", None, arguments))
-        if reason is not None:
-            if not content.residual:
-                raise BadRequestError(reason, "body")
-            self.unscored[content.sha256] = reason
-        self._contents[content.sha256] = content
+    async def put(self, contents: Iterable[VectorContent]) -> dict[str, str]:
+        """Bring contents into the workers, all in one pass over the unembedding.
+
+        Returns:
+            Why not, by SHA-256, of those that steer nothing.
+
+        """
+        new = {each.sha256: each for each in contents if each.sha256 not in self._contents}
+        refused: dict[str, str] = {}
+        waiting = list(new.values())
+        for at in range(0, len(waiting), _AT_ONCE):
+            batch = waiting[at : at + _AT_ONCE]
+            vectors = [
+                (each.sha256, each.read_by_unembedding.tobytes(), each.residual) for each in batch
+            ]
+            answers = await self._engine.collective_rpc(
+                "sensefield_put_vectors", None, (vectors, HOLDER)
+            )
+            for content, reason in zip(batch, told(answers), strict=True):
+                if reason is not None and not content.residual:
+                    refused[content.sha256] = reason
+                    continue
+                if reason is not None:
+                    self.unscored[content.sha256] = reason
+                self._contents[content.sha256] = content
+        return refused
 
     async def keep(self, named: Iterable[str]) -> None:
         """Drop from the workers what is not named here and no request runs with."""

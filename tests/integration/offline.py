@@ -7,9 +7,10 @@ arguments, ``calls`` is a list of
 - ``["generate", requests]``: each with ``prompt`` (token ids), ``tokens`` and ``wire``, what
   goes into ``extra_args``; answers token ids, their logprobs and whether each row is alive,
 - ``["direct", name, token]``: keep a token's direction in the unembedding, and under
-  ``name residual`` the same of the residual stream; answers why not, of each worker and both,
+  ``name residual`` the same of the residual stream; answers why not, of each worker that has
+  logits and both,
 - ``["read", name]``: keep :func:`off_centre` for steering logits, as a vector of the residual
-  stream; answers why not, of each worker,
+  stream; answers why not, of each worker that has logits,
 - ``["lens", name, count]``: read so many states :func:`off_centre` through the lens,
 - ``["rpc", method, *arguments]``: of every worker; bytes come back as lists of float32,
 - ``["preemptions"]``: how many there have been.
@@ -143,7 +144,7 @@ def _give(llm: Any, kind: str, name: str, *arguments: Any) -> Any:
         return llm.collective_rpc("sensefield_put_residual", args=(name, data, layers, "test"))
     if kind == "read":
         data = off_centre(name, 1, size).tobytes()
-        return llm.collective_rpc("sensefield_put_vector", args=(name, data, True, "test"))
+        return _keep(llm, [(name, data, True)])
     (count,) = arguments
     data = off_centre(name, count, size).tobytes()
     return _plain(llm.collective_rpc("sensefield_read_stream", args=(data, [-1] * count, 1)))
@@ -152,13 +153,12 @@ def _give(llm: Any, kind: str, name: str, *arguments: Any) -> Any:
 def _direct(llm: Any, name: str, token: int) -> list[str | None]:
     directions = llm.collective_rpc("sensefield_token_direction", args=([token],))
     data = next(each for each in directions if each is not None)
-    return [
-        reason
-        for key, residual in ((name, False), (f"{name} residual", True))
-        for reason in llm.collective_rpc(
-            "sensefield_put_vector", args=(key, data, residual, "test")
-        )
-    ]
+    return _keep(llm, [(name, data, False), (f"{name} residual", data, True)])
+
+
+def _keep(llm: Any, vectors: list[tuple[str, bytes, bool]]) -> list[str | None]:
+    answers = llm.collective_rpc("sensefield_put_vectors", args=(vectors, "test"))
+    return [reason for reasons in answers if reasons is not None for reason in reasons]
 
 
 def _generate(llm: Any, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
 from service.errors import NotFoundError, StartupError, StoreFullError, StoreUnavailableError
-from service.vectors import catalog
+from service.vectors import catalog, resident
 from service.vectors import files as files_module
+from service.vectors.content import VectorContent
 from service.vectors.entries import UnusableVectorError
 from service.vectors.files import FolderFiles
 from service.vectors.registry import VectorRegistry
@@ -38,7 +41,7 @@ async def test_two_names_share_one_resident_content(
 ) -> None:
     await registry.put("a", ONE)
     await registry.put("b", ONE)
-    assert engine.methods() == ["put_vector"]
+    assert engine.methods() == ["put_vectors"]
     await registry.delete("a")
     assert engine.resident == {SHA_ONE}
     assert await meaning(registry, "b") == SHA_ONE
@@ -57,8 +60,59 @@ async def test_a_restarted_server_has_the_same_vectors(
     await again.load()
     assert await again.describe_all(9) == await registry.describe_all(9)
     assert engine.resident == {SHA_ONE, SHA_TWO}
-    assert engine.methods() == ["put_vector", "put_vector"]
+    ((_, (vectors, _)),) = engine.calls
+    assert [content for content, _, _ in vectors] == [SHA_ONE, SHA_TWO], "all are scored at once"
     assert again.content_of("c") == SHA_TWO
+
+
+async def test_one_vector_that_steers_nowhere_does_not_keep_others_out(
+    registry: VectorRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registry.put("a", ONE)
+    await registry.put("c", TWO)
+    engine = FakeEngine(HIDDEN)
+
+    def put(vectors: list[tuple[str, bytes, bool]], _holder: str) -> list[str | None]:
+        return ["no direction" if content == SHA_ONE else None for content, _, _ in vectors]
+
+    monkeypatch.setattr(engine, "_put_vectors", put)
+    again = new_registry(tmp_path, engine)
+    await again.load()
+    assert again.content_of("c") == SHA_TWO
+    with pytest.raises(UnusableVectorError, match="no direction"):
+        again.content_of("a")
+
+
+async def test_many_vectors_are_scored_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resident, "_AT_ONCE", 2)
+    contents = [VectorContent({"direction": np.full(HIDDEN, at, np.float32)}) for at in range(1, 6)]
+    engine = FakeEngine(HIDDEN)
+    assert await resident.ResidentContents(engine).put([*contents, contents[0]]) == {}
+    assert [len(vectors) for _, (vectors, _) in engine.calls] == [2, 2, 1]
+    assert engine.resident == {content.sha256 for content in contents}
+
+
+async def test_a_folder_that_hangs_holds_up_only_who_needs_it(
+    registry: VectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registry.put("a", ONE)
+    answers = threading.Event()
+    answered: list[bool] = []
+
+    def mark(self: VectorStore, name: str) -> None:
+        answered.append(answers.wait(10))
+
+    monkeypatch.setattr(VectorStore, "mark", mark)
+    waiting = asyncio.create_task(registry.refresh(["a"]))
+    await registry.refresh([])
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    answers.set()
+    await waiting
+    assert answered
+    assert all(answered), "the event loop stood still until the wait was given up"
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -112,7 +166,7 @@ async def test_a_name_that_is_not_there_is_looked_for_once(
     alice, other = registry.of("alice"), new_registry(tmp_path, FakeEngine(HIDDEN)).of("alice")
     await registry.put("a", ONE)
     assert await meaning(alice, "a") == SHA_ONE
-    looked: list[object] = []
+    looked: list[Sequence[str]] = []
     found = VectorStore.find
 
     def find(store: VectorStore, names: Sequence[str]) -> dict[str, Entry]:
@@ -125,7 +179,7 @@ async def test_a_name_that_is_not_there_is_looked_for_once(
     await other.put("a", TWO)
     looked.clear()
     assert await meaning(alice, "a") == SHA_TWO
-    assert looked == [["alice~a"]]
+    assert [list(names) for names in looked] == [["alice~a"]]
 
 
 async def test_only_the_newest_of_the_names_that_are_not_there_are_remembered(

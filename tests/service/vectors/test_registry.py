@@ -56,11 +56,12 @@ async def test_a_vector_put_is_resident_and_described(
         "reason": None,
     }
     assert registry.content_of("calm") == SHA_ONE
-    ((method, (sha256, data, residual, _)),) = engine.calls
-    assert (method, sha256, residual) == ("sensefield_put_vector", SHA_ONE, False)
+    ((method, (((sha256, data, residual),), _)),) = engine.calls
+    assert (method, sha256, residual) == ("sensefield_put_vectors", SHA_ONE, False)
     assert data == read_upload(ONE, MODEL).content.read_by_unembedding.tobytes()
     await registry.put("formal", TWO)
-    assert engine.calls[-1][1][2] is True
+    ((_, _, residual),) = engine.calls[-1][1][0]
+    assert residual is True
 
 
 async def test_vectors_are_listed_by_name_a_page_at_a_time(registry: VectorRegistry) -> None:
