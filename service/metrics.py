@@ -36,7 +36,7 @@ CONTROLLED = Counter(
 )
 ROWS = Counter(
     "sensefield_distribution_rows",
-    "Rows of distributions sent, one per generated token and stage.",
+    "Rows of distributions sent, one per token and stage, the prompt's included.",
     ["stage", "encoding"],
 )
 ROW_BYTES = Counter(
@@ -56,7 +56,9 @@ SLOW_READERS = Counter(
 )
 KL_NATS = Histogram(
     "sensefield_kl_nats",
-    "KL divergence of the controlled from the base distribution of a generated token.",
+    "KL divergence of the controlled from the base distribution of a generated token, of requests "
+    "that control logits and ask for both stages. Not of those that steer the residual stream, "
+    "which acts before both.",
     buckets=(1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0),
 )
 VECTORS = Gauge(

@@ -18,7 +18,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from logit_processors.row_spec import TokenRow
 from service.access.visit import outcome_of
-from service.api.rows_tap import check_rows, count_rows
+from service.api.rows_tap import check_rows, count_divergences, count_rows
 from service.distributions.arrow import BROKEN_OFF, END, ERROR, MEDIA_TYPE, RESPONSE, ArrowEncoder
 from service.distributions.token_texts import TokenTexts
 from service.errors import RequestError, SaturatedError, error_body
@@ -124,6 +124,7 @@ class ArrowAnswer:
         if self._plan.asked.logprobs is None:
             output.logprobs = None
         await self._put_all(self._encoder, choice, token_ids, rows)
+        count_divergences(self._plan, rows)
 
     async def _put_all(
         self, encoder: ArrowEncoder, choice: int, token_ids: list[int], rows: list[TokenRow]

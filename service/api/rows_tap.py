@@ -75,11 +75,20 @@ def count_rows(
     for stage in request.stages:
         ROWS.labels(stage, encoding).inc(len(rows))
         ROW_BYTES.labels(stage, encoding).inc(size / len(spec.stages))
-    if len(request.stages) == 2:
-        for row in rows:
-            # One that is none, of a model steered out of its numbers, would stay in the sum.
-            if isfinite(kl := float(row.statistics[COLUMN["kl"]])):
-                KL_NATS.observe(kl)
+
+
+def count_divergences(plan: Plan, rows: Sequence[TokenRow]) -> None:
+    """Count how far control moved the rows of generated tokens that were sent in both stages.
+
+    Steering of the residual stream is in both stages, so what it did is not known here.
+    """
+    asked = plan.asked.distribution
+    if asked is None or len(asked.stages) < 2 or plan.program is None or plan.residual:
+        return
+    for row in rows:
+        # One that is none, of a model steered out of its numbers, would stay in the sum.
+        if isfinite(kl := float(row.statistics[COLUMN["kl"]])):
+            KL_NATS.observe(kl)
 
 
 class RowsTap:
@@ -225,6 +234,7 @@ class RowsTap:
             yield "logprobs", listed
         if self._encoder is None:
             return
+        count_divergences(self._plan, rows)
         told = _encoded(self._encoder, token_ids, rows)
         if index in self._untold and self._prompt_encoder is not None:
             self._untold.remove(index)

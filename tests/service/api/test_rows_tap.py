@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,14 +16,18 @@ from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 
-from logit_processors.controls import TokenSuppress
+from logit_processors.controls import TokenBias, TokenSuppress
 from logit_processors.program import Program
+from logit_processors.residual import ResidualSteer
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
 from logit_processors.vocabulary import Vocabulary
 from service.api.pieces import json_pieces
-from service.api.rows_tap import RowsTap, count_rows
+from service.api.rows_tap import RowsTap, count_divergences
 from service.distributions.token_texts import TokenTexts
-from service.schemas.distribution import DistributionRequest
+from service.planning.budget import Budget
+from service.planning.plan import Plan
+from service.schemas.distribution import DistributionRequest, Stage
+from tests.service.planning import asking
 from tests.unit_support import token_row
 
 TEXTS = TokenTexts(Vocabulary([b"a", b"b"]))
@@ -154,15 +159,46 @@ def test_the_prompt_is_told_with_the_first_rows() -> None:
     assert read == [[1], [0]]
 
 
-def test_a_divergence_that_is_no_number_is_not_counted() -> None:
-    before = REGISTRY.get_sample_value("sensefield_kl_nats_sum")
+PROGRAM = Program(token_bias=(TokenBias(0, 1.0),))
+STEERED = (ResidualSteer("calm", 1.0),)
+
+
+@pytest.mark.parametrize(
+    ("program", "residual", "stages", "counted"),
+    [
+        (PROGRAM, (), ["base", "controlled"], [0.5]),
+        (PROGRAM, (), ["controlled"], []),
+        (None, (), ["base", "controlled"], []),
+        (None, STEERED, ["base", "controlled"], []),
+        (PROGRAM, STEERED, ["base", "controlled"], []),
+    ],
+    ids=["control", "one stage", "no control", "residual steering", "both"],
+)
+def test_a_divergence_is_counted_where_it_says_what_control_did(
+    program: Program | None,
+    residual: tuple[ResidualSteer, ...],
+    stages: list[Stage],
+    counted: list[float],
+) -> None:
+    asked = asking.asked(distribution={"stages": stages})
+    plan = Plan(asked, program, residual, None, None, 2, Budget(1, 1), ExitStack())
     rows = output(ALIVE, ALIVE).logprobs
-    rows[0].statistics[STATISTICS.index("kl")] = np.nan
+    rows[0].statistics[STATISTICS.index("kl")] = np.nan  # of a model steered out of its numbers
     rows[1].statistics[STATISTICS.index("kl")] = 0.5
-    request = DistributionRequest(stages=["base", "controlled"])
-    count_rows(request, RowSpec(0, base=True, controlled=True), "json", rows)
-    assert before is not None
-    assert REGISTRY.get_sample_value("sensefield_kl_nats_sum") == before + 0.5
+    before = divergences()
+    count_divergences(plan, rows)
+    count, total = divergences()
+    assert (count - before[0], total - before[1]) == (len(counted), sum(counted))
+
+
+def divergences() -> tuple[float, float]:
+    """Return how many divergences have been counted, and their sum."""
+    count, total = (
+        REGISTRY.get_sample_value(f"sensefield_kl_nats_{name}") for name in ("count", "sum")
+    )
+    assert count is not None
+    assert total is not None
+    return count, total
 
 
 def test_a_row_without_tokens_ends_its_request_as_the_clients_fault() -> None:
