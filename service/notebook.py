@@ -96,6 +96,9 @@ class Trace:
     def coloured(self, by: Measure = "surprisal") -> Strip:
         """Return the text, each token coloured by what it was drawn from.
 
+        ``kl`` is of control of the logits. Steering of the residual stream is in both of the
+        distributions that it compares: a steered text without other control has no colour.
+
         Raises:
             ValueError: no such measure, or it takes two stages and the answer has one.
 
@@ -119,6 +122,8 @@ class _Scale:
     values: Callable[[Trace], NDArray[Any]]
     shares: Callable[[NDArray[Any]], NDArray[Any]]
     ends: tuple[str, str]
+    label: str = ""
+    """What the legend calls it, if not by its name."""
 
 
 _MEASURES: dict[str, _Scale] = {
@@ -126,7 +131,12 @@ _MEASURES: dict[str, _Scale] = {
     "surprisal": _Scale(lambda t: -t.last("logprob"), lambda v: v / 6, ("0", "6 nats or more")),
     "entropy": _Scale(lambda t: t.last("entropy"), lambda v: v / 5, ("0", "5 nats or more")),
     # By its root, so that small shifts are seen beside large ones.
-    "kl": _Scale(lambda t: t.columns["kl"], lambda v: np.sqrt(v / 4), ("0", "4 nats or more")),
+    "kl": _Scale(
+        lambda t: t.columns["kl"],
+        lambda v: np.sqrt(v / 4),
+        ("0", "4 nats or more"),
+        "kl of logit control",
+    ),
 }
 
 
@@ -143,7 +153,7 @@ class Strip:
         shares = np.clip(scale.shares(np.maximum(values, 0)), 0, 1)
         ramp = f"background:linear-gradient(90deg,{_colour(0)},{_colour(1)})"
         legend = (
-            f'<div style="font:12px system-ui,sans-serif">{self.by} {scale.ends[0]} '
+            f'<div style="font:12px system-ui,sans-serif">{scale.label or self.by} {scale.ends[0]} '
             f'<span style="display:inline-block;width:8em;height:.8em;{ramp}"></span> '
             f"{scale.ends[1]}</div>"
         )
@@ -155,16 +165,19 @@ class Strip:
 
 
 def _token(text: str, value: float, share: float) -> str:
-    shown = "".join(
-        f'<span style="opacity:.5">{_SIGNS[sign]}</span>' if sign in _SIGNS else escape(sign)
-        for sign in text
-    )
-    line = "<br>" if text.endswith("\n") else "<wbr>"
+    shown = "".join(map(_shown, text))
     return (
         f'<span title="{escape(repr(text))}: {value:.3f}" '
         f'style="background:{_colour(share)};border-radius:3px;padding:1px 0">{shown or "∅"}'
-        f"</span>{line}"
+        "</span><wbr>"
     )
+
+
+def _shown(character: str) -> str:
+    if character not in _SIGNS:
+        return escape(character)
+    sign = f'<span style="opacity:.5">{_SIGNS[character]}</span>'
+    return f"{sign}<br>" if character == "\n" else sign
 
 
 def _colour(share: float) -> str:
