@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from operator import ne
 from typing import Any
 
 import httpx
@@ -262,6 +263,12 @@ def test_the_playground_asks_for_the_key_and_keeps_it_in_its_tab(guarded: Guarde
         page.goto(f"{guarded.server.url}/playground")
         alert = page.get_by_role("alert")
         expect(alert).to_contain_text("The server asks for an API key.")
+        run = page.get_by_role("button", name="Run", exact=True)
+        looks = "each => [getComputedStyle(each).backgroundColor, getComputedStyle(each).cursor]"
+        expect(run).to_be_disabled()
+        expect(page.locator(".model")).to_have_text("Not connected")
+        disabled = run.evaluate(looks)
+        assert disabled[1] == "not-allowed"
         field = alert.get_by_label("API key")
         field.fill("sf-wrong")
         field.press("Enter")
@@ -270,8 +277,9 @@ def test_the_playground_asks_for_the_key_and_keeps_it_in_its_tab(guarded: Guarde
         field.press("Enter")
         expect(page.locator(".model")).to_have_text(MODEL)
         expect(field).to_have_count(0)
+        assert all(map(ne, run.evaluate(looks), disabled))
         page.get_by_label("Most tokens").fill("4")
-        page.get_by_role("button", name="Run", exact=True).click()
+        run.click()
         expect(page.locator(".texts [role=status]")).to_contain_text("text")
         page.get_by_role("button", name="As curl").click()
         expect(page.get_by_role("dialog")).to_contain_text("$SENSEFIELD_API_KEY")

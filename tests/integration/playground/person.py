@@ -14,6 +14,8 @@ from tests.integration.servers import MODEL
 TOKENS = 12
 MESSAGES = [{"role": "user", "content": "Describe the sea in one sentence."}]
 CHAT = "/v1/chat/completions"
+UNKNOWN = "\N{EN DASH}"
+"""In place of a figure that is not known."""
 OCEAN = {"bias": [{"text": " ocean", "add": 4}]}
 
 

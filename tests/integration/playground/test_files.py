@@ -11,7 +11,17 @@ import openai
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.integration.playground.person import CHAT, run, save, sent, settled, tokens, told
+from tests.integration.client import Client
+from tests.integration.playground.person import (
+    CHAT,
+    UNKNOWN,
+    run,
+    save,
+    sent,
+    settled,
+    tokens,
+    told,
+)
 
 
 def test_a_trace_is_saved_and_loaded(page: Page, tmp_path: Path) -> None:
@@ -25,11 +35,16 @@ def test_a_trace_is_saved_and_loaded(page: Page, tmp_path: Path) -> None:
     assert after == before
 
     content = json.loads(file.read_text())
-    content["lanes"]["controlled"]["tokens"][0]["text"] = "<img src=x onerror=alert(1)>"
+    texts = ("<img src=x onerror=alert(1)>", ":\n  \n#")
+    for token, text in zip(content["lanes"]["controlled"]["tokens"], texts, strict=False):
+        token["text"] = text
     file.write_text(json.dumps(content))
     page.get_by_label("Load").set_input_files(file)
     expect(tokens(page, "With control").first).to_contain_text("<img")
     assert page.locator(".strip img").count() == 0
+    # Each line break of a token breaks the line.
+    expect(tokens(page, "With control").nth(1).locator("br")).to_have_count(2)
+    expect(tokens(page, "With control").nth(1)).to_have_text(":↵··↵#")
 
     content["lanes"]["controlled"]["control"] = {"steer": 5}
     for unreadable in (content, {"format": "another"}):
@@ -38,6 +53,30 @@ def test_a_trace_is_saved_and_loaded(page: Page, tmp_path: Path) -> None:
         alert = page.get_by_role("alert")
         expect(alert).to_contain_text("is no trace that this page can read.")
         alert.get_by_role("button", name="Dismiss").click()
+
+
+def test_a_steered_trace_that_was_not_compared_says_so(page: Page, tmp_path: Path) -> None:
+    """Its rows before control have the steering in them: they are not shown as before."""
+    run(page)
+    file = save(page, tmp_path)
+    content = json.loads(file.read_text())
+    lane = content["lanes"]["controlled"]
+    lane["control"] = {"steer": [{"vector": "calm", "strength": 1, "at": "residual"}]}
+    shown = page.locator(".distribution > p").first
+    before = page.locator(".figures tr").nth(1).locator("td").first
+    for compared in (False, True):
+        lane["compared"] = compared
+        file.write_text(json.dumps(content))
+        page.get_by_label("Load").set_input_files(file)
+        tokens(page, "With control").nth(1).click()
+        expect(shown).to_contain_text("model without any" if compared else "has not been read")
+        expect(page.locator(".figures tr").nth(5)).to_have_text(f"KL{UNKNOWN}")
+        assert (before.inner_text() == UNKNOWN) is not compared
+    saved = json.loads(save(page, tmp_path).read_text())["lanes"]["controlled"]
+    assert saved["compared"]
+    assert [token["base"] for token in saved["tokens"]] == [
+        token["base"] for token in lane["tokens"]
+    ]
 
 
 def test_a_trace_of_another_model_is_only_looked_at(page: Page, tmp_path: Path) -> None:
@@ -67,12 +106,15 @@ def test_a_trace_of_another_model_is_only_looked_at(page: Page, tmp_path: Path) 
     expect(likeliest).to_have_text(mine)
 
 
-def test_a_refusal_is_a_sentence(page: Page) -> None:
-    page.get_by_label("Most tokens").fill("4096")
-    page.get_by_role("button", name="Run", exact=True).click()
+def test_a_refusal_is_a_sentence_that_names_the_field(page: Page, v1: Client) -> None:
+    (model,) = v1.http.get("/v1/models").json()["data"]
+    most = page.get_by_label("Most tokens")
+    most.fill("1000000")
+    most.blur()
+    expect(most).to_have_value(str(model["max_model_len"] - 1))
+    page.get_by_role("button", name="Run", exact=True).click()  # there is the prompt, too
     alert = page.get_by_role("alert").locator("span")
-    expect(alert).to_contain_text("max_tokens")
-    assert alert.inner_text()[0].isupper()
+    expect(alert).to_contain_text("Most tokens: ")
     assert alert.inner_text().endswith(".")
     page.get_by_role("button", name="Dismiss").click()
     expect(alert).to_have_count(0)

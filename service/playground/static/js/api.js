@@ -89,10 +89,18 @@ async function send(path, options) {
   throw new ApiError(sentence(body.error ?? fallback), answer.status === 403);
 }
 
+// What the page calls a field of a request.
+const FIELDS = {
+  max_tokens: "Most tokens",
+  temperature: "Temperature",
+  seed: "Seed",
+  "distribution.top_k": "Alternatives",
+};
+
 function sentence({ message, param }) {
-  const text = String(message).trim();
+  const text = String(message).trim().replace(/\.$/, "");
+  if (param in FIELDS) return `${FIELDS[param]}: ${text}.`;
   // Validation messages begin with the field's path by themselves.
   const where = param && !text.startsWith(param) ? ` (${param})` : "";
-  const whole = text.charAt(0).toUpperCase() + text.slice(1).replace(/\.$/, "") + where;
-  return `${whole}.`;
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${where}.`;
 }

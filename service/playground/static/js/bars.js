@@ -9,6 +9,12 @@ import { exactShare } from "./tooltip.js";
 import { shown, spoken } from "./whitespace.js";
 
 const SHOWN = 12;
+const STEERED = {
+  true: `A vector steered this text inside the model. “Before” is the model without any control, as
+    it reads the same text; KL between the two is not known.`,
+  false: `A vector steered this text inside the model. What the model says of it without control has
+    not been read.`,
+};
 
 // A trace of another model than the server's can be seen, but nothing goes on from it.
 export function Distribution({ trace, token, lane, at }) {
@@ -25,6 +31,7 @@ export function Distribution({ trace, token, lane, at }) {
       <button class="small" disabled=${isForeign(trace)} onClick=${() => add("suppress", { token_id: token.id })}>Suppress</button>
     </header>
     <${Figures} token=${token} />
+    ${trace.steered && html`<p class="quiet">${STEERED[Boolean(trace.compared)]}</p>`}
     <p class="quiet">
       What the model could have said here. Press a token to take it instead and see where the text
       goes from there.
@@ -60,19 +67,21 @@ export function Distribution({ trace, token, lane, at }) {
 }
 
 // A share of null is of a token outside the top_k of its stage: smaller than all that are in it.
+// One of undefined is not known.
 function Bar({ kind, share }) {
   return html`<td class=${`bar ${kind}`} title=${exactShare(share)}>
-    ${share !== null && html`<span class="fill" style=${{ "--share": share }}></span>`}<span class="number">${percent(share)}</span>
+    ${Number.isFinite(share) && html`<span class="fill" style=${{ "--share": share }}></span>`}<span class="number">${percent(share)}</span>
   </td>`;
 }
 
 function Figures({ token }) {
   const { base, controlled } = token;
+  const both = (name, show) => [name, base ? show(base) : "–", show(controlled)];
   const rows = [
-    ["probability", percent(Math.exp(base.logprob)), percent(Math.exp(controlled.logprob))],
-    ["rank", base.rank, controlled.rank],
-    ["surprisal", nats(-base.logprob), nats(-controlled.logprob)],
-    ["entropy", nats(base.entropy), nats(controlled.entropy)],
+    both("probability", ({ logprob }) => percent(Math.exp(logprob))),
+    both("rank", ({ rank }) => rank),
+    both("surprisal", ({ logprob }) => nats(-logprob)),
+    both("entropy", ({ entropy }) => nats(entropy)),
   ];
   return html`<table class="figures">
     <thead>

@@ -5,7 +5,8 @@ import { MEASURES } from "./measures.js";
 import { set, state } from "./state.js";
 
 export function Colours() {
-  const { explains, ticks } = MEASURES[state.colour];
+  const { explains, unknown, ticks } = MEASURES[state.colour];
+  const steered = Object.values(state.lanes).some((trace) => trace?.steered);
   return html`<div class="colours">
     <fieldset class="choice">
       <legend class="hidden">Colour the tokens by</legend>
@@ -23,6 +24,6 @@ export function Colours() {
       )}
     </fieldset>
     <${Legend} ticks=${ticks} />
-    <p class="quiet">${explains}</p>
+    <p class="quiet">${explains} ${steered && unknown}</p>
   </div>`;
 }

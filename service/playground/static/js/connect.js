@@ -7,8 +7,10 @@ import { loadVectors } from "./vectors.js";
 export async function connect() {
   try {
     const [models, tokens] = await Promise.all([get("v1/models"), get("v1/tokens"), loadVectors()]);
-    set({ model: models.data[0].id, texts: tokens.data });
+    const [{ id, max_model_len }] = models.data;
+    set({ model: id, limit: max_model_len, texts: tokens.data });
   } catch (error) {
+    set({ connection: "Not connected" });
     tell(error);
   }
 }

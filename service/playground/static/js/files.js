@@ -2,7 +2,7 @@
 import { PATHS } from "./request.js";
 import { stop } from "./run.js";
 import { isForeign, set, state } from "./state.js";
-import { STAGES } from "./trace.js";
+import { STAGES, steersResidual } from "./trace.js";
 
 const FORMAT = "sensefield-trace";
 const VERSION = 1;
@@ -26,8 +26,9 @@ export function save() {
 }
 
 // Where a branch came from is not part of what is shown, so it is left out.
-function written({ control, request, prompt_ids, tokens, finish, branch }) {
-  return { control, request, prompt_ids, tokens, finish, ...(branch && { forced: branch.at }) };
+function written({ control, request, prompt_ids, tokens, finish, compared, branch }) {
+  const more = { ...(compared && { compared }), ...(branch && { forced: branch.at }) };
+  return { control, request, prompt_ids, tokens, finish, ...more };
 }
 
 // The texts of the alternatives, by id: what a page without the server could not know.
@@ -35,7 +36,7 @@ function textsOf(traces) {
   const found = {};
   for (const { tokens, texts } of traces) {
     for (const token of tokens) {
-      STAGES.forEach((stage) => token[stage].ids.forEach((id) => (found[id] = texts[id] ?? "")));
+      STAGES.forEach((stage) => token[stage]?.ids.forEach((id) => (found[id] = texts[id] ?? "")));
     }
   }
   return found;
@@ -104,17 +105,22 @@ function checkedRequest({ path, body }) {
   return { path, body };
 }
 
-function trace({ control, request, prompt_ids, tokens, finish, forced }) {
+function trace({ control, request, prompt_ids, tokens, finish, compared, forced }) {
+  const steered = steersResidual(checkedControl(control));
+  // Without `compared` what a steered text was before control was not read.
+  const known = (name) => name !== "base" || !steered || compared === true;
   const read = {
     control: checkedControl(control),
+    steered,
+    compared: steered && compared === true,
     request: checkedRequest(request),
     prompt_ids: prompt_ids.map(Number),
     finish: finish && String(finish),
     tokens: tokens.map((token) => ({
       id: Number(token.id),
       text: String(token.text),
-      kl: number(token.kl),
-      ...Object.fromEntries(STAGES.map((name) => [name, stage(token[name])])),
+      kl: steered ? null : number(token.kl),
+      ...Object.fromEntries(STAGES.map((name) => [name, known(name) ? stage(token[name]) : null])),
     })),
   };
   return forced === undefined ? read : { ...read, branch: { at: forced, parent: null } };

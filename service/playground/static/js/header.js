@@ -9,7 +9,7 @@ const THEMES = { auto: "system", light: "light", dark: "dark" };
 export function Header() {
   return html`<header class="top">
     <h1><img src="icon.svg" alt="" width="28" height="28" />Sensefield <span>playground</span></h1>
-    <p class="model">${state.model}</p>
+    <p class="model">${state.model || state.connection}</p>
     <div class="buttons">
       ${Object.keys(LANGUAGES).map(
         (language) => html`<button onClick=${() => set({ language, copied: "" })}>As ${language}</button>`,

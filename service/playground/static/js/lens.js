@@ -8,6 +8,7 @@ import { set, state } from "./state.js";
 import { exactShare } from "./tooltip.js";
 import { shown } from "./whitespace.js";
 
+const COLOURS = { came: "the token that came", top: "the token in the cell" };
 const MOST_TOKENS = 96; // a wider map is no longer read, and layers × tokens are limited
 
 export function Lens({ lane, trace, at }) {
@@ -22,15 +23,34 @@ export function Lens({ lane, trace, at }) {
       </button>`}
     </header>
     <p class="quiet">
-      Each row is a layer, the last one on top; each cell is what the model would say if it stopped
-      there, bold where that is the token that came. Colour: the probability of that token.
+      Each row is a layer, the last one on top; each cell has the token that the model would say if it
+      stopped there, bold where that is the token that came. Colour: the probability that this layer
+      gives ${COLOURS[state.lensColour]}.
       ${trace.tokens.length > MOST_TOKENS && `It shows the first ${MOST_TOKENS} tokens.`}
     </p>
     ${fresh &&
     lens.answer &&
-    html`<${Legend} ticks=${["0 %", "50 %", "100 %"]} />
+    html`<${Choice} />
+      <${Legend} ticks=${["0 %", "50 %", "100 %"]} />
       <${Map} lane=${lane} answer=${lens.answer} at=${at} />`}
   </section>`;
+}
+
+function Choice() {
+  return html`<fieldset class="choice">
+    <legend class="hidden">Colour the cells by the probability of</legend>
+    ${Object.entries(COLOURS).map(
+      ([name, label]) => html`<label>
+        <input
+          type="radio"
+          name="lens-colour"
+          checked=${state.lensColour === name}
+          onChange=${() => set({ lensColour: name })}
+        />
+        <span>${label}</span>
+      </label>`,
+    )}
+  </fieldset>`;
 }
 
 async function read(trace) {
@@ -71,10 +91,12 @@ function Map({ lane, answer, at }) {
           )}
         </tr>
         <tr>
-          <th scope="row">first at layer</th>
+          <th scope="row" title="from this layer on the token that came is the likeliest">
+            settles at layer
+          </th>
           ${said.map(
-            (_, column) => html`<td class=${`appears ${column === at ? "chosen" : ""}`}>
-              ${appears(next.ranks, layers, column) ?? "–"}
+            (_, column) => html`<td class=${`settles ${column === at ? "chosen" : ""}`}>
+              ${settles(next.ranks, layers, column) ?? "–"}
             </td>`,
           )}
         </tr>
@@ -115,14 +137,14 @@ function Cell({ text, share, answer, rank, entropy, kl, chosen }) {
   return html`<td
     class=${[rank === 1 && "first", chosen && "chosen"].filter(Boolean).join(" ")}
     title=${exact.join("\n")}
-    style=${{ "--share": answer.toFixed(3) }}
+    style=${{ "--share": { came: answer, top: share }[state.lensColour].toFixed(3) }}
   >
     ${shown(text)}
   </td>`;
 }
 
 // Return the layer from which on the answer is the likeliest token, null if it never is.
-export function appears(ranks, layers, column) {
+export function settles(ranks, layers, column) {
   let found = null;
   for (let row = layers.length - 1; row >= 0 && ranks[row][column] === 1; row -= 1) found = layers[row];
   return found;

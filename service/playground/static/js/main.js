@@ -9,7 +9,7 @@ import { applyTheme, Header } from "./header.js";
 import { Lens } from "./lens.js";
 import { Neighbours } from "./neighbours.js";
 import { Problem } from "./problem.js";
-import { Prompt } from "./prompt.js";
+import { Prompt, runByKey } from "./prompt.js";
 import { isRunning } from "./run.js";
 import { Scrubber } from "./scrubber.js";
 import { chosen, selection } from "./selection.js";
@@ -76,5 +76,6 @@ function Chosen() {
 
 applyTheme(state.theme);
 drawWith(() => render(html`<${Page} />`, document.getElementById("page")));
+document.addEventListener("keydown", runByKey);
 set({});
 connect();

@@ -3,7 +3,8 @@
 const clamp = (value) => Math.min(1, Math.max(0, value));
 
 // Values are those after control: what the token was drawn from. A scale is fixed, so that a
-// colour means the same in every trace; `ticks` are its start, middle and end.
+// colour means the same in every trace; `ticks` are its start, middle and end. `unknown` says why
+// the value of a token may be null.
 export const MEASURES = {
   probability: {
     label: "Probability",
@@ -32,6 +33,8 @@ export const MEASURES = {
   kl: {
     label: "KL",
     explains: "How far control moved the distribution at this token. No colour: not at all.",
+    unknown: `Of the underlined text it is not known: a vector steered it inside the model, and KL is
+      of control of the logits. Click a token to see it before and after.`,
     ticks: ["0", "1", "≥ 4 nats"],
     value: (token) => token.kl,
     // By its root, so that small shifts are seen beside large ones.
@@ -49,6 +52,7 @@ export function percent(value) {
 }
 
 export function nats(value) {
+  if (value === null) return "–";
   if (!Number.isFinite(value)) return "∞";
   return `${value.toFixed(2)} nats`;
 }

@@ -10,7 +10,7 @@ const EXAMPLES = [
 ];
 
 const NUMBERS = [
-  { name: "max_tokens", label: "Most tokens", min: 1, max: 4096, step: 1 },
+  { name: "max_tokens", label: "Most tokens", min: 1, step: 1 }, // its max is the model's
   { name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.1 },
   { name: "seed", label: "Seed", min: 0, max: 2 ** 31 - 1, step: 1 },
   { name: "top_k", label: "Alternatives", min: 1, max: 200, step: 1 },
@@ -22,9 +22,6 @@ export function Prompt() {
     event.preventDefault();
     if (isRunning()) stop();
     else run();
-  };
-  const onKeyDown = (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.target.form.requestSubmit();
   };
   return html`<form class="card prompt" aria-labelledby="prompt" onSubmit=${submit}>
     <header><h2 id="prompt">Prompt</h2></header>
@@ -43,7 +40,6 @@ export function Prompt() {
       aria-label="Prompt"
       value=${setup.prompt}
       onInput=${(event) => setUp({ prompt: event.target.value })}
-      onKeyDown=${onKeyDown}
     ></textarea>
     <div class="examples">
       ${EXAMPLES.map(
@@ -52,17 +48,32 @@ export function Prompt() {
     </div>
     <div class="numbers">
       ${NUMBERS.map(
-        ({ name, label, ...range }) => html`<label>${label}
+        ({ name, label, max = state.limit - 1, ...range }) => html`<label>${label}
           <input
             type="number"
             required
+            max=${max}
             ...${range}
             value=${setup[name]}
-            onInput=${(event) => event.target.validity.valid && setUp({ [name]: Number(event.target.value) })}
+            onInput=${({ target }) => target.validity.valid && setUp({ [name]: Number(target.value) })}
+            onChange=${({ target }) => target.validity.rangeOverflow && setUp({ [name]: max })}
           />
         </label>`,
       )}
     </div>
-    <button class="primary" disabled=${!state.model}>${isRunning() ? "Stop" : "Run"}</button>
+    <button class="primary" disabled=${!state.model} aria-keyshortcuts="Control+Enter">
+      ${isRunning() ? "Stop" : "Run"} <kbd aria-hidden="true">Ctrl Enter</kbd>
+    </button>
   </form>`;
+}
+
+// Ctrl+Enter presses the button, wherever the focus is.
+export function runByKey(event) {
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+  if (!state.model || state.language) return; // nothing to ask yet, or the request is in front
+  event.preventDefault();
+  const edited = document.activeElement;
+  edited?.blur(); // what was typed counts
+  edited?.focus({ preventScroll: true });
+  document.querySelector("form.prompt").requestSubmit();
 }

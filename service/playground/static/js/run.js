@@ -1,5 +1,6 @@
 // Running the prompt: a lane without control, a lane with it, the same seed in both.
 import { events } from "./api.js";
+import { compare } from "./compare.js";
 import { tell } from "./errors.js";
 import { asksTheSame, controlOf, requestOf } from "./request.js";
 import { changed, isForeign, set, state } from "./state.js";
@@ -82,6 +83,10 @@ async function stream(lane, control, taken = null) {
       if (trace.tokens.length > 0) state.lanes[lane] = trace;
       changed();
     }
+    if (trace.steered && trace.tokens.length > 0) {
+      set({ told: "Reading the text without control." });
+      await compare(trace, abort.signal);
+    }
   } catch (error) {
     if (error.name === "AbortError") return;
     tell(error);
@@ -102,7 +107,7 @@ function take(trace, event) {
   const choice = event.choices[0];
   if (!choice) return;
   trace.prompt_ids = choice.prompt_token_ids ?? event.prompt_token_ids ?? trace.prompt_ids;
-  if (choice.distribution) trace.tokens.push(...tokensOf(choice.distribution, trace.texts));
+  if (choice.distribution) trace.tokens.push(...tokensOf(choice.distribution, trace));
   trace.finish = choice.finish_reason ?? trace.finish;
 }
 

@@ -2,6 +2,8 @@
 
 export const state = {
   model: "",
+  connection: "Connecting …", // shown in place of the model
+  limit: 4096, // tokens of a prompt and its answer together
   texts: [], // of every token, by id
   vectors: [], // as GET /v1/vectors lists them
   nearest: {}, // by vector: what GET …/nearest told
@@ -19,6 +21,7 @@ export const state = {
   lanes: { baseline: null, controlled: null }, // traces, see trace.js
   selected: { lane: "controlled", at: 0 },
   colour: "kl",
+  lensColour: "came", // whose probability colours a cell of the lens: "came" or "top"
   lens: null, // { trace, count, answer }, without an answer while it is read
   neighbours: null, // { id, answer } of a token, without an answer while it is read
 

@@ -25,19 +25,20 @@ class Token extends Component {
 
   render({ token, at, measure, chosen, parts, forced }) {
     const { label, value, share, show } = MEASURES[measure];
-    const told = `${label} ${show(value(token))}`;
+    const known = value(token) !== null;
+    const told = `${label} ${known ? show(value(token)) : "not known"}`;
     const marks = [parts && "the texts part here", forced && "forced"].filter(Boolean);
     return html`<span
       ref=${(element) => (this.element = element)}
       role="option"
-      class=${["token", parts && "parts", forced && "forced"].filter(Boolean).join(" ")}
+      class=${["token", !known && "unknown", parts && "parts", forced && "forced"].filter(Boolean).join(" ")}
       aria-selected=${chosen}
       aria-label=${[spoken(token.text), told, ...marks].join(", ")}
       tabindex=${chosen ? 0 : -1}
       title=${exactly(token)}
       data-at=${at}
       style=${{ "--share": share(value(token)).toFixed(3) }}
-      >${shown(token.text)}${token.text.endsWith("\n") && html`<br />`}</span
+      >${shown(token.text, html`<br />`)}</span
     >`;
   }
 }

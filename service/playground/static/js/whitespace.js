@@ -11,8 +11,9 @@ const SIGNS = {
   "\u200B": "¦", // one without width
 };
 
-// Return a token's text as nodes, white space as grey signs that screen readers skip.
-export function shown(text) {
+// Return a token's text as nodes, white space as grey signs that screen readers skip; `after` is
+// what follows each sign of a line break.
+export function shown(text, after = null) {
   if (text === "") return html`<span class="sign">∅</span>`;
   return text
     .split(/([ \n\t\r\u00A0\u3000\u200B]|\uFFFD)/)
@@ -21,7 +22,8 @@ export function shown(text) {
       if (part === "\uFFFD") return html`<span class="sign" title="part of a character">◌</span>`;
       if (!(part in SIGNS)) return part;
       // A line may break where there is white space, though none is left to see.
-      return html`<wbr /><span class="sign" aria-hidden="true">${SIGNS[part]}</span>`;
+      const sign = html`<wbr /><span class="sign" aria-hidden="true">${SIGNS[part]}</span>`;
+      return part === "\n" ? [sign, after] : sign;
     });
 }
 
