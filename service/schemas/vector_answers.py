@@ -27,7 +27,9 @@ class MovedTokens(StrictModel):
 class NearestAnswer(MovedTokens):
     """In logit space, and layer by layer for a vector of the residual stream."""
 
-    layers: dict[str, MovedTokens] = Field(description="By layer.")
+    layers: dict[str, MovedTokens] = Field(
+        description="By layer; none of one that moves all tokens alike."
+    )
 
 
 class VectorAnswer(StrictModel):
