@@ -10,14 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
 from service.errors import NotFoundError, StartupError, StoreFullError, StoreUnavailableError
-from service.vectors import catalog, resident
+from service.vectors import catalog
 from service.vectors import files as files_module
-from service.vectors.content import VectorContent
 from service.vectors.entries import UnusableVectorError
 from service.vectors.files import FolderFiles
 from service.vectors.registry import VectorRegistry
@@ -81,17 +79,6 @@ async def test_one_vector_that_steers_nowhere_does_not_keep_others_out(
     assert again.content_of("c") == SHA_TWO
     with pytest.raises(UnusableVectorError, match="no direction"):
         again.content_of("a")
-
-
-async def test_many_vectors_are_scored_a_few_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(resident, "_AT_ONCE", 2)
-    contents = [VectorContent({"direction": np.full(HIDDEN, at, np.float32)}) for at in range(1, 6)]
-    engine = FakeEngine(HIDDEN)
-    assert await resident.ResidentContents(engine).put([*contents, contents[0]]) == {}
-    assert [len(vectors) for _, (vectors, _) in engine.calls] == [2, 2, 1]
-    assert engine.resident == {content.sha256 for content in contents}
 
 
 async def test_a_folder_that_hangs_holds_up_only_who_needs_it(
