@@ -12,7 +12,7 @@ from tests.integration.servers import MODEL
 
 REPLAY = """
 ([events, pace]) => {
-  const answer = () => {
+  const answer = (signal) => {
     const start = performance.now();
     const encoder = new TextEncoder();
     let told = 0;
@@ -25,10 +25,14 @@ REPLAY = """
           clearInterval(timer);
           controller.close();
         }, 4);
+        signal.addEventListener("abort", () => {
+          clearInterval(timer);
+          controller.error(signal.reason);
+        });
       },
     });
   };
-  window.fetch = async () => new Response(answer());
+  window.fetch = async (_, { signal }) => new Response(answer(signal));
   window.drawn = 0;
   new MutationObserver(() => { window.drawn += 1; }).observe(
     document.querySelector(".texts"), { childList: true, subtree: true });
@@ -66,6 +70,14 @@ def test_a_fast_stream_leaves_the_page_time(page: Page, browser: Browser, v1: Cl
     assert work[0].longest < 0.05
     # Two texts at 60 tokens a second each: the page keeps up with them, on a slow core too.
     assert work[0].total < len(events) / pace
+
+
+def test_texts_that_were_stopped_are_the_same_so_far(page: Page, v1: Client) -> None:
+    page.evaluate(REPLAY, [[*rows(v1, 16), DONE], 4])
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(tokens(page, "With control").nth(1)).to_be_visible()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(told(page)).to_have_text("Stopped. The two texts are the same so far.")
 
 
 def rows(v1: Client, count: int) -> list[str]:

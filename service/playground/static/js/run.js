@@ -123,7 +123,7 @@ function summary() {
   if (!baseline) return "";
   if (!controlled) return `${baseline.tokens.length} tokens.`;
   const parts = divergence(baseline, controlled);
-  return parts === null
-    ? "The two texts are the same."
-    : `The two texts part at token ${parts + 1}.`;
+  if (parts !== null) return `The two texts part at token ${parts + 1}.`;
+  const ended = baseline.finish && controlled.finish;
+  return ended ? "The two texts are the same." : "Stopped. The two texts are the same so far.";
 }
