@@ -149,7 +149,7 @@ def test_a_grammar_that_suppression_empties_ends_only_its_request(v1: Client) ->
 
 
 SEVEN: dict[str, Any] = {"structured_outputs": {"choice": ["7"]}}
-COMMA = 28
+COMMA, END_OF_TURN = 28, 2
 
 
 @pytest.mark.parametrize("runner", ["v1", "v2"])
@@ -158,11 +158,14 @@ COMMA = 28
     [
         (SEVEN | {"allowed_token_ids": [COMMA]}, "allowed_token_ids"),
         (SEVEN | {"bad_words": ["7"]}, "bad_words"),
-        (SEVEN | {"min_tokens": 3}, "min_tokens"),
+        ({"allowed_token_ids": [END_OF_TURN], "min_tokens": 3}, "allowed_token_ids"),
         (SEVEN | _control(suppress=[{"text": "7"}]), "logit_control.suppress"),
         ({"allowed_token_ids": [COMMA], "bad_words": [","]}, "allowed_token_ids"),
         # Whose rows are the engine's own.
-        (SEVEN | {"allowed_token_ids": [COMMA], "logprob_token_ids": [5]}, "allowed_token_ids"),
+        (
+            SEVEN | {"allowed_token_ids": [COMMA], "logprob_token_ids": [5], "logprobs": 1},
+            "allowed_token_ids",
+        ),
     ],
 )
 def test_masks_that_leave_no_token_end_their_own_request(
