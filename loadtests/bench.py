@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import json
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from loadtests.measure.machine import describe_command, describe_machine
 from loadtests.measure.results import Result
 from loadtests.measure.rounds import measure
 from loadtests.measure.servers import SENSEFIELD, STOCK, ServerError, running
+from loadtests.measure.signals import cancel_on_signals
 from loadtests.measure.stall import STALL, measure_stall
 from loadtests.report import pages
 from loadtests.report.chart import draw
@@ -87,10 +87,7 @@ def _positive(text: str) -> int:
 
 
 async def _run(options: argparse.Namespace, command: str) -> int:
-    this = asyncio.current_task()
-    assert this is not None
-    for number in (signal.SIGTERM, signal.SIGHUP):  # end as on Ctrl-C, with the servers stopped
-        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
+    cancel_on_signals()
     model = options.model or str(embedded_model_dir())
     settings = {
         "command": command,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shlex
-import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -27,6 +26,7 @@ from loadtests.measure.machine import describe_command, describe_machine
 from loadtests.measure.results import Result
 from loadtests.measure.rounds import measure
 from loadtests.measure.servers import SENSEFIELD, STOCK, STOP_SECONDS, Server, ServerError, running
+from loadtests.measure.signals import cancel_on_signals
 from loadtests.measure.stall import STALL, TITLE, measure_stall
 from loadtests.report import pages
 from loadtests.report.gpu_page import Outcome, gpu_json, gpu_markdown
@@ -88,10 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _run(options: argparse.Namespace, command: str) -> int:
-    this = asyncio.current_task()
-    assert this is not None
-    for number in (signal.SIGTERM, signal.SIGHUP):  # end as on Ctrl-C, with the servers stopped
-        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
+    cancel_on_signals()
     models = models_in(options.models) if options.models else default_models()
     deadline = Deadline(60 * options.minutes - STOP_SECONDS)
     kernels = measure_kernels(min(_KERNELS_SECONDS, deadline.share(1 + len(models)).left))
