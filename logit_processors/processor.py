@@ -23,6 +23,7 @@ from logit_processors.places import Places
 from logit_processors.program import WIRE_KEY, Program
 from logit_processors.residual import StreamRequest
 from logit_processors.row_spec import PlainLogprobs, RowSpec, masks_of
+from logit_processors.slots import Slots
 from logit_processors.vocabulary import Vocabulary
 
 
@@ -70,6 +71,8 @@ def _plain_logprobs(sampling_params: Any) -> PlainLogprobs | None:
 class ControlProcessor(V1LogitsProcessor, V2LogitsProcessor):
     """Runs each request's control program on its rows."""
 
+    _slots: Slots
+
     def __new__(cls, _config: Any, *arguments: Any) -> Self:
         """Make the adapter of the runner that asks: V1 passes a device, V2 its request state."""
         from logit_processors.v1 import V1ControlProcessor
@@ -92,6 +95,10 @@ class ControlProcessor(V1LogitsProcessor, V2LogitsProcessor):
 
     def update_state(self, batch_update: Any) -> None:
         """Follow V1's batch; V2 has none of this."""
+
+    def held(self) -> dict[str, int]:
+        """Return what the slots hold for running requests."""
+        return self._slots.held()
 
     @abstractmethod
     def wanted_rows(self, count: int) -> dict[int, RowSpec | PlainLogprobs]:

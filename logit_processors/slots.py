@@ -85,6 +85,15 @@ class Slots:
         )
         self._force.write(slot, program.force)
 
+    def held(self) -> dict[str, int]:
+        """Return how many programs there are, bytes of their patterns, and places of vectors."""
+        programs = [program for program in self.programs if program is not None]
+        return {
+            "programs": len(programs),
+            "pattern_bytes": sum(program.pattern_bytes for program in programs),
+            "vectors": sum(map(len, self._held)),
+        }
+
     def force(
         self,
         logits: torch.Tensor,

@@ -33,6 +33,7 @@ from service.api.serving import ChatServing, TextServing
 from service.api.stock_serving import mend
 from service.context import Context
 from service.distributions.token_texts import TokenTexts
+from service.engine import held
 from service.engine.cache_salt import SaltingEngine, secret_of
 from service.engine.exhaustion import blame_masks
 from service.engine.first_step import run_first_step
@@ -139,6 +140,7 @@ class SensefieldEndpoints:
             grammars=gate,
         )
         tell_errors(state.anthropic_serving_messages)
+        state.sensefield_held = asyncio.create_task(held.watch(engine_client))
         life = Life(engine_client, state, readiness, args.shutdown_timeout)
         state.sensefield_life = asyncio.create_task(life.run())
         is_first = engine_client.vllm_config.parallel_config._api_process_rank <= 0

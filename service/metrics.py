@@ -67,6 +67,20 @@ VECTORS = Gauge(
     ["state"],
     multiprocess_mode="max",
 )
+LEASES = Gauge(
+    "sensefield_vector_leases",
+    "Vectors that running requests hold, each counted once for every request and every place.",
+    multiprocess_mode="livesum",
+)
+HELD = Gauge(
+    "sensefield_held",
+    "Held in the workers for running requests: control programs, bytes of their text patterns, "
+    "places of the vectors that they steer logits with. At most some seconds old.",
+    ["what"],
+    multiprocess_mode="mostrecent",
+)
+for _kind in ("programs", "pattern_bytes", "vectors"):
+    HELD.labels(_kind)
 IN_FLIGHT = Gauge(
     "sensefield_in_flight_requests",
     "Requests to chat, completions, score and lens that have not ended.",

@@ -14,6 +14,7 @@ import torch
 from vllm.distributed import get_pp_group
 
 from logit_processors.directions import DIRECTIONS
+from service.engine.holding import held_by
 from service.engine.lens import read_stream
 from service.engine.neighbours import (
     embedding_cosines,
@@ -37,6 +38,10 @@ class SensefieldWorker:
     def sensefield_cache_key(self) -> bytes:
         """Return this engine's secret, for all API processes that salt its prefix cache."""
         return _CACHE_KEY
+
+    def sensefield_held(self) -> dict[str, int]:
+        """Return what is held for running requests, by kind."""
+        return held_by(self.model_runner)
 
     def sensefield_put_vectors(
         self, vectors: list[tuple[str, bytes, bool]], holder: str

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from service.metrics import LEASES
+
 
 class Leases:
     """Contents by SHA-256 that are needed, by however many requests."""
@@ -21,9 +23,11 @@ class Leases:
         """Count contents as needed for as long as the context lasts."""
         held = set(contents)
         self._counts.update(held)
+        LEASES.inc(len(held))
         try:
             yield
         finally:
+            LEASES.dec(len(held))
             for sha256 in held:
                 self._counts[sha256] -= 1
                 if not self._counts[sha256]:

@@ -246,3 +246,18 @@ def test_a_slot_lets_go_of_the_vectors_of_its_last_request() -> None:
         directions.drop(f"{number}")
     slots.set(0, None)
     assert len(directions.table) == rows, "rows that nothing holds are not used again"
+
+
+def test_slots_hold_what_their_programs_are_made_of() -> None:
+    slots = Slots(2, CPU, all_directions())
+    steered = Program(
+        text_bias=(TextBias("one", 1.0),),
+        text_suppress=(TextSuppress("é"),),
+        steer=(Steer("one", 1.0), Steer("unknown", 1.0)),
+    )
+    slots.set(0, steered)
+    slots.set(1, Program(token_bias=(TokenBias(0, 1.0),)))
+    assert slots.held() == {"programs": 2, "pattern_bytes": 5, "vectors": 1}
+    for slot in range(2):
+        slots.set(slot, None)
+    assert slots.held() == {"programs": 0, "pattern_bytes": 0, "vectors": 0}

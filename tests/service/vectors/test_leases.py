@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from service.vectors.leases import Leases
 
@@ -43,3 +44,13 @@ def test_against_a_list_of_all_that_run(steps: list[tuple[bool, set[str]]]) -> N
             running.pop(0)[0].close()
         needed = {each for _, held in running for each in held}
         assert {each for each in "abc" if each in leases} == needed
+
+
+def test_the_metric_comes_back_to_what_it_was() -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value("sensefield_vector_leases") or 0.0
+
+    before, leases = counted(), Leases()
+    with leases.hold(["a", "b", "a"]), leases.hold(["a"]):
+        assert counted() == before + 3
+    assert counted() == before
