@@ -12,6 +12,7 @@ import httpx
 import openai
 import orjson
 
+from loadtests.storm.leftovers import OF_REQUESTS
 from tests.integration.servers import MODEL, Server
 from tests.waiting import PATIENCE_SECONDS, until
 
@@ -23,12 +24,6 @@ STEERED = {
     ],
 }
 """Control along the vector that each server's store has."""
-OF_REQUESTS = (
-    *("vllm:kv_cache_usage_perc", "vllm:num_requests_running", "vllm:num_requests_waiting"),
-    *("sensefield_in_flight_requests", "sensefield_queued_requests"),
-    "sensefield_distribution_promised_bytes",
-)
-"""Metrics that are 0 without requests."""
 
 
 @dataclass
