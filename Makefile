@@ -29,7 +29,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test unit test-full test-gpu check lint bench bench-gpu loadtest faults soak clean browser
+.PHONY: help serve test unit test-full test-stock test-gpu check lint bench bench-gpu loadtest faults soak clean browser
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ unit: $(VENV)/sensefield $(VENV)/dev $(VENV)/triton-interpreter/installed ## the
 
 test-full: lint browser $(APART_FULL:%=$(VENV)/%/installed) ## make test with the long forms of its tests; writes docs/faults
 	$(call types_beside,$(PYTEST) --full $(ARGS))
+	$(VENV)/bin/python -m loadtests.conformance
+
+test-stock: $(VENV)/sensefield $(VENV)/dev ## vLLM's own HTTP tests, fetched by name, against Sensefield and stock vLLM
+	$(VENV)/bin/python -m loadtests.conformance $(ARGS)
 
 test-gpu: $(VENV)/sensefield $(VENV)/dev ## what control does, on a GPU: eager, with CUDA graphs, in bfloat16
 	$(VENV)/bin/python -m pytest $(KERNELS) $(EXACT) $(ISOLATED) $(ARGS)
@@ -68,7 +72,7 @@ bench-gpu: $(VENV)/sensefield ## run the benchmarks of a GPU within 8 minutes; A
 loadtest: $(VENV)/sensefield $(VENV)/dev ## run the load tests for 2 minutes; SENSEFIELD=URL of a server, ARGS='--help'
 	$(VENV)/bin/python -m loadtests.load.run $(if $(SENSEFIELD),--url $(SENSEFIELD)) $(ARGS)
 
-faults: $(VENV)/sensefield $(VENV)/dev ## kill, stop and starve servers; writes docs/faults
+faults: $(VENV)/sensefield $(VENV)/dev $(VENV)/triton-interpreter/installed ## kill, stop and starve servers, two storms; writes docs/faults
 	$(VENV)/bin/python -m pytest --full $(ARGS) tests/faults
 
 soak: faults ## the faults, then half an hour of mixed load; writes docs/faults/soak.md
