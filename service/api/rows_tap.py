@@ -146,7 +146,7 @@ class RowsTap:
             asked = self._plan.asked.distribution
             if rows and asked is not None and asked.prompt:
                 self._untold.add(choice)
-        return rows  # type: ignore[no-any-return]
+        return rows
 
     def take(self, choice: int, output: CompletionOutput) -> None:
         """Keep the rows of one output; raises as :func:`check_rows` does."""

@@ -99,8 +99,7 @@ class Planner:
                 f'{self.width}, or "all"',
                 "distribution.top_k",
             )
-        cap = self.settings.max_top_logprobs
-        cap = self.width if cap is None else min(cap, self.width)
+        cap = min(self.settings.max_top_logprobs, self.width)
         for field_name, count in (
             (asked.logprobs_field, asked.logprobs),
             ("prompt_logprobs", asked.prompt_logprobs),

@@ -80,6 +80,7 @@ def answer_of(engine: Any, choices: int = 1) -> ArrowAnswer:
         asked=asked,
         spec=RowSpec(1, controlled=True),
         program=None,
+        masks=(),
         prompt_spec=None,
         width=4,
         leave_queue=lambda: None,

@@ -148,7 +148,7 @@ def test_the_prompt_is_told_with_the_first_rows() -> None:
     rows = [token_row([[-0.5]], [[0]], alive=ALIVE), token_row([[-1.0]], [[1]], alive=ALIVE)]
     taken = tap(spec, shows_rows=True, prompt_spec=spec, distribution=request)  # type: ignore[arg-type]
     taken.take_prompt(0, result([1, 0], rows[:1]))
-    taken.take(0, CompletionOutput(0, "b", [1], None, rows[1:]))  # type: ignore[arg-type]
+    taken.take(0, CompletionOutput(0, "b", [1], None, rows[1:]))
     answer: dict[str, Any] = {"index": 0}
     taken.into_choice(answer, chat=True)
     told = json.loads(b"".join(json_pieces(answer)))["distribution"]
