@@ -8,6 +8,7 @@ this one class, which makes the right one.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,9 +19,11 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import (
     LogitsProcessor as V2LogitsProcessor,
 )
 
-from logit_processors.checks import ControlError
+from logit_processors.checks import ControlError, require
+from logit_processors.pattern_sets import CompiledPattern
+from logit_processors.patterns import patterns_of
 from logit_processors.places import Places
-from logit_processors.program import WIRE_KEY, Program
+from logit_processors.program import PATTERNS_KEY, WIRE_KEY, Program
 from logit_processors.residual import StreamRequest
 from logit_processors.row_spec import PlainLogprobs, RowSpec, masks_of
 from logit_processors.slots import Slots
@@ -33,6 +36,8 @@ class Wanted:
 
     program: Program | None = None
     rows: RowSpec | PlainLogprobs | None = None
+    patterns: tuple[CompiledPattern, ...] = ()
+    """Those of the program's text biases, then those of its text suppressions."""
     masked: bool = False
     """Whether vLLM's own masks may leave it no token."""
 
@@ -52,12 +57,23 @@ class Wanted:
         wire = (sampling_params.extra_args or {}).get(WIRE_KEY)
         masked = bool(masks_of(sampling_params))
         if wire is None:
-            return cls(None, _plain_logprobs(sampling_params), masked)
+            return cls(None, _plain_logprobs(sampling_params), masked=masked)
         if not isinstance(wire, dict):
             raise ControlError(WIRE_KEY, f"an object is expected, not {type(wire).__name__}")
         program = Program.from_wire(wire["program"]) if wire.get("program") else None
         rows = RowSpec.from_wire(wire["rows"]) if wire.get("rows") else None
-        return cls(program, rows or _plain_logprobs(sampling_params), masked)
+        patterns = _patterns(program or Program(), wire.get(PATTERNS_KEY, ()))
+        return cls(program, rows or _plain_logprobs(sampling_params), patterns, masked)
+
+
+def _patterns(program: Program, wire: Sequence[Any]) -> tuple[CompiledPattern, ...]:
+    patterns = patterns_of(program)
+    require(
+        len(wire) == len(patterns),
+        PATTERNS_KEY,
+        f"{len(wire)} compiled patterns do not fit a program of {len(patterns)}",
+    )
+    return tuple(map(CompiledPattern.from_wire, patterns, wire))
 
 
 def _plain_logprobs(sampling_params: Any) -> PlainLogprobs | None:

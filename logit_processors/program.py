@@ -32,6 +32,8 @@ MAX_FORCED = 16_384
 """Tokens that one program may force."""
 WIRE_KEY = "sensefield"
 """Where a program travels in vLLM's ``SamplingParams.extra_args``."""
+PATTERNS_KEY = "patterns"
+"""Where its compiled text patterns travel, beside it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,22 @@ the sets of all states of a pattern are there beforehand, one bit a token.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from logit_processors.controls import MAX_PATTERN_BYTES
-from logit_processors.patterns import Automaton, state_bytes
+from logit_processors.mask_writing import masks_of, transitions_of
+from logit_processors.pattern_sets import CompiledPattern
+from logit_processors.patterns import Pattern, state_bytes
+from logit_processors.upload import upload
 from logit_processors.vocabulary import Vocabulary
 
 _FIRST_CAPACITY = 64
-
-Key = tuple[bytes, bool, bool]
+_AT_ONCE = 1024
+"""States written at once, with as much again of memory for their sets."""
 
 
 class MaskPool:
@@ -29,10 +32,9 @@ class MaskPool:
     int32 ``[patterns, 256]``, the row of each state of a pattern.
     """
 
-    def __init__(self, vocabulary: Vocabulary, device: torch.device, capacity_bytes: int) -> None:
-        self._vocabulary = vocabulary
-        self._words = -(-vocabulary.width // 32)
-        self._max_rows = max(_FIRST_CAPACITY, capacity_bytes // state_bytes(vocabulary.width))
+    def __init__(self, width: int, device: torch.device, capacity_bytes: int) -> None:
+        self._words = -(-width // 32)
+        self._max_rows = max(_FIRST_CAPACITY, capacity_bytes // state_bytes(width))
         self.masks = torch.zeros(0, self._words, dtype=torch.int32, device=device)
         self.transitions = torch.zeros(0, 256, dtype=torch.int16, device=device)
         # A pattern has a state for each of its bytes.
@@ -40,47 +42,47 @@ class MaskPool:
         self.lengths = torch.zeros(0, dtype=torch.int32, device=device)
         self._free_rows: list[int] = []
         self._free_patterns: list[int] = []
-        self._patterns: OrderedDict[Key, tuple[int, list[int]]] = OrderedDict()
-        self._users: dict[Key, int] = {}
+        self._patterns: OrderedDict[Pattern, tuple[int, list[int]]] = OrderedDict()
+        self._users: Counter[Pattern] = Counter()
 
-    def acquire(self, automaton: Automaton, *, advancing: bool) -> tuple[Key, int] | None:
-        """Return a handle and the pattern's number and hold it; None if there is no room."""
-        key = (automaton.pattern, automaton.ignore_case, advancing)
-        if key not in self._patterns and not self._insert(key, automaton):
+    def acquire(self, patterns: Sequence[CompiledPattern]) -> list[int] | None:
+        """Hold patterns and return the pool's number of each; None if there is no room for all."""
+        wanted = [compiled.pattern for compiled in patterns]
+        self._users.update(wanted)
+        new = {each.pattern: each for each in patterns if each.pattern not in self._patterns}
+        if new and not self._make_room(len(new), sum(map(len, new))):
+            self.release(wanted)
             return None
-        self._patterns.move_to_end(key)
-        self._users[key] = self._users.get(key, 0) + 1
-        return key, self._patterns[key][0]
+        for block in _blocks(new.values()):
+            self._insert(block)
+        for pattern in wanted:
+            self._patterns.move_to_end(pattern)
+        return [self._patterns[pattern][0] for pattern in wanted]
 
-    def release(self, key: Key) -> None:
-        """Let go of a pattern; it stays until its room is needed."""
-        self._users[key] -= 1
-        if not self._users[key]:
-            del self._users[key]
+    def release(self, patterns: Iterable[Pattern]) -> None:
+        """Let go of patterns; they stay until their room is needed."""
+        self._users.subtract(patterns)
+        self._users = +self._users
 
-    def _insert(self, key: Key, automaton: Automaton) -> bool:
-        states = len(automaton.pattern)
-        if not self._make_room(states):
-            return False
-        rows = [self._free_rows.pop() for _ in range(states)]
-        pattern = self._free_patterns.pop()
+    def _insert(self, block: list[CompiledPattern]) -> None:
         device = self.masks.device
-        index = torch.tensor(rows, device=device)
-        masks = np.stack([self._mask(automaton, s, advancing=key[2]) for s in range(states)])
-        self.masks[index] = torch.from_numpy(masks).to(device)
-        self.transitions[index] = torch.from_numpy(_transitions(automaton)).to(device)
-        self.rows[pattern, :states] = index.int()
-        self.lengths[pattern] = states
-        self._patterns[key] = pattern, rows
-        return True
+        numbers = [self._free_patterns.pop() for _ in block]
+        rows = np.zeros((len(block), MAX_PATTERN_BYTES), np.int64)
+        for own, number, compiled in zip(rows, numbers, block, strict=True):
+            states = len(compiled.pattern)
+            taken = [self._free_rows.pop() for _ in range(states)]
+            own[:states] = taken
+            self._patterns[compiled.pattern] = number, taken
+        lengths = np.array([len(compiled.pattern) for compiled in block])
+        written = upload(rows[np.arange(MAX_PATTERN_BYTES) < lengths[:, None]], device)
+        transitions = [transitions_of(compiled.pattern.automaton) for compiled in block]
+        self.masks[written] = masks_of(block, self._words, device)
+        self.transitions[written] = upload(np.concatenate(transitions), device, torch.int16)
+        places = upload(numbers, device)
+        self.rows[places] = upload(rows, device, torch.int32)
+        self.lengths[places] = upload(lengths, device, torch.int32)
 
-    def _mask(self, automaton: Automaton, state: int, *, advancing: bool) -> NDArray[np.int32]:
-        find = automaton.advancing if advancing else automaton.completing
-        bits = np.zeros(self._words * 32, bool)
-        bits[find(state, self._vocabulary)] = True
-        return np.packbits(bits, bitorder="little").view(np.int32)
-
-    def _make_room(self, states: int) -> bool:
+    def _make_room(self, patterns: int, states: int) -> bool:
         while len(self._free_rows) < states and len(self.masks) < self._max_rows:
             self._grow()
         for key in [key for key in self._patterns if key not in self._users]:
@@ -89,7 +91,7 @@ class MaskPool:
             pattern, rows = self._patterns.pop(key)
             self._free_patterns.append(pattern)
             self._free_rows += rows
-        if not self._free_patterns:
+        while len(self._free_patterns) < patterns:
             self._grow_patterns()
         return len(self._free_rows) >= states
 
@@ -108,19 +110,18 @@ class MaskPool:
         self._free_patterns.extend(range(new - 1, old - 1, -1))
 
 
-def _transitions(automaton: Automaton) -> NDArray[np.int16]:
-    """Return the next state by state and byte, ``[states, 256]``.
-
-    A state goes where its border goes, but for the one byte that the pattern goes on with.
-    """
-    pattern, borders = automaton.pattern, automaton.borders
-    table = np.zeros((len(pattern), 256), np.int16)
-    for state, byte in enumerate(pattern):
-        table[state] = table[borders[state]]
-        following = state + 1 if state + 1 < len(pattern) else borders[-1]
-        spellings = {byte, *bytes([byte]).upper()} if automaton.ignore_case else {byte}
-        table[state, list(spellings)] = following
-    return table
+def _blocks(patterns: Iterable[CompiledPattern]) -> Iterator[list[CompiledPattern]]:
+    """Yield patterns in lists of so many states that they may be written at once."""
+    block: list[CompiledPattern] = []
+    states = 0
+    for compiled in patterns:
+        if block and states + len(compiled.pattern) > _AT_ONCE:
+            yield block
+            block, states = [], 0
+        block.append(compiled)
+        states += len(compiled.pattern)
+    if block:
+        yield block
 
 
 def _enlarged(tensor: torch.Tensor, size: int) -> torch.Tensor:

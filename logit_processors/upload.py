@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def upload(
-    values: Sequence[object] | NDArray[np.int64],
+    values: Sequence[object] | NDArray[np.integer[Any]],
     device: torch.device,
     dtype: torch.dtype = torch.int64,
 ) -> torch.Tensor:

@@ -13,12 +13,12 @@ from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirection
 from logit_processors.directions import DIRECTIONS
 from logit_processors.host_text import HostText, TextStates
 from logit_processors.kernels import warm_up
-from logit_processors.patterns import TokenSets
 from logit_processors.places import Places
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
 from logit_processors.row_spec import BROKEN, PlainLogprobs, RowSpec
 from logit_processors.slots import Slots
 from logit_processors.suppress import exhausted
+from logit_processors.token_sets import TokenSets
 from logit_processors.upload import upload
 
 
@@ -42,9 +42,7 @@ class V1ControlProcessor(ControlProcessor):
         self._free = list(range(self._slots.count))
         self._running: dict[int, _Running] = {}
         self._alive: torch.Tensor | None = None
-        self._sets: TokenSets[torch.Tensor] | None = None
-        if self._vocabulary is not None:
-            self._sets = TokenSets(self._vocabulary, lambda ids: torch.from_numpy(ids).to(device))
+        self._sets = TokenSets(device)
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         """Follow the batch: requests removed, added and moved, in that order."""
@@ -97,7 +95,7 @@ class V1ControlProcessor(ControlProcessor):
             host_slots[at] = running.slot
             positions[at] = len(running.output)
             if running.text is not None:
-                assert self._vocabulary is not None
+                assert self._vocabulary is not None, "text patterns need a vocabulary"
                 running.text.advance(self._vocabulary)
                 states.append((at, running.text))
         device = self._slots.device
@@ -144,7 +142,7 @@ class V1ControlProcessor(ControlProcessor):
             slot = self._free.pop()
             self._slots.set(slot, program)
             if program.text_bias or program.text_suppress:
-                text = TextStates(program, output)
+                text = TextStates(program, wanted.patterns, output)
         return _Running(slot, wanted, output, text)
 
     def _stop(self, running: _Running) -> None:

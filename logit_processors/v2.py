@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from logit_processors.controls import Window
 from logit_processors.device_text import DeviceText, History, TextRows
 from logit_processors.directions import DIRECTIONS
 from logit_processors.entries import EntryTable
 from logit_processors.kernels import warm_up
-from logit_processors.patterns import POOL_BYTES, Automaton
+from logit_processors.pattern_sets import CompiledPattern
+from logit_processors.patterns import POOL_BYTES, Pattern
 from logit_processors.places import Places
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
 from logit_processors.program import Program
 from logit_processors.row_spec import BROKEN, PlainLogprobs, RowSpec
 from logit_processors.slots import Slots
 from logit_processors.suppress import exhausted
-from logit_processors.token_masks import Key, MaskPool, TokenBytes
+from logit_processors.token_masks import MaskPool, TokenBytes
 from logit_processors.upload import upload
 
 
 @dataclass(frozen=True)
 class Step:
-    """The layout of one step: slots ``[requests]`` on the host, ``[rows]`` each on the device.
+    """The layout of one step: ``[rows]`` each on the device; on the host, by request.
 
-    With draft tokens there are more rows than requests, and only the device knows whose they are.
+    ``host_slots`` ``[requests]`` and ``first_rows`` ``[requests + 1]``. With draft tokens
+    there are more rows than requests, and only the device knows whose they are.
     """
 
     host_slots: NDArray[np.int64]
+    first_rows: NDArray[np.integer[Any]]
     slots: torch.Tensor
     last: torch.Tensor
     fed: torch.Tensor
@@ -49,37 +53,50 @@ class V2ControlProcessor(ControlProcessor):
         self._wanted = [Wanted()] * req_states.max_num_reqs
         self._alive: torch.Tensor | None = None
         self._step: Step | None = None
-        self._looked_at: torch.Tensor | None = None
         warm_up(vllm_config.model_config, device)
         vocabulary = load_vocabulary(vllm_config.model_config)
         self._patterns: tuple[MaskPool, TokenBytes] | None = None
         if vocabulary is not None:
-            pool = MaskPool(vocabulary, device, POOL_BYTES)
+            pool = MaskPool(vocabulary.width, device, POOL_BYTES)
             self._patterns = pool, TokenBytes(vocabulary, device)
         self._text_bias = EntryTable(req_states.max_num_reqs + 1, device)
         self._text_suppress = EntryTable(req_states.max_num_reqs + 1, device)
-        self._held: list[list[Key]] = [[] for _ in range(req_states.max_num_reqs)]
+        self._held: dict[int, list[Pattern]] = {}
+        self._controlled: set[int] = set()
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         """Put a request's program into a slot, over whatever was there."""
-        self._wanted[req_idx] = wanted = Wanted.of(sampling_params)
-        self._slots.set(req_idx, wanted.program)
-        self._set_text(req_idx, wanted.program or Program())
+        wanted = Wanted.of(sampling_params)
+        self._set(req_idx, wanted)
         return wanted.watched
+
+    def end_all_but(self, running: Container[int]) -> None:
+        """Release what the slots hold that no request runs in any more.
+
+        vLLM says of no slot that its request has ended: it is only not in use.
+        """
+        for slot in [slot for slot in self._controlled if slot not in running]:
+            self._set(slot, Wanted())
+
+    def _set(self, slot: int, wanted: Wanted) -> None:
+        self._wanted[slot] = wanted
+        if wanted.program is None:
+            self._controlled.discard(slot)
+        else:
+            self._controlled.add(slot)
+        self._slots.set(slot, wanted.program)
+        self._set_text(slot, wanted.program or Program(), wanted.patterns)
 
     def look_at(self, batch: Any) -> None:
         """Take the layout of the step about to be sampled from vLLM's input batch."""
         index = batch.logits_indices
-        self._take(batch, batch.positions[index], batch.input_ids[index])
-        self._looked_at = batch.expanded_idx_mapping
-
-    def _take(self, layout: Any, last: torch.Tensor, fed: torch.Tensor) -> None:
         self._step = Step(
-            layout.idx_mapping_np.astype(np.int64),
-            layout.expanded_idx_mapping.long(),
-            last,
-            fed,
-            layout.expanded_local_pos,
+            batch.idx_mapping_np.astype(np.int64),
+            batch.cu_num_logits_np,
+            batch.expanded_idx_mapping.long(),
+            batch.positions[index],
+            batch.input_ids[index],
+            batch.expanded_local_pos,
         )
         self._alive = None
 
@@ -87,23 +104,20 @@ class V2ControlProcessor(ControlProcessor):
         """Run the programs of the step, or of a part of it, on ``[rows, vocab]``, in place."""
         if not any(self._wanted[slot].watched for slot in ctx.idx_mapping_np):
             return logits
-        first = self._first_row(ctx.expanded_idx_mapping)
-        if first is None:
-            self._take(ctx, ctx.pos, ctx.input_ids)
-            first = 0
+        first = self._first_row(ctx.idx_mapping_np)
         part = slice(first, first + len(logits))
         self._run(logits, ctx.idx_mapping_np.astype(np.int64), part, logits, forced=True)
         self._note_alive(part, ~exhausted(logits))
         return logits
 
-    def _first_row(self, mapping: torch.Tensor) -> int | None:
-        """Return where a part of the step that was looked at begins; None for another step."""
-        whole = self._looked_at
-        if whole is None:
-            return None
-        # vLLM verifies drafts in parts, whose mappings are views of the whole step's.
-        first = (mapping.data_ptr() - whole.data_ptr()) // whole.element_size()
-        return first if 0 <= first < len(whole) else None
+    def _first_row(self, slots: NDArray[np.integer[Any]]) -> int:
+        """Return where a part of the step begins, by the slots of its requests.
+
+        vLLM verifies many drafts in parts of whole requests, in the order of the step.
+        """
+        assert self._step is not None
+        request = np.flatnonzero(self._step.host_slots == slots[0])[0]
+        return int(self._step.first_rows[request])
 
     def _note_alive(self, part: slice, alive: torch.Tensor) -> None:
         """Keep what a part of the step says, ``[part]`` bool; parts not told of are alive."""
@@ -178,47 +192,26 @@ class V2ControlProcessor(ControlProcessor):
             self._slots.force(out, host_slots, slots, positions)
         return out
 
-    def _set_text(self, slot: int, program: Program) -> None:
-        for key in self._held[slot]:
-            self._mask_pool().release(key)
-        self._held[slot] = []
-        self._text_bias.write(
-            slot,
-            [
-                (number, entry.add, entry.when)
-                for entry in program.text_bias
-                if (number := self._hold(slot, entry.text, entry.ignore_case, True)) is not None
-            ],
-        )
-        never = float("-inf")
-        suppressed: list[tuple[int, float, Window]] = []
-        for entry in program.text_suppress:
-            number = self._hold(slot, entry.text, entry.ignore_case, False)
-            if number is not None:
-                suppressed.append((number, never, entry.when))
-        self._text_suppress.write(slot, suppressed)
-
-    def _hold(self, slot: int, text: str, ignore_case: bool, advancing: bool) -> int | None:
-        """Return the pool's number of a pattern; without room the slot is broken."""
-        automaton = Automaton.of(text, ignore_case=ignore_case)
-        held = self._mask_pool().acquire(automaton, advancing=advancing)
-        if held is None:
-            self._let_go(slot)
-            held = self._mask_pool().acquire(automaton, advancing=advancing)
-        if held is None:
+    def _set_text(self, slot: int, program: Program, patterns: Sequence[CompiledPattern]) -> None:
+        """Give a slot the text patterns of its program; without room for them it is broken."""
+        numbers = self._hold(slot, patterns)
+        if numbers is None:
             self._slots.broken[slot] = True
-            return None
-        key, number = held
-        self._held[slot].append(key)
-        return number
+            program, numbers = Program(), []
+        biases = len(program.text_bias)
+        biased = zip(numbers[:biases], program.text_bias, strict=True)
+        suppressed = zip(numbers[biases:], program.text_suppress, strict=True)
+        self._text_bias.write(slot, [(number, each.add, each.when) for number, each in biased])
+        self._text_suppress.write(slot, [(number, -inf, each.when) for number, each in suppressed])
 
-    def _let_go(self, but: int) -> None:
-        """Release the patterns of requests that have ended: nobody else tells of their end."""
-        for slot, keys in enumerate(self._held):
-            if slot != but and slot not in self._states.index_to_req_id:
-                while keys:
-                    self._mask_pool().release(keys.pop())
-
-    def _mask_pool(self) -> MaskPool:
-        assert self._patterns is not None, "text patterns need a vocabulary"
-        return self._patterns[0]
+    def _hold(self, slot: int, patterns: Sequence[CompiledPattern]) -> list[int] | None:
+        """Return the pool's numbers of a slot's new patterns, or None without room for them."""
+        if self._patterns is None:
+            assert not patterns, "text patterns need a vocabulary"
+            return []
+        pool = self._patterns[0]
+        pool.release(self._held.pop(slot, ()))
+        numbers = pool.acquire(patterns)
+        if numbers is not None:
+            self._held[slot] = [compiled.pattern for compiled in patterns]
+        return numbers

@@ -54,6 +54,10 @@ class Index:
 
     tokens: Sequence[bytes]
 
+    def prepare(self) -> None:
+        """Make what the look-ups need, which otherwise the first of them does."""
+        _ = self.forward, self.backward, self.spellings, self.longest, self._ends, self._joined
+
     @cached_property
     def forward(self) -> SortedTokens:
         """The tokens in byte order."""
@@ -70,24 +74,28 @@ class Index:
         return max(map(len, self.tokens), default=0)
 
     @cached_property
+    def spellings(self) -> frozenset[bytes]:
+        """All that a token writes."""
+        return frozenset(self.forward.keys)
+
+    @cached_property
     def _ends(self) -> NDArray[np.int64]:
         return np.cumsum([len(token) for token in self.tokens], dtype=np.int64)
 
     @cached_property
-    def _joined(self) -> bytes:
-        return b"".join(self.tokens)
+    def _joined(self) -> NDArray[np.uint8]:
+        return np.frombuffer(b"".join(self.tokens), np.uint8)
 
     def containing(self, needle: bytes) -> NDArray[np.int64]:
         """Return the ids of the tokens that hold ``needle`` (not empty), ascending."""
-        starts = []
-        at = self._joined.find(needle)
-        while at >= 0:
-            starts.append(at)
-            at = self._joined.find(needle, at + 1)
-        found = np.array(starts, np.int64)
-        ids = np.searchsorted(self._ends, found, side="right")
+        if len(needle) > self.longest:
+            return np.zeros(0, np.int64)
+        starts = np.flatnonzero(self._joined[: len(self._joined) - len(needle) + 1] == needle[0])
+        for offset in range(1, len(needle)):
+            starts = starts[self._joined[starts + offset] == needle[offset]]
+        ids = np.searchsorted(self._ends, starts, side="right")
         # A hit that runs past the end of its token lies across a seam of the joined bytes.
-        return np.unique(ids[found + len(needle) <= self._ends[ids]])
+        return np.unique(ids[starts + len(needle) <= self._ends[ids]])
 
 
 @dataclass(frozen=True)

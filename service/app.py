@@ -46,6 +46,7 @@ from service.engine.turns import InTurns
 from service.errors import StartupError
 from service.life import Life
 from service.planning.budget import Budget
+from service.planning.patterns import Patterns
 from service.planning.planner import Planner
 from service.playground import page
 from service.prompts import PromptEncoder
@@ -103,7 +104,8 @@ class SensefieldEndpoints:
         model = model_facts(model_config, args)
         store = VectorStore(own.vectors_dir, own.max_vectors, own.vectors_bytes)
         await run_first_step(engine_client)
-        support = await ResidualSupport.of(engine_client, max(1, args.api_server_count or 1))
+        processes = max(1, args.api_server_count or 1)
+        support = await ResidualSupport.of(engine_client, processes)
         registry = VectorRegistry(store, engine_client, model, support)
         await registry.load()
         budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
@@ -120,9 +122,17 @@ class SensefieldEndpoints:
         )
         mend(state, len(vocabulary))
         readiness = Readiness(engine_client, own.stall_timeout_seconds)
+        is_pooled = engine_client.vllm_config.use_v2_model_runner
+        patterns = Patterns(vocabulary, processes if is_pooled else None)
         state.sensefield = Context(
             planner=Planner(
-                own, registry, len(vocabulary), vocabulary.width, budget, prompts.continuation
+                own,
+                registry,
+                len(vocabulary),
+                vocabulary.width,
+                budget,
+                patterns,
+                prompts.continuation,
             ),
             vectors=registry,
             engine=InTurns(engine_client),

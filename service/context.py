@@ -13,6 +13,7 @@ from service.distributions.token_texts import TokenTexts
 from service.engine.cache_salt import SaltingEngine
 from service.engine.grammar_gate import GrammarGate
 from service.engine.prompt_states import PromptStates
+from service.planning.plan import Plan
 from service.planning.planner import Planner
 from service.prompts import PromptEncoder
 from service.readiness import Readiness
@@ -40,6 +41,11 @@ class Context:
     completions: TextServing | None
     readiness: Readiness
     grammars: GrammarGate
+
+    async def prepare(self, plan: Plan) -> None:
+        """Get ready what a plan's request needs before it begins."""
+        await self.planner.compile(plan)
+        await self.vectors.bring_residual({entry.vector for entry in plan.residual})
 
 
 def context_of(request: Request) -> Context:

@@ -202,6 +202,7 @@ class SaturatedError(RequestError):
     QUEUE_FULL: ClassVar[str] = "queue_full"
     BODIES_FULL: ClassVar[str] = "bodies_full"
     BUDGET_EXHAUSTED: ClassVar[str] = "distribution_budget_exhausted"
+    PATTERNS_FULL: ClassVar[str] = "patterns_full"
 
 
 class StoreUnavailableError(RequestError):

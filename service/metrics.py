@@ -25,6 +25,7 @@ for _refusal, _reason in (
     (SaturatedError, SaturatedError.QUEUE_FULL),
     (SaturatedError, SaturatedError.BODIES_FULL),
     (SaturatedError, SaturatedError.BUDGET_EXHAUSTED),
+    (SaturatedError, SaturatedError.PATTERNS_FULL),
     (StoreFullError, StoreFullError.type),
 ):
     # There from the start: Prometheus sees no increase in a series that begins with its first.
@@ -89,6 +90,11 @@ IN_FLIGHT = Gauge(
 QUEUED = Gauge(
     "sensefield_queued_requests",
     "Streamed requests accepted whose first token has not come yet.",
+    multiprocess_mode="livesum",
+)
+PATTERN_BYTES = Gauge(
+    "sensefield_pattern_bytes",
+    "Bytes of different text patterns of requests that have not ended.",
     multiprocess_mode="livesum",
 )
 PROMISED_BYTES = Gauge(

@@ -16,10 +16,12 @@ from vllm.triton_utils import HAS_TRITON
 
 from logit_processors.directions import Directions
 from logit_processors.host_text import HostText, TextStates
-from logit_processors.patterns import TokenSets
+from logit_processors.pattern_sets import CompiledPattern
+from logit_processors.patterns import patterns_of
 from logit_processors.program import Program
 from logit_processors.row_spec import STATISTICS, TokenRow
 from logit_processors.slots import Slots
+from logit_processors.token_sets import TokenSets
 from logit_processors.vocabulary import Vocabulary
 from service.vectors.content import ModelFacts
 
@@ -30,6 +32,11 @@ INF = float("inf")
 FLOAT32 = float(np.finfo(np.float32).max)
 FOUR = Vocabulary([b"a", b"b", b"ab", b" "])
 """Four tokens, so that a distribution can be worked out by hand."""
+
+
+def compiled_of(program: Program, vocabulary: Vocabulary = FOUR) -> tuple[CompiledPattern, ...]:
+    """Return a program's text patterns, compiled."""
+    return tuple(CompiledPattern.of(pattern, vocabulary) for pattern in patterns_of(program))
 
 
 def run_programs(
@@ -46,7 +53,7 @@ def run_programs(
     for row, program in enumerate(programs):
         slots.set(row, program)
         if program is not None and (program.text_bias or program.text_suppress):
-            text = TextStates(program, outputs[row])
+            text = TextStates(program, compiled_of(program, vocabulary), outputs[row])
             text.advance(vocabulary)
             states.append((row, text))
     return apply_slots(
@@ -54,7 +61,7 @@ def run_programs(
         logits.clone(),
         np.arange(len(programs)),
         [len(output) for output in outputs],
-        HostText(states, TokenSets(vocabulary, torch.from_numpy)),
+        HostText(states, TokenSets(CPU)),
     )
 
 
@@ -71,7 +78,7 @@ def apply_slots(
         rows,
         torch.from_numpy(rows),
         torch.tensor(positions),
-        text or HostText([], None),
+        text or HostText([], TokenSets(CPU)),
     )
 
 
@@ -91,6 +98,8 @@ class FakeEngine:
     unscored_because: str | None = None
     residual: set[str] = field(default_factory=set)
     residual_capacity: int = 2
+    parts: int = 1
+    """Calls until directions are prepared."""
     may_answer: asyncio.Event | None = None
     """Until it is set, calls are recorded and wait."""
 
@@ -126,6 +135,9 @@ class FakeEngine:
 
     def _describe_residual(self) -> dict[str, Any]:
         return {"unsupported": None, "capacity": self.residual_capacity}
+
+    def _prepare_directions(self) -> bool:
+        return self.methods().count("prepare_directions") >= self.parts
 
     def _token_direction(self, _token_ids: list[int]) -> bytes:
         return np.arange(1, 1 + self.hidden_size, dtype=np.float32).tobytes()

@@ -121,7 +121,7 @@ async def _serve(
             ending.callback(plan.close)
             outcome.uses(plan.controls)
             plan.enter_queue()
-            await context.vectors.bring_residual({entry.vector for entry in plan.residual})
+            await context.prepare(plan)
             if plan.prompt_spec is not None:
                 serving = serving.through(PromptClaims(serving.engine_client, plan))
             if arrow:

@@ -99,7 +99,9 @@ async def _scored(
 
     async def one(at: int) -> dict[str, Any]:
         async with room:
-            return await _score(context, prompt, wanted[at], None if plans is None else plans[at], at)
+            return await _score(
+                context, prompt, wanted[at], None if plans is None else plans[at], at
+            )
 
     scores = [asyncio.create_task(one(at)) for at in range(len(wanted))]
     try:

@@ -85,7 +85,7 @@ async def planned(
     planner = await context.planner.knowing(control)
     plan = planner.plan(asked)
     try:
-        await context.vectors.bring_residual({entry.vector for entry in plan.residual})
+        await context.prepare(plan)
         yield plan
     except VLLMValidationError as error:
         raise BadRequestError(str(error), error.parameter) from None

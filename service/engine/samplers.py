@@ -67,9 +67,15 @@ def tap_v2_samplers() -> None:
     from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler
 
     stock = V2Sampler.__call__
+    stock_add = V2Sampler.add_request
     stock_dims = V2Sampler.get_logprobs_dims
     stock_verify = RejectionSampler.__call__
     stock_logprobs = RejectionSampler._get_logprobs_tensors
+
+    def add_request(self: Any, req_idx: int, sampling_params: Any) -> None:
+        # What ended requests held may be what the new one needs.
+        end_requests(self)
+        stock_add(self, req_idx, sampling_params)
 
     def get_logprobs_dims(self: Any, idx_mapping_np: Any, include_token_ids: bool = True) -> Any:
         if _processor_of(self.logits_processors) is not None:
@@ -98,10 +104,18 @@ def tap_v2_samplers() -> None:
             lambda: stock_verify(self, logits, input_batch, draft_logits, invalid_drafts),
         )
 
+    V2Sampler.add_request = add_request
     V2Sampler.get_logprobs_dims = get_logprobs_dims
     V2Sampler.__call__ = call
     RejectionSampler._get_logprobs_tensors = get_logprobs_tensors
     RejectionSampler.__call__ = verify
+
+
+def end_requests(sampler: Any) -> None:
+    """Release what V2's ended requests held: vLLM frees their slots and says so to no processor."""
+    processor: Any = _processor_of(sampler.logits_processors)
+    if processor is not None:
+        processor.end_all_but(sampler.req_states.index_to_req_id)
 
 
 def sample(sampler: Any, logits: torch.Tensor, input_batch: Any, stock: Callable[[], Any]) -> Any:
@@ -117,6 +131,7 @@ def sample(sampler: Any, logits: torch.Tensor, input_batch: Any, stock: Callable
     processor: Any = _processor_of(sampler.logits_processors)
     if processor is None:
         return stock()
+    processor.end_all_but(sampler.req_states.index_to_req_id)
     processor.look_at(input_batch)
     wanted = processor.wanted_rows(input_batch.num_reqs)
     if not wanted:

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from logit_processors.program import WIRE_KEY, Program
+from logit_processors.pattern_sets import CompiledPattern
+from logit_processors.program import PATTERNS_KEY, WIRE_KEY, Program
 from logit_processors.residual import ResidualSteer
 from logit_processors.row_spec import PROMPT_KEY, RowSpec, masks_of
 from service.metrics import QUEUED
@@ -27,6 +28,8 @@ class Plan:
     width: int
     budget: Budget
     resources: ExitStack
+    patterns: tuple[CompiledPattern, ...] = ()
+    """Those of the program, once compiled."""
     tokens: int = 0
     """Tokens generated so far."""
     masks: tuple[str, ...] = ()
@@ -81,6 +84,8 @@ class Plan:
             self.spec = RowSpec()
         if self.program is not None:
             wire["program"] = self.program.to_wire()
+        if self.patterns:
+            wire[PATTERNS_KEY] = [compiled.to_wire() for compiled in self.patterns]
         if self.residual:
             wire["residual"] = [entry.to_wire() for entry in self.residual]
         if self.spec is not None:

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from logit_processors.checks import ControlError
-from logit_processors.patterns import pool_states
 from logit_processors.row_spec import DENSE
 from service.errors import BadRequestError, echo
 from service.planning.asked import Asked, prompt_spec, row_spec
 from service.planning.budget import Budget
+from service.planning.patterns import Patterns
 from service.planning.plan import Plan
 from service.schemas.control import LogitControl, build_program
 from service.schemas.residual import build_residual
@@ -31,6 +31,7 @@ class Planner:
     width: int
     """Logits."""
     budget: Budget
+    patterns: Patterns
     encode: Callable[[str], list[int]]
     """The tokens of a text that goes on."""
 
@@ -52,6 +53,7 @@ class Planner:
         Raises:
             BadRequestError: something that cannot be.
             NotFoundError: a vector that does not exist.
+            SaturatedError: there is no room for its text patterns now.
 
         """
         try:
@@ -70,25 +72,27 @@ class Planner:
             )
         except ControlError as error:
             raise BadRequestError(error.message, error.param) from None
-        if program is not None and program.pattern_bytes > pool_states(self.width):
-            raise BadRequestError(
-                f"text patterns of {program.pattern_bytes} bytes are too many; allowed: "
-                f"{pool_states(self.width)} bytes in one request",
-                "logit_control",
-            )
         can_fail = bool(residual) or (program is not None and program.can_fail)
         self._check(asked, program is not None or bool(residual), can_fail)
         spec = row_spec(asked, can_fail)
-        resources = ExitStack()
-        if program is not None and program.steer:
-            leased = {entry.vector for entry in program.steer}
-            resources.enter_context(self.vectors.lease(leased))
-        if residual:
-            leased = {entry.vector for entry in residual}
-            resources.enter_context(self.vectors.lease(leased))
-            resources.enter_context(self.vectors.residual.lease(leased))
+        with ExitStack() as holding:
+            if program is not None and program.pattern_bytes:
+                holding.enter_context(self.patterns.hold(program))
+            if program is not None and program.steer:
+                leased = {entry.vector for entry in program.steer}
+                holding.enter_context(self.vectors.lease(leased))
+            if residual:
+                leased = {entry.vector for entry in residual}
+                holding.enter_context(self.vectors.lease(leased))
+                holding.enter_context(self.vectors.residual.lease(leased))
+            resources = holding.pop_all()
         prompt = prompt_spec(asked)
         return Plan(asked, program, residual, spec, prompt, self.width, self.budget, resources)
+
+    async def compile(self, plan: Plan) -> None:
+        """Compile the plan's text patterns, which it needs before its request begins."""
+        if plan.program is not None:
+            plan.patterns = await self.patterns.compile(plan.program)
 
     def _check(self, asked: Asked, controls: bool, can_fail: bool) -> None:
         distribution = asked.distribution

@@ -127,7 +127,16 @@ def test_a_client_that_leaves_has_cancelled(v1: Client, path: str, body: dict[st
 def test_what_an_alert_waits_for_is_there_before_it_happens(v1: Client) -> None:
     series = _samples(v1)
     for status, reasons in (
-        ("503", ("overloaded_error", "queue_full", "bodies_full", "distribution_budget_exhausted")),
+        (
+            "503",
+            (
+                "overloaded_error",
+                "queue_full",
+                "bodies_full",
+                "distribution_budget_exhausted",
+                "patterns_full",
+            ),
+        ),
         ("507", ("insufficient_storage_error",)),
     ):
         for reason in reasons:

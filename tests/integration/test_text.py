@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 from logit_processors.vocabulary import Vocabulary
 from tests.integration.client import Client, array
+from tests.integration.servers import MODEL
 
 PROMPTS = [
     "The weather today is",
@@ -79,6 +82,24 @@ def test_many_suppressions_hold_together(v2: Client) -> None:
             assert (text.lower() if fold else text) not in (
                 choice["text"].lower() if fold else choice["text"]
             )
+
+
+@pytest.mark.alone
+def test_patterns_without_room_are_refused_for_now_and_leave_it_when_they_end(v2: Client) -> None:
+    def ask(name: str) -> httpx.Response:
+        texts = [f"{name}{at:02}".ljust(250, "x") for at in range(64)]
+        control = {"suppress": [{"text": text} for text in texts]}
+        body = {"model": MODEL, "prompt": "The", "max_tokens": 1, "logit_control": control}
+        return v2.http.post("/v1/completions", json=body)
+
+    # Two of these have room beside each other, in a pool for 40,330 bytes.
+    with ThreadPoolExecutor(3) as pool:
+        answers = sorted(pool.map(ask, "abc"), key=lambda answer: answer.status_code)
+    assert [answer.status_code for answer in answers] == [200, 200, 503]
+    assert answers[2].json()["error"]["code"] == "patterns_full"
+    assert answers[2].headers["retry-after"] == "5"
+    assert "sensefield_pattern_bytes 0.0" in v2.http.get("/metrics").text
+    assert ask("d").is_success
 
 
 @pytest.mark.parametrize("runner", ["v1", "v2"])

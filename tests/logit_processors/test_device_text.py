@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vllm.sampling_params import SamplingParams
+from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcRequestState
 
 from logit_processors import v2
 from logit_processors.controls import TextBias, TextSuppress, Window
@@ -18,6 +16,14 @@ from logit_processors.processor import ControlProcessor
 from logit_processors.program import Program
 from logit_processors.vocabulary import Vocabulary
 from tests.unit_support import INF, KERNEL_DEVICE, run_programs
+from tests.vllm_objects import (
+    context_of,
+    input_batch,
+    program_wire,
+    request_state,
+    sampling_params,
+    vllm_config,
+)
 
 pytestmark = pytest.mark.skipif(KERNEL_DEVICE is None, reason="no Triton here: see test_kernels")
 PROMPT = [3, 0]
@@ -48,29 +54,21 @@ def on_device(
     for slot, output in enumerate(outputs):
         tokens = torch.tensor(PROMPT + output)
         committed[slot, : len(tokens)] = tokens
-    states = SimpleNamespace(
-        device=KERNEL_DEVICE,
-        max_num_reqs=count,
-        prompt_len=SimpleNamespace(gpu=torch.full((count,), len(PROMPT), device=KERNEL_DEVICE)),
-        all_token_ids=SimpleNamespace(gpu=committed.to(KERNEL_DEVICE)),
-    )
+    assert KERNEL_DEVICE is not None
+    state = request_state(count, len(PROMPT), 16, KERNEL_DEVICE)
+    state.all_token_ids.gpu.copy_(committed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(v2, "load_vocabulary", lambda model_config: VOCABULARY)
         patch.setattr(v2, "warm_up", lambda model_config, device: None)
-        processor: Any = ControlProcessor(SimpleNamespace(model_config=None), states)
+        states = LogitsProcRequestState.from_request_state(state)
+        processor: Any = ControlProcessor(vllm_config(count), states)
     for slot, program in enumerate(programs):
-        wire = {"sensefield": {"program": program.to_wire()}}
-        params = SamplingParams(extra_args=wire)
-        processor.add_request(slot, params)
-    last = torch.tensor([len(PROMPT) + len(output) - 1 for output in outputs])
-    step = SimpleNamespace(
-        idx_mapping_np=np.arange(count, dtype=np.int32),
-        expanded_idx_mapping=torch.arange(count, dtype=torch.int32, device=KERNEL_DEVICE),
-        pos=last.to(KERNEL_DEVICE),
-        input_ids=committed[torch.arange(count), last].to(KERNEL_DEVICE),
-        expanded_local_pos=torch.zeros(count, dtype=torch.int32, device=KERNEL_DEVICE),
-    )
-    result: torch.Tensor = processor.apply(logits.to(KERNEL_DEVICE, copy=True), step)
+        processor.add_request(slot, sampling_params(program_wire(program, VOCABULARY)))
+    last = [len(PROMPT) + len(output) - 1 for output in outputs]
+    step = input_batch(range(count), last, device=KERNEL_DEVICE)
+    step.input_ids.copy_(committed[torch.arange(count), torch.tensor(last)])
+    processor.look_at(step)
+    result: torch.Tensor = processor.apply(logits.to(KERNEL_DEVICE, copy=True), context_of(step))
     return result.cpu()
 
 

@@ -9,20 +9,22 @@ from hypothesis import strategies as st
 
 from logit_processors.controls import TextBias, TextSuppress, Window
 from logit_processors.host_text import HostText, TextStates
-from logit_processors.patterns import Automaton, TokenSets
+from logit_processors.pattern_sets import CompiledPattern
 from logit_processors.program import Program
+from logit_processors.token_sets import TokenSets
 from logit_processors.vocabulary import Vocabulary
-from tests.unit_support import FOUR, INF, run_programs, same
+from tests.unit_support import CPU, FOUR, INF, compiled_of, run_programs, same
 
 PROGRAM = Program(
     text_bias=(TextBias("abab", 1.0), TextBias("b ", 2.0, True)),
     text_suppress=(TextSuppress("aa"), TextSuppress("abab")),
 )
+COMPILED = compiled_of(PROGRAM)
 tokens = st.integers(0, 3)
 
 
-def states_from_scratch(output: list[int]) -> list[tuple[Automaton, int]]:
-    fresh = TextStates(PROGRAM, list(output))
+def states_from_scratch(output: list[int]) -> list[tuple[CompiledPattern, int]]:
+    fresh = TextStates(PROGRAM, COMPILED, list(output))
     fresh.advance(FOUR)
     return [(a, s) for a, s, _ in fresh.biased()] + fresh.suppressed()
 
@@ -30,7 +32,7 @@ def states_from_scratch(output: list[int]) -> list[tuple[Automaton, int]]:
 @given(st.lists(st.lists(tokens, max_size=3), max_size=5))
 def test_states_kept_are_states_recomputed(steps: list[list[int]]) -> None:
     output: list[int] = []
-    kept = TextStates(PROGRAM, output)
+    kept = TextStates(PROGRAM, COMPILED, output)
     for step in steps:
         output += step
         kept.advance(FOUR)
@@ -42,7 +44,7 @@ def test_states_kept_are_states_recomputed(steps: list[list[int]]) -> None:
 
 @given(st.lists(tokens, min_size=1, max_size=6), st.data())
 def test_tokens_taken_back_leave_nothing(output: list[int], data: st.DataObject) -> None:
-    kept = TextStates(PROGRAM, output)
+    kept = TextStates(PROGRAM, COMPILED, output)
     kept.advance(FOUR)
     del output[data.draw(st.integers(0, len(output) - 1)) :]
     kept.advance(FOUR)
@@ -51,7 +53,7 @@ def test_tokens_taken_back_leave_nothing(output: list[int], data: st.DataObject)
 
 def test_tokens_taken_back_and_replaced_at_once_leave_nothing() -> None:
     output = [3, 0]  # " a"
-    kept = TextStates(PROGRAM, output)
+    kept = TextStates(PROGRAM, COMPILED, output)
     kept.advance(FOUR)
     output[-1:] = [3]  # the "a" was a draft that the model did not take
     kept.advance(FOUR)
@@ -118,9 +120,10 @@ def test_padding_and_control_tokens_are_stepped_over() -> None:
 
 def test_rows_without_patterns_are_left_alone() -> None:
     logits = torch.zeros(3, 4)
-    states = TextStates(Program(text_suppress=(TextSuppress("a"),)), [])
+    program = Program(text_suppress=(TextSuppress("a"),))
+    states = TextStates(program, compiled_of(program), [])
     states.advance(FOUR)
-    text = HostText([(1, states)], TokenSets(FOUR, torch.from_numpy))
+    text = HostText([(1, states)], TokenSets(CPU))
     text.apply_bias(logits)
     text.apply_suppress(logits)
     assert logits.tolist() == [[0.0] * 4, [-INF, 0.0, -INF, 0.0], [0.0] * 4]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED
 from logit_processors.vocabulary import Vocabulary
 from tests.integration.expected import set_of
 from tests.unit_support import CPU
+from tests.vllm_objects import program_wire, sampling_params, vllm_config
 
 ROWS = 4
 VOCABULARY = Vocabulary([b"a", b"b", b"ab", b"aab", b" a", b"</s>", b"ba", b""], frozenset({5}))
@@ -48,10 +48,7 @@ def make_processor() -> Any:
     """Make the adapter as vLLM's V1 loader does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(v1, "load_vocabulary", lambda model_config: VOCABULARY)
-        config = SimpleNamespace(
-            model_config=None, scheduler_config=SimpleNamespace(max_num_seqs=ROWS)
-        )
-        return ControlProcessor(config, torch.device("cpu"), False)
+        return ControlProcessor(vllm_config(ROWS), torch.device("cpu"), False)
 
 
 def naive_row(program: Program | None, output: list[int], logits: np.ndarray[Any, Any]) -> Any:
@@ -96,8 +93,7 @@ class Batch(RuleBasedStateMachine):
         self.processor.update_state(BatchUpdate(batch_size=len(self.rows), **update))
 
     def _added(self, program: Program | None, output: list[int]) -> Any:
-        wire = {"sensefield": {"program": program.to_wire()}} if program else None
-        params = SamplingParams(extra_args=wire)
+        params = sampling_params(program_wire(program, VOCABULARY) if program else None)
         return (len(self.rows), params, [], output)
 
     @precondition(lambda self: len(self.rows) < ROWS)
@@ -188,8 +184,7 @@ TestBatch = Batch.TestCase
 def test_a_row_without_any_token_left_is_not_alive() -> None:
     processor = make_processor()
     program = Program(token_suppress=tuple(TokenSuppress(token) for token in range(8)))
-    params = SamplingParams(extra_args={"sensefield": {"program": program.to_wire()}})
-    plain = SamplingParams()
+    params, plain = sampling_params({"program": program.to_wire()}), sampling_params()
     added: Any = [(0, params, [], []), (1, plain, [], [])]
     processor.update_state(BatchUpdate(2, removed=[], added=added, moved=[]))
     processor.apply(torch.zeros(2, 8))
@@ -220,8 +215,7 @@ def test_what_counts_as_exhausted_does_not_depend_on_neighbours(
 def test_a_vector_that_is_not_here_ends_its_request_only() -> None:
     processor = make_processor()
     wire = {"steer": [{"vector": "absent", "strength": 1.0}]}
-    params = SamplingParams(extra_args={"sensefield": {"program": wire}})
-    plain = SamplingParams()
+    params, plain = sampling_params({"program": wire}), sampling_params()
     added: Any = [(0, params, [], []), (1, plain, [], [])]
     processor.update_state(BatchUpdate(2, removed=[], added=added, moved=[]))
     processor.apply(torch.zeros(2, 8))

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from vllm.sampling_params import SamplingParams
+from vllm.v1.worker.gpu.input_batch import InputBatch
+from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcRequestState
+from vllm.v1.worker.gpu.sample.output import SamplerOutput
 
 from logit_processors import v2
 from logit_processors.controls import TokenBias, TokenSuppress, Window
 from logit_processors.places import Layout
 from logit_processors.processor import ControlProcessor
-from logit_processors.program import WIRE_KEY, Program
+from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, DENSE, EXHAUSTED, STATISTICS, RowSpec
 from service.engine.capture import Kept
 from service.engine.samplers import drawn_tokens, raw_rows, sample
 from tests.unit_support import CPU
+from tests.vllm_objects import (
+    context_of,
+    input_batch,
+    request_state,
+    sampling_params,
+    v2_sampler,
+    vllm_config,
+)
 
 SLOTS, VOCAB, DRAFTS, PROMPT = 8, 5, 2, 3
 GARBAGE = 1 << 40
+STATE = request_state(SLOTS, PROMPT, 16, CPU)
 BOTH = RowSpec(DENSE, base=True, controlled=True)
 
 
@@ -30,20 +40,14 @@ BOTH = RowSpec(DENSE, base=True, controlled=True)
 def processor(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The adapter as vLLM's V2 loader makes it, for a model without a tokenizer."""
     monkeypatch.setattr(v2, "load_vocabulary", lambda model_config: None)
-    states = SimpleNamespace(
-        device=CPU,
-        max_num_reqs=SLOTS,
-        prompt_len=SimpleNamespace(gpu=torch.full((SLOTS,), PROMPT)),
-        all_token_ids=SimpleNamespace(gpu=torch.zeros(SLOTS, 16, dtype=torch.int32)),
-    )
-    return ControlProcessor(SimpleNamespace(model_config=None), states)
+    states = LogitsProcRequestState.from_request_state(STATE)
+    return ControlProcessor(vllm_config(SLOTS), states)
 
 
 def add(
     processor: Any, slot: int, wire: dict[str, Any] | None, logprobs: int | None = None
 ) -> None:
-    extra = None if wire is None else {WIRE_KEY: wire}
-    processor.add_request(slot, SamplingParams(extra_args=extra, logprobs=logprobs))
+    processor.add_request(slot, sampling_params(wire, logprobs=logprobs))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -57,42 +61,36 @@ def test_raw_rows_stay_when_v1_samples(dtype: torch.dtype, requests: list[int]) 
     assert rows.tolist() == [[4.0 * at + column for column in range(4)] for at in requests]
 
 
-def batch(slots: Sequence[int], generated: Sequence[int], drafts: Sequence[int] | None) -> Any:
+def batch(
+    slots: Sequence[int], generated: Sequence[int], drafts: Sequence[int] | None
+) -> InputBatch:
     """Return the input batch of requests at positions, with or without drafted tokens."""
-    counts = [1 + number for number in drafts or [0] * len(slots)]
-    places = [place for count in counts for place in range(count)]
-    rows = sum(counts)
-    return SimpleNamespace(
-        num_reqs=len(slots),
-        idx_mapping_np=np.array(slots),
-        expanded_idx_mapping=torch.tensor(np.repeat(slots, counts)),
-        expanded_local_pos=torch.tensor(places, dtype=torch.int32),
-        positions=torch.tensor(np.repeat(generated, counts)) + torch.tensor(places) + PROMPT - 1,
-        input_ids=torch.zeros(rows, dtype=torch.int32),
-        logits_indices=torch.arange(rows),
-        num_draft_tokens_per_req=None if drafts is None else np.array(drafts, np.int32),
-        cu_num_logits=torch.tensor([0, *np.cumsum(counts)], dtype=torch.int32),
-    )
+    return input_batch(slots, [number + PROMPT - 1 for number in generated], drafts)
 
 
-def sampled(processor: Any, layout: Any, logits: torch.Tensor, drawn: list[list[int]]) -> Any:
-    """Sample a step in which each request drew the tokens told."""
+def drew(layout: InputBatch, drawn: list[list[int]]) -> SamplerOutput:
+    """Return the output of vLLM's sampler for a step in which the requests drew these tokens."""
     width = 1 if layout.num_draft_tokens_per_req is None else DRAFTS + 1
     # What stands behind the tokens drawn is whatever was in memory.
     padded = [[*tokens, *[GARBAGE] * (width - len(tokens))] for tokens in drawn]
-    output = SimpleNamespace(
-        sampled_token_ids=torch.tensor(padded),
-        num_sampled=torch.tensor([len(tokens) for tokens in drawn], dtype=torch.int32),
-        logprobs_tensors=None,
-    )
+    counts = torch.tensor([len(tokens) for tokens in drawn], dtype=torch.int32)
+    return SamplerOutput(torch.tensor(padded), None, None, counts, torch.zeros_like(counts))
 
-    def stock() -> Any:
-        processor.apply(
-            logits.float().clone(), SimpleNamespace(**vars(layout), pos=layout.positions)
-        )
-        return output
 
-    return sample(SimpleNamespace(logits_processors=[processor]), logits, layout, stock)
+def sampled(
+    processor: Any, layout: InputBatch, logits: torch.Tensor, drawn: list[list[int]]
+) -> SamplerOutput:
+    """Sample a step in which the requests drew these tokens."""
+    for slot in range(SLOTS):
+        STATE.index_to_req_id[slot] = str(slot)
+
+    def stock() -> SamplerOutput:
+        processor.apply(logits.float().clone(), context_of(layout))
+        return drew(layout, drawn)
+
+    sampler = v2_sampler(STATE, VOCAB, processor)
+    output: SamplerOutput = sample(sampler, logits, layout, stock)
+    return output
 
 
 def column(rows: Any, name: str) -> list[float]:
@@ -106,10 +104,7 @@ def logits_of(rows: int) -> torch.Tensor:
 
 def test_every_row_with_a_token_tells_it_and_the_others_tell_none() -> None:
     layout = batch([4, 0, 2], [0, 0, 0], [2, 0, 1])
-    output = SimpleNamespace(
-        sampled_token_ids=torch.tensor([[3, 1, GARBAGE], [4, GARBAGE, GARBAGE], [2, 0, GARBAGE]]),
-        num_sampled=torch.tensor([2, 1, 2], dtype=torch.int32),
-    )
+    output = drew(layout, [[3, 1], [4], [2, 0]])
     assert drawn_tokens(output, layout).tolist() == [3, 1, 0, 4, 2, 0]
     # A request amid its prompt draws no token.
     output.num_sampled[1] = 0

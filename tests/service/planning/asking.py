@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from logit_processors.vocabulary import Vocabulary
 from service.planning.asked import Asked
 from service.planning.budget import Budget
+from service.planning.patterns import Patterns
 from service.planning.planner import Planner
 from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
@@ -45,4 +47,5 @@ def new_planner(folder: Path, engine: FakeEngine) -> Planner:
     support = ResidualSupport(None, engine.residual_capacity)
     vectors = VectorRegistry(VectorStore(folder), engine, model_facts(), support)
     budget = Budget(10_000, 15_000)
-    return Planner(settings, vectors, VOCAB, WIDTH, budget, lambda text: [len(text)])
+    patterns = Patterns(Vocabulary([b"%d" % token for token in range(VOCAB)], width=WIDTH), 1)
+    return Planner(settings, vectors, VOCAB, WIDTH, budget, patterns, lambda text: [len(text)])

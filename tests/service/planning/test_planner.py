@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from logit_processors import patterns
 from logit_processors.program import Program
 from logit_processors.row_spec import DENSE, RowSpec
 from service.errors import BadRequestError, NotFoundError
@@ -87,9 +86,9 @@ def test_what_cannot_be_is_refused(
 
 
 def test_patterns_beyond_the_devices_room_are_refused_for_good(
-    planner: Planner, monkeypatch: pytest.MonkeyPatch
+    planner: Planner,
 ) -> None:
-    monkeypatch.setattr(patterns, "POOL_BYTES", 6 * patterns.state_bytes(WIDTH))
+    planner.patterns.limit = 6
     control: dict[str, Any] = {"suppress": [{"text": "abc"}], "bias": [{"text": "de", "add": 1}]}
     planner.plan(asked(control)).close()
     control["suppress"].append({"text": "fg"})
