@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import vllm
 from vllm.lora.punica_wrapper import punica_cpu
 from vllm.lora.punica_wrapper.punica_base import PunicaWrapperBase
 from vllm.model_executor.models import registry
-from vllm.sampling_params import SamplingParams, StructuredOutputsParams
+from vllm.sampling_params import SamplingParams
 from vllm.triton_utils import HAS_TRITON
 from vllm.v1.core.kv_cache_manager import KVCacheManager
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import output_processor, utils
 from vllm.v1.outputs import LogprobsLists
-from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.sampler import Sampler
 from vllm.v1.structured_output import StructuredOutputManager
 from vllm.v1.structured_output.request import get_structured_output_key
@@ -25,28 +23,12 @@ from vllm.v1.worker.gpu_input_batch import CachedRequestState
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 from vllm.v1.worker.worker_base import WorkerWrapperBase
 
+from service.engine.fields import missing_fields
 from service.errors import StartupError
 
 SUPPORTED = "0.32"
 """Minor version of vLLM."""
 
-_FIELDS: list[tuple[str, Any, set[str]]] = [
-    ("StructuredOutputsParams", StructuredOutputsParams, {"_backend", "_backend_was_auto"}),
-    (
-        "CachedRequestState",
-        CachedRequestState,
-        {
-            *("generator", "sampling_params", "prompt_token_ids", "num_computed_tokens"),
-            *("in_progress_prompt_logprobs_cpu",),
-        },
-    ),
-    (
-        "SamplingMetadata",
-        SamplingMetadata,
-        {"generators", "logitsprocs", "max_num_logprobs", "logprob_token_ids"},
-    ),
-]
-"""Fields of vLLM's dataclasses that are read or written."""
 _EXPANDED = ("inputs", "lora_b_weights", "output_tensor")
 _RUNS = (
     *("b_seq_start_loc", "seq_len_tensor", "lora_indices_tensor"),
@@ -109,22 +91,10 @@ _SIGNATURES: list[tuple[str, Callable[..., Any], tuple[str, ...]]] = [
     ("the registry's _run_in_subprocess", registry._run_in_subprocess, ("fn",)),
 ]
 if HAS_TRITON:
-    from vllm.v1.worker.gpu.input_batch import InputBatch
     from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
     from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
     from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler
 
-    _FIELDS += [
-        (
-            "V2's InputBatch",
-            InputBatch,
-            {
-                *("num_reqs", "idx_mapping_np", "expanded_idx_mapping", "expanded_local_pos"),
-                *("logits_indices", "positions", "input_ids"),
-                *("num_draft_tokens_per_req", "cu_num_logits"),
-            },
-        ),
-    ]
     _SIGNATURES += [
         (
             "V2's PromptLogprobsWorker.add_request",
@@ -145,6 +115,11 @@ if HAS_TRITON:
             ("self", "logits_fn", "hidden_states", "input_batch", "prompt_lens"),
         ),
         ("V2's Sampler.__call__", V2Sampler.__call__, ("self", "logits", "input_batch")),
+        (
+            "V2's Sampler.add_request",
+            V2Sampler.add_request,
+            ("self", "req_idx", "sampling_params"),
+        ),
         (
             "V2's Sampler.get_logprobs_dims",
             V2Sampler.get_logprobs_dims,
@@ -176,7 +151,7 @@ def assert_supported() -> None:
     """Refuse a vLLM whose insides may differ from those relied on.
 
     Raises:
-        StartupError: another minor version, or a signature that changed.
+        StartupError: another minor version, a signature that changed, or a field that is gone.
 
     """
     version = str(vllm.__version__)
@@ -192,12 +167,11 @@ def assert_supported() -> None:
             f"vLLM {version} is not the one this Sensefield is made for: LogprobsLists has "
             f"{LogprobsLists._fields}, expected {_LOGPROBS_FIELDS}"
         )
-    for name, kind, expected_fields in _FIELDS:
-        if missing := expected_fields - {field.name for field in fields(kind)}:
-            raise StartupError(
-                f"vLLM {version} is not the one this Sensefield is made for: {name} lacks "
-                f"{', '.join(sorted(missing))}"
-            )
+    if missing := list(missing_fields()):
+        raise StartupError(
+            f"vLLM {version} is not the one this Sensefield is made for: it lacks "
+            f"{', '.join(missing)}"
+        )
 
 
 def assert_signature(name: str, function: Callable[..., Any], expected: tuple[str, ...]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vllm import SamplingParams
 
 from logit_processors.checks import ControlError
 from logit_processors.residual import (
@@ -40,7 +40,7 @@ CAPTURES = st.builds(
 
 def asked(**wire: Any) -> StreamRequest:
     """Read a request whose ``extra_args`` hold ``wire``."""
-    return StreamRequest.of(SimpleNamespace(extra_args={"sensefield": wire}))
+    return StreamRequest.of(SamplingParams(extra_args={"sensefield": wire}))
 
 
 @given(st.lists(STEERS, max_size=16), st.none() | CAPTURES)
@@ -54,7 +54,7 @@ def test_the_wire_carries_everything(steer: list[ResidualSteer], capture: Captur
 
 @pytest.mark.parametrize("extra", [None, {}, {"sensefield": None}, {"sensefield": {"rows": {}}}])
 def test_other_requests_ask_nothing(extra: Any) -> None:
-    assert StreamRequest.of(SimpleNamespace(extra_args=extra)) == NOTHING
+    assert StreamRequest.of(SamplingParams(extra_args=extra)) == NOTHING
 
 
 def test_bounds_are_int32() -> None:
@@ -122,7 +122,7 @@ def test_entries_have_a_number() -> None:
     with pytest.raises(ControlError, match="a list of entries is expected"):
         asked(residual=ENTRY)
     with pytest.raises(ControlError, match="an object is expected"):
-        StreamRequest.of(SimpleNamespace(extra_args={"sensefield": [1]}))
+        StreamRequest.of(SamplingParams(extra_args={"sensefield": [1]}))
 
 
 @given(st.none() | st.integers(-9, 9), st.integers(1, 9), st.integers(-20, 20))

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pytest
+from vllm import SamplingParams
 from vllm.exceptions import RetryableRequestError
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
@@ -93,7 +94,7 @@ async def collect(answer: ArrowAnswer, prompts: int = 1) -> list[bytes]:
     texts = []
     for _ in range(prompts):
         last: Any = None
-        async for result in answer.generate("prompt", SimpleNamespace()):
+        async for result in answer.generate("prompt", SamplingParams()):
             assert last is None, "the whole comes once"
             last = result
         texts += [(output.index, output.text, output.finish_reason) for output in last.outputs]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
 from service.access.visit import Visit
 from service.api.generate import _check_shown, _refuse
 from service.api.outcome import Outcome
+from service.api.requests import ChatRequest
 from service.api.serving import ChatServing, TextServing, with_rows
 from service.errors import BadRequestError
 
@@ -36,12 +36,12 @@ def serving(kind: Any, parser: Any) -> Any:
 def test_what_hides_no_token_may_be_an_arrow_stream(
     kind: Any, parser: Any, includes: bool, arrow: bool
 ) -> None:
-    request = SimpleNamespace(include_reasoning=includes)
+    request = ChatRequest(messages=[], include_reasoning=includes)
     _check_shown(request, serving(kind, parser), arrow)
 
 
 def test_an_arrow_stream_tells_no_hidden_reasoning() -> None:
-    request = SimpleNamespace(include_reasoning=False)
+    request = ChatRequest(messages=[], include_reasoning=False)
     with pytest.raises(BadRequestError, match="hides tokens") as refused:
         _check_shown(request, serving(ChatServing, object), arrow=True)
     assert refused.value.param == "include_reasoning"

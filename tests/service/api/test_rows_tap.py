@@ -33,15 +33,15 @@ from tests.unit_support import token_row
 TEXTS = TokenTexts(Vocabulary([b"a", b"b"]))
 
 
-def output(*alive: float) -> Any:
+def output(*alive: float) -> CompletionOutput:
     """Return an engine's output of so many tokens, whose rows say only how they were left."""
-    rows = []
+    rows: Any = []
     for value in alive:
         statistics = np.zeros(len(STATISTICS), np.float32)
         statistics[STATISTICS.index("alive")] = value
         nothing = np.empty((1, 0), np.float32)
         rows.append(TokenRow(nothing.astype(np.int32), nothing, statistics))
-    return SimpleNamespace(token_ids=list(range(len(alive))), logprobs=rows)
+    return CompletionOutput(0, "", list(range(len(alive))), None, rows)
 
 
 def tap(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vllm import SamplingParams
 
 from logit_processors.program import WIRE_KEY
 from logit_processors.residual import ResidualSteer, Span
@@ -116,7 +116,7 @@ async def salt(
     extra: dict[str, Any] = {WIRE_KEY: {"residual": [entry.to_wire() for entry in steer]}}
     given_ = {"type": "token", "prompt_token_ids": [1, 2, 3], **prompt}
     before = dict(given_)
-    params = SimpleNamespace(extra_args=extra if steer else wire)
+    params = SamplingParams(extra_args=extra if steer else wire)
     found = [answer async for answer in engine.generate(given_, params, "x", priority=3)]
     assert found == [("x", 3)]
     assert given_ == before, "the caller's prompt stays as it is"

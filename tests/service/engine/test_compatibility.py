@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 import vllm
-from vllm.v1.sample.metadata import SamplingMetadata
+from vllm import SamplingParams
+from vllm.v1.outputs import SamplerOutput
+from vllm.v1.sample.logits_processor.interface import BatchUpdate
+from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcRequestState
+from vllm.v1.worker.gpu.states import RequestState
+from vllm.v1.worker.gpu_input_batch import CachedRequestState
 
-from service.engine import compatibility
+from service.engine import compatibility, fields
 from service.engine.compatibility import assert_signature, assert_supported
 from service.errors import StartupError
 
@@ -41,11 +46,27 @@ def test_a_function_that_takes_something_else_is_named() -> None:
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize("owner", [SamplingParams, BatchUpdate, CachedRequestState, SamplerOutput])
+def test_a_field_that_an_object_has_not_is_named(
+    owner: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(fields.READ, owner, (*fields.READ[owner], "index_to_req_id"))
+    with pytest.raises(StartupError, match=rf"it lacks .*\.{owner.__name__}\.index_to_req_id$"):
+        assert_supported()
+
+
+def test_no_field_is_asked_of_an_object_of_another_kind() -> None:
+    """The state that V2 gives a processor does not say which requests run."""
+    found = fields._fields_of(LogitsProcRequestState)
+    assert {"device", "prompt_len"} <= found
+    assert "index_to_req_id" not in found
+    assert "index_to_req_id" in fields._fields_of(RequestState)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
         ("_LOGPROBS_FIELDS", ("logprobs",), "LogprobsLists has"),
-        ("_FIELDS", [("it", SamplingMetadata, {"top_k", "top_j"})], "it lacks top_j"),
         ("_SIGNATURES", [("len", len, ("items",))], r"len takes \(obj\), expected \(items\)"),
     ],
 )

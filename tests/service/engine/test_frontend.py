@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import PROMPT_KEY, RowSpec
 from service.engine.frontend import HandedOver, RowsProcessor
 from tests.unit_support import token_row
+from tests.vllm_objects import engine_request
 
 ROWS = {WIRE_KEY: {"rows": RowSpec(2, base=True).to_wire()}}
 
@@ -27,7 +27,7 @@ def processor(kind: RequestOutputKind, extra_args: dict[str, Any] | None) -> Log
     params = SamplingParams(
         logprobs=0, prompt_logprobs=None, output_kind=kind, extra_args=extra_args
     )
-    return RowsProcessor.from_new_request(None, SimpleNamespace(sampling_params=params))
+    return RowsProcessor.from_new_request(None, engine_request(params))
 
 
 def arrived(first: int, count: int) -> LogprobsLists:
@@ -89,7 +89,7 @@ def test_rows_of_a_prompt_are_handed_over_once() -> None:
     params = SamplingParams(
         prompt_logprobs=1, output_kind=RequestOutputKind.DELTA, extra_args=PROMPT
     )
-    made = RowsProcessor.from_new_request(None, SimpleNamespace(sampling_params=params))
+    made = RowsProcessor.from_new_request(None, engine_request(params))
     token_ids = torch.arange(6, dtype=torch.int32).reshape(3, 1, 2)
     made._update_prompt_logprobs(LogprobsTensors(token_ids, -token_ids.float(), torch.zeros(3, 8)))
     told: Any = made.pop_prompt_logprobs()
@@ -100,7 +100,7 @@ def test_rows_of_a_prompt_are_handed_over_once() -> None:
 
 def test_the_engines_own_logprobs_beside_rows_of_the_prompt_are_the_engines() -> None:
     params = SamplingParams(logprobs=1, prompt_logprobs=1, extra_args=PROMPT)
-    made = RowsProcessor.from_new_request(None, SimpleNamespace(sampling_params=params))
+    made = RowsProcessor.from_new_request(None, engine_request(params))
     ids = np.array([[5, 5]], np.int32)
     made._update_sample_logprobs(LogprobsLists(ids, np.array([[-0.5, -0.5]]), np.array([1])))
     told: Any = made.logprobs

@@ -7,11 +7,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from vllm.config import SpeculativeConfig, VllmConfig
 
 from service.access.keys import Key, KeyRing
 from service.access.roles import ROLES
@@ -19,6 +19,7 @@ from service.engine import launch
 from service.engine.plugins import NAME
 from service.errors import StartupError
 from service.settings import settings
+from tests.vllm_objects import vllm_config
 
 
 @pytest.fixture(autouse=True)
@@ -82,11 +83,12 @@ def test_without_a_list_every_plugin_stays_and_ours_must_be_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("VLLM_PLUGINS", raising=False)
-    plugins = [SimpleNamespace(name="theirs")]
+    group = "vllm.general_plugins"
+    plugins = [EntryPoint("theirs", "theirs:install", group)]
     monkeypatch.setattr(launch, "entry_points", lambda group: plugins)
     with pytest.raises(StartupError, match="install it with pip"):
         launch.allow_plugins()
-    plugins.append(SimpleNamespace(name=NAME))
+    plugins.append(EntryPoint(NAME, "ours:install", group))
     monkeypatch.delenv("VLLM_PLUGINS")
     launch.allow_plugins()
     assert os.environ["VLLM_PLUGINS"] == "sensefield,theirs"
@@ -168,46 +170,38 @@ def test_bad_keys_are_told_before_the_engine_starts(monkeypatch: pytest.MonkeyPa
         launch.parse(["m"])
 
 
-def engine_config(**fields: Any) -> Any:
-    """Return what is looked at of vLLM's configuration."""
-    own = {
-        "model_config": SimpleNamespace(runner_type="generate"),
-        "speculative_config": None,
-        "use_v2_model_runner": True,
-        "cache_config": SimpleNamespace(kv_sharing_fast_prefill=False),
-        "parallel_config": SimpleNamespace(prefill_context_parallel_size=1),
-    }
-    return SimpleNamespace(**own | fields)
-
-
 @pytest.mark.parametrize(
-    ("fields", "flag"),
+    ("part", "name", "value", "flag"),
     [
+        ("cache_config", "kv_sharing_fast_prefill", True, "--kv-sharing-fast-prefill"),
         (
-            {"cache_config": SimpleNamespace(kv_sharing_fast_prefill=True)},
-            "--kv-sharing-fast-prefill",
-        ),
-        (
-            {"parallel_config": SimpleNamespace(prefill_context_parallel_size=2)},
+            *("parallel_config", "prefill_context_parallel_size", 2),
             "--prefill-context-parallel-size",
         ),
     ],
 )
 def test_steps_in_which_tokens_have_other_places_are_refused(
-    fields: dict[str, Any], flag: str
+    part: str, name: str, value: object, flag: str
 ) -> None:
+    config = vllm_config(4)
+    launch.assert_servable(config)
+    assert hasattr(getattr(config, part), name)
+    setattr(getattr(config, part), name, value)
     with pytest.raises(StartupError, match=flag):
-        launch.assert_servable(engine_config(**fields))
+        launch.assert_servable(config)
 
 
 @pytest.mark.parametrize(
     ("speculative", "v2", "served"),
-    [(None, False, True), (None, True, True), ("ngram", True, True), ("ngram", False, False)],
+    [(False, False, True), (False, True, True), (True, True, True), (True, False, False)],
 )
 def test_speculation_is_refused_on_the_runner_that_cannot(
-    speculative: str | None, v2: bool, served: bool
+    speculative: bool, v2: bool, served: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = engine_config(speculative_config=speculative, use_v2_model_runner=v2)
+    config = vllm_config(4)
+    if speculative:
+        config.speculative_config = SpeculativeConfig(method="ngram", num_speculative_tokens=2)
+    monkeypatch.setattr(VllmConfig, "use_v2_model_runner", v2)
     if served:
         launch.assert_servable(config)
         return

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from vllm import SamplingParams
 
 from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import DENSE, PROMPT_FROM_KEY, PROMPT_KEY, STATISTICS, RowSpec
@@ -76,15 +76,15 @@ def test_a_prompt_of_one_token_has_nothing() -> None:
 
 @pytest.mark.parametrize("extra_args", [None, {}, {WIRE_KEY: {}}, {WIRE_KEY: "text"}])
 def test_most_requests_want_none(extra_args: Any) -> None:
-    assert prompt_spec_of(SimpleNamespace(extra_args=extra_args)) is None
+    assert prompt_spec_of(SamplingParams(extra_args=extra_args)) is None
 
 
 def test_a_request_carries_its_spec() -> None:
     spec = RowSpec(3, base=True)
     wire: dict[str, dict[str, Any]] = {WIRE_KEY: {PROMPT_KEY: spec.to_wire()}}
-    params = SimpleNamespace(extra_args=wire)
+    params = SamplingParams(extra_args=wire)
     assert (prompt_spec_of(params), first_row_of(params)) == (spec, 0)
     wire[WIRE_KEY][PROMPT_FROM_KEY] = 4
     assert first_row_of(params) == 4
     with pytest.raises(ValueError, match="row spec"):
-        prompt_spec_of(SimpleNamespace(extra_args={WIRE_KEY: {PROMPT_KEY: {"k": 1}}}))
+        prompt_spec_of(SamplingParams(extra_args={WIRE_KEY: {PROMPT_KEY: {"k": 1}}}))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from vllm.outputs import CompletionOutput, RequestOutput
 
 from service.engine.prompt_states import PromptStates
 from service.errors import SaturatedError
@@ -34,7 +34,8 @@ class Engine:
         self.running[tag] = len(prompt["prompt_token_ids"])
         self.most = max(self.most, len(self.running))
         await self.may_run.wait()
-        yield SimpleNamespace(outputs=[SimpleNamespace(logprobs=None)])
+        output = CompletionOutput(0, "", [], None, None)
+        yield RequestOutput(tag, None, prompt["prompt_token_ids"], None, [output], finished=True)
 
     async def collective_rpc(self, _method: str, _timeout: None, args: tuple[str]) -> list[Any]:
         await asyncio.sleep(0)

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from vllm import SamplingParams, envs
 from vllm.exceptions import VLLMValidationError
+from vllm.v1.engine import EngineCoreRequest
 
 from service.access.bodies import MAX_STOP_IDS
 from service.engine.sampling_room import check_room, keep_room
+from tests.vllm_objects import engine_request
 
 MOST_TOKENS = envs.VLLM_MAX_BAD_WORDS_TOTAL_TOKENS
 
@@ -58,10 +60,10 @@ def test_what_there_is_room_for(params: SamplingParams) -> None:
 
 
 def test_each_request_is_checked_as_the_engine_gets_it() -> None:
-    made: list[Any] = []
+    made: list[EngineCoreRequest] = []
 
-    def process_inputs(*args: Any, **_: Any) -> Any:
-        made.append(SimpleNamespace(sampling_params=args[0]))
+    def process_inputs(*args: Any, **_: Any) -> EngineCoreRequest:
+        made.append(engine_request(args[0]))
         return made[-1]
 
     engine = SimpleNamespace(input_processor=SimpleNamespace(process_inputs=process_inputs))

@@ -24,4 +24,5 @@ def planner(tmp_path: Path, engine: FakeEngine) -> Planner:
 
 @pytest.fixture
 def params() -> SamplingParams:
+    """Those of a request that asks for nothing."""
     return SamplingParams()

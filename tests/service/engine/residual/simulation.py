@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from vllm import SamplingParams
 
 from logit_processors.residual import Capture, ResidualSteer, StreamRequest
 from service.engine.residual.bank import Bank
@@ -31,12 +31,12 @@ VECTORS = {"a": OWN, "b": (0, 3, 5), "c": (2,)}
 """The vectors that every simulation starts with, and the layers that each carries."""
 
 
-def params(wanted: StreamRequest) -> Any:
+def params(wanted: StreamRequest) -> SamplingParams:
     """Return sampling parameters that ask for what is wanted."""
     wire: dict[str, Any] = {"residual": [entry.to_wire() for entry in wanted.steer]}
     if wanted.capture is not None:
         wire["capture"] = wanted.capture.to_wire()
-    return SimpleNamespace(extra_args={"sensefield": wire})
+    return SamplingParams(extra_args={"sensefield": wire})
 
 
 @dataclass
