@@ -14,10 +14,10 @@ from vllm.distributed import (
     tensor_model_parallel_all_reduce,
 )
 
+from service.engine.row_covariance import PART, RowCovariance
 from service.errors import SensefieldError
 
 _CHUNK = 8192  # rows of the unembedding made float32 at a time
-_RIDGE = 0.01  # of the mean variance: keeps the solution finite where W_U has none
 _HEADS = ("lm_head", "model.embed_tokens", "embed_out", "output", "model.decoder.lm_head")
 """Where vLLM's models keep their unembedding; some tie it to the embedding and have no other."""
 
@@ -57,7 +57,17 @@ def token_scores(model: torch.nn.Module, directions: torch.Tensor) -> torch.Tens
     return vocabulary_wide(scores.float(), model)[:, : head.org_vocab_size].contiguous()
 
 
-def token_direction(model: torch.nn.Module, token_ids: list[int]) -> torch.Tensor:
+def unembedding_covariance(model: torch.nn.Module) -> RowCovariance:
+    """Return the covariance of the rows of W_U, of which nothing is computed yet."""
+    rows, _, total = own_rows(model)
+    # A rank may have padding in the place of rows; all have as many parts.
+    parts = -(-len(find_unembedding(model).weight) // PART)
+    return RowCovariance(rows, parts, total, lambda shares: summed(shares, model))
+
+
+def token_direction(
+    model: torch.nn.Module, token_ids: list[int], covariance: RowCovariance
+) -> torch.Tensor:
     """Return the unit direction of tokens in the unembedding, ``[hidden]`` float32.
 
     The direction whose scores over the vocabulary come closest, by least squares, to
@@ -65,14 +75,10 @@ def token_direction(model: torch.nn.Module, token_ids: list[int]) -> torch.Tenso
     W_U, μ and Σ the mean and covariance of all rows. Without Σ⁻¹ the frequent tokens, which
     share a few directions of great variance, would outweigh the tokens meant.
     """
-    rows, start, total = own_rows(model)
+    rows, start, _ = own_rows(model)
     wanted = [token - start for token in token_ids if start <= token < start + len(rows)]
-    sums = summed(rows[wanted].float().sum(dim=0), model)
-    mean, covariance = _moments(model, rows, total)
-    ridge = _RIDGE * covariance.diagonal().mean()
-    covariance.diagonal().add_(ridge)
-    centred = sums.double().cpu() / len(token_ids) - mean
-    direction = torch.linalg.solve(covariance, centred)
+    mean = summed(rows[wanted].float().sum(dim=0), model) / len(token_ids)
+    direction = covariance.whitened(mean)
     return (direction / direction.norm()).float()
 
 
@@ -85,21 +91,6 @@ def own_rows(model: torch.nn.Module) -> tuple[torch.Tensor, int, int]:
     start = head.shard_indices.org_vocab_start_index
     end = head.shard_indices.org_vocab_end_index
     return weight[: end - start], start, head.org_vocab_size
-
-
-def _moments(
-    model: torch.nn.Module, rows: torch.Tensor, total: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean ``[hidden]`` and covariance ``[hidden, hidden]`` of W_U's rows, float64."""
-    size = rows.shape[1]
-    sums = torch.zeros(size, size + 1, device=rows.device)
-    for part in rows.split(_CHUNK):
-        values = part.float()
-        sums[:, :size].addmm_(values.T, values)
-        sums[:, size] += values.sum(dim=0)
-    sums = summed(sums, model).double().cpu() / total
-    mean = sums[:, size]
-    return mean, sums[:, :size] - torch.outer(mean, mean)
 
 
 def vocabulary_wide(own: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:

@@ -24,7 +24,8 @@ from service.engine.neighbours import (
 )
 from service.engine.residual.operator import current_stream
 from service.engine.residual.stream import ResidualStream
-from service.engine.unembedding import UnembeddingError, token_direction
+from service.engine.row_covariance import RowCovariance
+from service.engine.unembedding import UnembeddingError, token_direction, unembedding_covariance
 from service.engine.vector_scores import extremes, extremes_of_layers, keep, rows_of
 
 _CACHE_KEY = secrets.token_bytes(32)
@@ -34,6 +35,7 @@ class SensefieldWorker:
     """The worker's side of steering vectors and of the residual stream."""
 
     model_runner: Any
+    _covariance: RowCovariance | None = None
 
     def sensefield_cache_key(self) -> bytes:
         """Return this engine's secret, for all API processes that salt its prefix cache."""
@@ -214,15 +216,24 @@ class SensefieldWorker:
         assert stream is not None, "the model is loaded"
         return stream
 
+    def sensefield_prepare_directions(self) -> bool:
+        """Do a part of what directions of tokens need, once, and say whether all is done."""
+        if not get_pp_group().is_last_rank:
+            return True
+        if self._covariance is None:
+            self._covariance = unembedding_covariance(self.model_runner.get_model())
+        return self._covariance.advance()
+
     def sensefield_token_direction(self, token_ids: list[int]) -> bytes | None:
         """Return the direction of tokens in the unembedding, ``[hidden]`` float32 bytes.
 
-        None on a rank that computes no logits.
+        None on a rank that computes no logits. For this all has been prepared.
         """
         if not get_pp_group().is_last_rank:
             return None
-        direction = token_direction(self.model_runner.get_model(), token_ids)
-        return direction.cpu().numpy().tobytes()
+        assert self._covariance is not None, "directions are prepared"
+        model = self.model_runner.get_model()
+        return token_direction(model, token_ids, self._covariance).numpy().tobytes()
 
     def sensefield_embedding_direction(self, token_ids: list[int], vocab_size: int) -> bytes | None:
         """Return the direction of tokens in the embedding, ``[hidden]`` float32 bytes.

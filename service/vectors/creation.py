@@ -24,6 +24,8 @@ MAX_CONTRAST_BYTES = 1 << 30
 """Of the residual streams that one contrast keeps."""
 _TOLD_PROMPTS = 16_384
 """Bytes of a contrast's prompts, as JSON, that a vector remembers; of more, their SHA-256."""
+_PAUSE = 0.01
+"""Seconds between parts of the workers' preparation, in which they run steps."""
 Progress = Callable[[int, int], None]
 """Is told how much has been done, and of how much."""
 
@@ -40,6 +42,8 @@ class States(Protocol):
 async def from_text(text: str, token_ids: list[int], engine: Engine, model: ModelFacts) -> Made:
     """Make a vector of the direction of a text's tokens in the unembedding."""
     _check_tokens(text, token_ids)
+    while not all(await engine.collective_rpc("sensefield_prepare_directions", None, ())):
+        await asyncio.sleep(_PAUSE)
     answers = await engine.collective_rpc("sensefield_token_direction", None, (token_ids,))
     content = check({DIRECTION: np.frombuffer(told(answers), np.float32)}, model, "from.text")
     return Made(content, {"text": text, "token_ids": token_ids}, model.name)

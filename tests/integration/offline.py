@@ -151,6 +151,8 @@ def _give(llm: Any, kind: str, name: str, *arguments: Any) -> Any:
 
 
 def _direct(llm: Any, name: str, token: int) -> list[str | None]:
+    while not all(llm.collective_rpc("sensefield_prepare_directions")):
+        pass
     directions = llm.collective_rpc("sensefield_token_direction", args=([token],))
     data = next(each for each in directions if each is not None)
     return _keep(llm, [(name, data, False), (f"{name} residual", data, True)])

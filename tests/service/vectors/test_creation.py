@@ -37,8 +37,10 @@ def lists(content: VectorContent) -> dict[str, Any]:
 
 
 async def test_a_vector_of_a_text(engine: FakeEngine) -> None:
+    engine.parts = 3
     made = await from_text(" ocean", [7, 8], engine, MODEL)
-    assert engine.calls == [("sensefield_token_direction", ([7, 8],))]
+    assert engine.methods() == ["prepare_directions"] * 3 + ["token_direction"]
+    assert engine.calls[-1] == ("sensefield_token_direction", ([7, 8],))
     assert made.made_from == {"text": " ocean", "token_ids": [7, 8]}
     assert made.model == "tiny"
     assert lists(made.content) == {"direction": [1, 2, 3, 4]}
