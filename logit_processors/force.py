@@ -8,17 +8,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from logit_processors.entries import fitted
 from logit_processors.upload import upload
 
 
 class ForceTable:
     """The forced tokens of each slot: ``ids`` int32 ``[slots, width]``, ``counts`` ``[slots]``.
 
-    The width is that of the longest list so far, in powers of two.
+    The width is that of the longest list, in powers of two.
     """
 
     def __init__(self, slots: int, device: torch.device) -> None:
         self.used: NDArray[np.bool_] = np.zeros(slots, bool)
+        self._lengths = np.zeros(slots, np.int64)
         self.counts = torch.zeros(slots, dtype=torch.int32, device=device)
         self.ids = torch.zeros(slots, 4, dtype=torch.int32, device=device)
 
@@ -29,10 +31,8 @@ class ForceTable:
             return
         self.used[slot] = count > 0
         self.counts[slot] = count
-        if count > self.ids.shape[1]:
-            wider = self.ids.new_zeros((len(self.ids), 1 << (count - 1).bit_length()))
-            wider[:, : self.ids.shape[1]] = self.ids
-            self.ids = wider
+        self._lengths[slot] = count
+        self.ids = fitted(self.ids, self._lengths)
         if count:
             self.ids[slot, :count] = upload(token_ids, self.ids.device, torch.int32)
 

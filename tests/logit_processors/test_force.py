@@ -29,6 +29,15 @@ def test_a_slot_has_the_tokens_written_last(first: list[list[int]], last: list[l
                 assert token_ids[slot] == tokens[position]
 
 
+def test_a_table_is_as_wide_as_the_longest_list_that_is_there() -> None:
+    table = ForceTable(2, CPU)
+    table.write(0, [5, 6])
+    table.write(1, list(range(100)))
+    table.write(1, [])
+    assert table.ids.tolist() == [[5, 6, 0, 0], [0, 1, 2, 3]]
+    assert table.at(torch.tensor([0, 1]), torch.tensor([1, 1]))[1].tolist() == [True, False]
+
+
 def test_all_but_the_forced_token_are_gone() -> None:
     logits = torch.tensor([[1.0, 2.0, 3.0], [4.0, -INF, 6.0], [7.0, 8.0, 9.0]])
     apply_force(logits, torch.tensor([0, 1, 2]), torch.tensor([True, True, False]))

@@ -180,6 +180,19 @@ def test_a_table_widens_for_the_longest_list(count: int) -> None:
     assert table.used.tolist() == [count > 0, True]
 
 
+@pytest.mark.parametrize("longest", [9, 1024])
+def test_a_table_is_as_wide_as_the_longest_list_that_is_there(longest: int) -> None:
+    table = EntryTable(2, CPU)
+    table.write(0, [(3, 1.0, ALWAYS)] * 5)
+    table.write(1, [(7, 0.5, ALWAYS)] * longest)
+    assert table.ids.shape[1] >= longest
+    table.write(1, [])
+    ids, values, active = table.at(torch.tensor([0, 1]), torch.tensor([3, 3]))
+    assert ids.shape == values.shape == active.shape == (2, 8)
+    assert active.sum(dim=1).tolist() == [5, 0]
+    assert ids[active].tolist() == [3] * 5
+
+
 def test_a_shorter_list_leaves_nothing_of_a_longer_one() -> None:
     table = EntryTable(1, CPU)
     table.write(0, [(at, 1.0, ALWAYS) for at in range(6)])
