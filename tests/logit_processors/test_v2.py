@@ -196,7 +196,9 @@ def test_what_counts_as_exhausted_does_not_depend_on_neighbours(
     processor.add_request(2, params(None))
     logits = torch.zeros(3, VOCAB)
     logits[1:] = -INF
-    processor.apply(logits, step([0, 1, 2], [0, 0, 0]))
+    batch = step([0, 1, 2], [0, 0, 0])
+    processor.look_at(batch)
+    processor.apply(logits, context_of(batch))
     assert processor.alive(ALONE.places([0, 1, 2])).tolist() == [ALIVE, EXHAUSTED, ALIVE]
 
 
@@ -204,9 +206,7 @@ def test_a_step_without_control_is_not_read(monkeypatch: pytest.MonkeyPatch) -> 
     processor = make_processor(monkeypatch)
     processor.add_request(0, params(None))
     monkeypatch.setattr(v2, "exhausted", None)
-    context = step([0], [0])
-    processor.look_at(looked_at(context))
-    assert processor.apply(torch.zeros(1, VOCAB), context).tolist() == [[0.0] * VOCAB]
+    assert applied(processor, step([0], [0])).tolist() == [[0.0] * VOCAB]
     assert processor.alive(ALONE.places([0])).tolist() == [ALIVE]
 
 
