@@ -133,7 +133,10 @@ class Summary:
 
 
 def check(
-    tensors: Mapping[str, NDArray[np.floating[Any]]], model: ModelFacts, param: str = "body"
+    tensors: Mapping[str, NDArray[np.floating[Any]]],
+    model: ModelFacts,
+    param: str = "body",
+    called: str = "layer",
 ) -> VectorContent:
     """Return tensors as a content that the model can use.
 
@@ -141,6 +144,7 @@ def check(
         tensors: ``[hidden]`` each, of any float type.
         model: that it must fit.
         param: what an error blames.
+        called: what the client's file has before a layer's number, for errors.
 
     Raises:
         BadRequestError: wrong names or shapes; values not finite, too large, or all zero.
@@ -155,7 +159,10 @@ def check(
             param,
         )
     content = VectorContent(
-        {name: _values(name, tensors[name], model, param) for name in sorted(tensors)}
+        {
+            name: _values(name.replace("layer", called), tensors[name], model, param)
+            for name in sorted(tensors)
+        }
     )
     if misfit := content.summary.misfit(model):
         raise BadRequestError(f"the vector cannot be used: {misfit}", param)

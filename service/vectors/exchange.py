@@ -53,7 +53,7 @@ def read_upload(data: bytes, model: ModelFacts) -> Made:
     if data.startswith(MAGIC):
         layers, hint = read_gguf(data)
         told = {} if hint is None else {"model_hint": hint[:_MAX_TOLD]}
-        return Made(check(layers, model), {"upload": "gguf", **told}, None)
+        return Made(check(layers, model, called="direction"), {"upload": "gguf", **told}, None)
     if looks_like_safetensors(data):
         tensors, metadata = read_safetensors(data)
         made_from, name = _provenance(metadata)

@@ -89,6 +89,10 @@ def write_gguf(content: VectorContent, model_hint: str) -> bytes:
 
 def _layers(data: bytes, tensors: list[TensorInfo]) -> dict[str, NDArray[np.floating[Any]]]:
     found: dict[str, NDArray[np.floating[Any]]] = {}
+    if not tensors:
+        raise BadRequestError(
+            "the GGUF file has no tensors; allowed: one 'direction.<n>' for each layer", "body"
+        )
     for tensor in tensors:
         match = _DIRECTION.fullmatch(tensor.name)
         if match is None or f"layer.{match[1]}" in found:

@@ -119,6 +119,19 @@ def test_nothing_is_a_bad_request() -> None:
         read_upload(b"", MODEL)
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [([0, 0, 0, 0], "is zero"), ([1, 2], "has shape [2]"), ([np.inf, 1, 1, 1], "not finite")],
+)
+def test_a_control_vectors_tensors_keep_their_names(values: list[float], words: str) -> None:
+    wrong = VectorContent({"layer.4": np.array(values, np.float32)})
+    with pytest.raises(BadRequestError) as caught:
+        read_upload(write_gguf(wrong, "llama"), MODEL)
+    assert "'direction.4'" in caught.value.message
+    assert words in caught.value.message
+    assert "layer" not in caught.value.message
+
+
 def test_both_formats_are_checked_against_the_model() -> None:
     for file in (
         safetensors(direction=[1, 2, 3]),

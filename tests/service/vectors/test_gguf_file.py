@@ -110,6 +110,7 @@ def test_what_a_control_vector_cannot_hold(tensors: dict[str, list[float]], word
         ({"direction.x": np.ones(3, np.float32)}, "controlvector", ["'direction.x'"]),
         ({"direction.-1": np.ones(3, np.float32)}, "controlvector", ["'direction.-1'"]),
         ({"blk.1": np.ones(3, np.float32)}, "controlvector", ["'blk.1'"]),
+        ({}, "controlvector", ["no tensors", "'direction.<n>'"]),
     ],
 )
 def test_what_is_no_control_vector(
