@@ -16,6 +16,7 @@ from fastapi import Request
 
 from logit_processors.program import MAX_ENTRIES, WIRE_KEY
 from service.access.grammars import AS_TEXT, FIELD, GRAMMARS, check_grammar, grammar_field
+from service.access.json_schemas import check_schema, check_schemas
 from service.access.large_bodies import LARGE, check_size, check_tokenized
 from service.access.visit import Visit
 from service.api.pieces import in_slices
@@ -230,7 +231,8 @@ def check_fields(body: dict[str, Any], max_tokens: int | None, trusts_templates:
     repeated = body.get("repetition_detection")
     if isinstance(repeated, dict):
         _check_most(repeated, "max_pattern_size", MAX_REPEATED, "repetition_detection.")
-    _check_schemas(body.get("structured_outputs"))
+    _check_texts(body.get("structured_outputs"))
+    check_schemas(body)
     extra = body.get("vllm_xargs")
     if isinstance(extra, dict) and WIRE_KEY in extra:
         raise BadRequestError("the name is Sensefield's own", f"vllm_xargs.{WIRE_KEY}")
@@ -253,13 +255,16 @@ _LENGTHS = {
 }
 
 
-def _check_schemas(structured: Any) -> None:
+def _check_texts(structured: Any) -> None:
     """Check JSON that comes in a text as if it came as JSON."""
     for field in AS_TEXT if isinstance(structured, dict) else ():
         text = structured.get(field)
         if isinstance(text, str):
             path = ((), "structured_outputs"), field
-            check_values(parse(text.encode(), _told(path)), path)
+            value = parse(text.encode(), _told(path))
+            check_values(value, path)
+            if field == "json":
+                check_schema(value, _told(path))
 
 
 def _check_choices(body: dict[str, Any]) -> None:
