@@ -26,7 +26,6 @@ from service.api import (
 )
 from service.api.documentation import document
 from service.api.messages import tell_errors
-from service.api.parameters import name_parameters
 from service.api.paths import Heads, answer_unknown_paths
 from service.api.route import check_bodies
 from service.api.serving import ChatServing, TextServing
@@ -79,7 +78,6 @@ class SensefieldEndpoints:
         connection.install()
         quick_json.install()
         document(app)
-        name_parameters(app)
         answer_unknown_paths(app)
         app.add_middleware(health.Gate)
         app.add_middleware(Heads)

@@ -28,6 +28,7 @@ SensefieldError
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -44,7 +45,14 @@ class StartupError(SensefieldError):
 
 
 class RequestError(SensefieldError):
-    """A request that is refused, as the OpenAI error object describes it."""
+    """A request that is refused, as the OpenAI error object describes it.
+
+    Args:
+        message: what is wrong, and what is allowed, without the field's path.
+        param: JSON path of the field; the answer's message begins with it.
+        code: a word for programs.
+
+    """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
@@ -237,8 +245,20 @@ class StoreFullError(RequestError):
 def error_body(
     message: str, type_: str, param: str | None = None, code: str | None = None
 ) -> dict[str, Any]:
-    """Return the OpenAI error object."""
-    return {"error": {"message": message, "type": type_, "param": param, "code": code}}
+    """Return the OpenAI error object, whose message begins with the field's path.
+
+    Clients print the message alone.
+    """
+    led = led_by(param, message)
+    return {"error": {"message": led, "type": type_, "param": param, "code": code}}
+
+
+def led_by(param: str | None, message: str) -> str:
+    """Return a message that begins with a field's path, once; as it is where there is no field."""
+    if param is None:
+        return message
+    named = re.match(rf"[`'\"]?{re.escape(param)}[`'\"]?:? ", message)
+    return f"{param}: {message[named.end() :] if named else message}"
 
 
 def echo(value: object, room: int = MAX_ECHO) -> str:

@@ -28,16 +28,38 @@ def json_path(location: Iterable[str | int]) -> str:
     return path or "body"
 
 
-def parts_in(body: Any, location: Iterable[str | int]) -> Iterator[str | int]:
+def parts_in(
+    body: Any, location: Iterable[str | int], *, lacks_last: bool = True
+) -> Iterator[str | int]:
     """Yield what a JSON body has of pydantic's location in it, or lacks at its end.
 
     Between the two, pydantic names the kinds that a value might have been.
+
+    Args:
+        body: the JSON.
+        location: pydantic's, without what it is in.
+        lacks_last: whether the last part may be a field that is not there.
+
+    """
+    for part, is_in in steps_in(body, location, lacks_last=lacks_last):
+        if is_in:
+            yield part
+
+
+def steps_in(
+    body: Any, location: Iterable[str | int], *, lacks_last: bool = True
+) -> Iterator[tuple[str | int, bool]]:
+    """Yield the parts of a location as :func:`parts_in`, the names of kinds too.
+
+    Yields:
+        Each part, and whether it is of the body.
+
     """
     parts = list(location)
     for at, part in enumerate(parts):
-        item = isinstance(body, list) and isinstance(part, int) and part < len(body)
-        if item or (isinstance(body, dict) and part in body):
+        is_item = isinstance(body, list) and isinstance(part, int) and part < len(body)
+        if is_item or (isinstance(body, dict) and part in body):
             body = body[part]
-        elif at < len(parts) - 1 or not isinstance(body, dict):
-            continue
-        yield part
+            yield part, True
+        else:
+            yield part, lacks_last and at == len(parts) - 1 and isinstance(body, dict)

@@ -60,6 +60,9 @@ Path = tuple[Any, ...]
 class CheckedRequest(Request):
     """A request whose JSON has been checked."""
 
+    parsed: dict[str, Any] | None = None
+    """The body, once it has been parsed."""
+
     async def json(self) -> dict[str, Any]:
         """Return the parsed body; BadRequestError names what it may not hold."""
         data = await self.body()
@@ -67,6 +70,8 @@ class CheckedRequest(Request):
         body = parse(data)
         if len(data) > LARGE:
             await asyncio.sleep(0)
+        self.parsed, visit = body, Visit.of(self.scope)
+        visit.sent = frozenset(name for name, value in body.items() if value is not None)
         own = settings()
         check_values(body)
         args = getattr(self.app.state, "args", None)
@@ -75,7 +80,7 @@ class CheckedRequest(Request):
         FIELD.set(grammar_field(body))
         if own.audit_prompts:
             asked = ("messages", "prompt", "input")
-            Visit.of(self.scope).prompt = next((body[k] for k in asked if k in body), None)
+            visit.prompt = next((body[k] for k in asked if k in body), None)
         if len(data) > LARGE:  # what comes after it takes a while, too
             await asyncio.sleep(0)
         return body
@@ -205,6 +210,8 @@ def check_fields(body: dict[str, Any], max_tokens: int | None, trusts_templates:
 
     """
     _check_choices(body)
+    if body.get("messages") == []:
+        raise BadRequestError("empty; allowed: one message and up", "messages")
     for field, most in _LENGTHS.items():
         value = body.get(field)
         if isinstance(value, list | dict) and len(value) > most:

@@ -23,6 +23,7 @@ from service.access.dialect import error_event, speaks_anthropic
 from service.access.refusal import refuse
 from service.access.slow_reader import within
 from service.access.visit import Visit
+from service.api.parameters import body_of
 from service.api.route import error_answer
 from service.api.streaming import EVENTS
 from service.errors import BadRequestError, DeadlineError, RequestError, SlowClientError, echo
@@ -145,8 +146,9 @@ class _Timed:
             # Starlette's wrapping of what came too late for its handlers.
             cause = error.__cause__ if isinstance(error, RuntimeError) else None
             raised = cause if isinstance(cause, Exception) else error
-            told = create_error_response(raised)
-            await self._end_stream(self._event(told.error.code, told.model_dump()))
+            error = create_error_response(raised).error
+            told = body_of(error, self._visit.sent)
+            await self._end_stream(self._event(error.code, told))
 
     async def _end_stream(self, told: bytes) -> None:
         if self._streams and self._visit.is_between_parts and not self._answered:

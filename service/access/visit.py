@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -44,6 +44,8 @@ class Visit:
     """Of the answer's body."""
     prompt: Any = None
     """What was asked, if the settings ask for it."""
+    sent: Collection[str] = ()
+    """Names of the body's fields that are not null."""
 
     @classmethod
     def of(cls, scope: Scope) -> Self:

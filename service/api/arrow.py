@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Collection, Coroutine
 from contextlib import aclosing
 from typing import Any
 
@@ -18,6 +18,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from logit_processors.row_spec import TokenRow
 from service.access.visit import outcome_of
+from service.api.parameters import body_of
 from service.api.rows_tap import check_rows, count_divergences, count_rows
 from service.distributions.arrow import BROKEN_OFF, END, ERROR, MEDIA_TYPE, RESPONSE, ArrowEncoder
 from service.distributions.token_texts import TokenTexts
@@ -49,15 +50,31 @@ class ArrowAnswer:
 
     The engine's client waits while a batch waits to be sent. Meanwhile vLLM gathers the
     request's rows, which its claim on the budget covers, into the next batch.
+
+    Args:
+        engine: the client that generates.
+        plan: the request's.
+        texts: of the model's tokens.
+        choices: of each prompt.
+        sent: names of the fields of the request.
+
     """
 
-    def __init__(self, engine: Any, plan: Plan, texts: TokenTexts, choices: int) -> None:
+    def __init__(
+        self,
+        engine: Any,
+        plan: Plan,
+        texts: TokenTexts,
+        choices: int,
+        sent: Collection[str] = (),
+    ) -> None:
         request, spec = plan.asked.distribution, plan.spec
         assert request is not None
         assert spec is not None
         self._engine = engine
         self._plan = plan
         self._choices = choices
+        self._fields = sent
         self._encoder = ArrowEncoder(request, spec, plan.width, texts)
         self._prompt_encoder: ArrowEncoder | None = None
         if request.prompt and plan.prompt_spec is not None:
@@ -226,4 +243,4 @@ class ArrowAnswer:
         error = answer.error
         if error.code < 500:
             self.outcome = "client_error"
-        return error_body(error.message, error.type, error.param)
+        return body_of(error, self._fields)

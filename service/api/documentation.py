@@ -24,7 +24,7 @@ STATUSES = {
     201: "The name is new.",
     204: "Deleted.",
     304: "If-None-Match names this content.",
-    400: "A value that is not allowed; `param` names the field.",
+    400: "A value that is not allowed, or a field that is none; `param` names it.",
     401: "No key, or one that the server does not know.",
     403: "A key without the role for this path.",
     404: "Unknown model, vector or response.",
@@ -48,16 +48,16 @@ ERROR = {
             "type": "object",
             "required": ["message", "type", "param", "code"],
             "properties": {
-                "message": {"type": "string", "description": "What is wrong, and what is allowed."},
+                "message": {
+                    "type": "string",
+                    "description": "The field's path, what is wrong, and what is allowed.",
+                },
                 "type": {"type": "string", "description": "The kind of error."},
                 "param": {
                     "type": ["string", "null"],
                     "description": "JSON path of the field, as in logit_control.bias[3].add.",
                 },
-                "code": {
-                    "type": ["string", "integer", "null"],
-                    "description": "A word for programs; the status, on vLLM's own routes.",
-                },
+                "code": {"type": ["string", "null"], "description": "A word for programs."},
             },
         }
     },

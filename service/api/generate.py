@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import orjson
 from fastapi import APIRouter, Body, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 from vllm.entrypoints.serve.utils.api_utils import load_aware_call, with_cancellation
@@ -22,22 +22,17 @@ from service.api.answers import ChatAnswer, TextAnswer
 from service.api.arrow import ArrowAnswer, accepts_arrow
 from service.api.documentation import statuses
 from service.api.outcome import Outcome
+from service.api.parameters import body_of
 from service.api.requests import ChatRequest, TextRequest
 from service.api.route import SensefieldRoute
 from service.api.serving import ChatServing, TextServing
 from service.api.streaming import EVENTS, PiecedAnswer, PiecedStream, error_in, sse_event
+from service.api.validation import from_validation
 from service.context import context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.engine.grammar_gate import GrammarGate
 from service.engine.prompt_claims import PromptClaims
-from service.errors import (
-    MAX_ECHO,
-    BadRequestError,
-    NotFoundError,
-    RequestError,
-    SaturatedError,
-    error_body,
-)
+from service.errors import BadRequestError, NotFoundError, RequestError, SaturatedError
 from service.metrics import REJECTED
 from service.planning.plan import Plan
 
@@ -50,8 +45,6 @@ def _answered(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": model, "content": content}, **statuses(404, 409)}
 
 
-_MESSAGE = 2 * MAX_ECHO
-"""Characters of an error that vLLM words."""
 router = APIRouter(route_class=SensefieldRoute, tags=["generate"])
 Planned = TypeVar("Planned", ChatRequest, TextRequest)
 
@@ -125,7 +118,9 @@ async def _serve(
             if plan.prompt_spec is not None:
                 serving = serving.through(PromptClaims(serving.engine_client, plan))
             if arrow:
-                stream = ArrowAnswer(serving.engine_client, plan, context.texts, request.n or 1)
+                stream = ArrowAnswer(
+                    serving.engine_client, plan, context.texts, request.n or 1, visit.sent
+                )
                 result = await stream.start(serving.through(stream).answer(request, raw_request))
             else:
                 result = await _answer(serving, request, raw_request, context.grammars)
@@ -139,11 +134,11 @@ async def _serve(
             outcome.fail(SaturatedError.status)
             raise SaturatedError(str(error)) from None
         except (VLLMError, ValueError, TypeError, OverflowError) as error:
-            result = create_error_response(error)
+            result = _refusal(error)
         if isinstance(result, ErrorResponse):
-            return _refuse(result, outcome)
+            return _refuse(result, outcome, visit)
         if stream is not None:
-            batches = _ended(stream.body(), outcome, ending.pop_all(), stream)
+            batches = _ended(stream.body(), outcome, ending.pop_all(), visit, stream)
             visit.closing = stream.failure
             return PiecedStream(batches, MEDIA_TYPE)
         if not isinstance(result, AsyncGenerator):
@@ -151,7 +146,7 @@ async def _serve(
             headers = metrics_header(raw_request.headers.get(_LOAD_FORMAT_HEADER, ""))
             return PiecedAnswer(result, ending.pop_all(), outcome.cancel, headers)
         interval = float(getattr(raw_request.app.state.args, "sse_keep_alive_interval", 0))
-        events = _ended(with_sse_keep_alive(result, interval), outcome, ending.pop_all())
+        events = _ended(with_sse_keep_alive(result, interval), outcome, ending.pop_all(), visit)
         return PiecedStream(events, EVENTS)
 
 
@@ -175,9 +170,17 @@ def _check_shown(request: Any, serving: Any, arrow: bool) -> None:
         )
 
 
-def _refuse(refusal: ErrorResponse, outcome: Outcome) -> Response:
+def _refusal(error: Exception) -> ErrorResponse:
+    """Return vLLM's answer to an error; pydantic's is written out for programmers."""
+    if isinstance(error, ValidationError):
+        refused = from_validation(error.errors())
+        return create_error_response(refused.message, param=refused.param)
+    return create_error_response(error)
+
+
+def _refuse(refusal: ErrorResponse, outcome: Outcome, visit: Visit) -> Response:
     """Return the answer to a request that failed before its first byte."""
-    body = orjson.dumps(_fail(refusal.error, outcome))
+    body = orjson.dumps(_fail(refusal.error, outcome, visit))
     task = asyncio.current_task()
     if task is not None and task.cancelling():  # vLLM makes an error of a client that has left
         outcome.name = "cancelled"
@@ -187,20 +190,17 @@ def _refuse(refusal: ErrorResponse, outcome: Outcome) -> Response:
     return Response(body, refusal.error.code, retry, "application/json")
 
 
-def _fail(error: ErrorInfo, outcome: Outcome) -> dict[str, Any]:
-    """Return vLLM's error in OpenAI's form, whose code is a word, not a number."""
+def _fail(error: ErrorInfo, outcome: Outcome, visit: Visit) -> dict[str, Any]:
+    """Take down that a request failed, and return vLLM's error in our form."""
     outcome.fail(error.code)
-    code = "model_not_found" if error.code == 404 else None
-    message = error.message
-    if len(message) > _MESSAGE:  # it may repeat a long list of the client's
-        message = f"{message[:_MESSAGE]}…"
-    return error_body(message, error.type, error.param, code)
+    return body_of(error, visit.sent)
 
 
 async def _ended(
     events: AsyncGenerator[Any, None],
     outcome: Outcome,
     ending: ExitStack,
+    visit: Visit,
     stream: ArrowAnswer | None = None,
 ) -> AsyncGenerator[Any, None]:
     """Pass events on and end the request with them, also when the reader leaves.
@@ -212,7 +212,7 @@ async def _ended(
         async with aclosing(events):
             async for event in events:
                 if (error := error_in(event)) is not None:
-                    yield sse_event(_fail(error, outcome))
+                    yield sse_event(_fail(error, outcome, visit))
                     return
                 yield event
         outcome.name = "ok" if stream is None else stream.outcome

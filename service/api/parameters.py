@@ -1,29 +1,125 @@
-"""The field that a refused sampling parameter stands in, where vLLM tells it in words only."""
+"""vLLM's refusals in our form: the field that the client sent, its path first, nothing internal.
+
+vLLM names the field in an attribute, in words at the message's end, as the message's first word,
+or not at all; and by its own name for it, where a client may use several.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container
+import re
+from collections.abc import Collection
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from vllm.entrypoints.serve.exception_handling.handlers.exception import exception_handler
-from vllm.exceptions import VLLMValidationError
+import orjson
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+from vllm.entrypoints.serve.engine.protocol import ErrorInfo
 from vllm.sampling_params import SamplingParams
 
+from service.access.visit import Visit
+from service.errors import MAX_ECHO, error_body, led_by
 
-def name_parameters(app: FastAPI) -> None:
-    """Have refusals of vLLM's own routes name the field too."""
+MAX_MESSAGE = 2 * MAX_ECHO
+"""Characters of an error that vLLM words: it may repeat a long list of the client's."""
+MODEL_NOT_FOUND = "model_not_found"
+_TOLD = re.compile(r" \((?:parameter=([^,)]+))?(?:, )?(?:value=.*)?\)\s*\Z", re.DOTALL)
+"""The field and its value at the end of a message."""
+_INTERNAL = re.compile(
+    r"(?<=specified): .*\Z|\s*For further information visit \S+|\s*\[type=[^\]]*\]", re.DOTALL
+)
+"""Objects of vLLM's, and pydantic's remarks."""
+_WORDS = (
+    (r"^Token id -?\d+ is out of vocab", "prompt"),
+    (r"at least one prompt|prompt cannot be empty|^The \w+ prompt", "prompt"),
+    (r"tool choice requires|requires --tool-call-parser", "tool_choice"),
+    (
+        r"(?i)grammar|regex|json.?schema|structural.?tag|structured.?output|constraints",
+        "structured_outputs",
+    ),
+    (r"continue_final_message", "continue_final_message"),
+    (r"(?i)beam search", "use_beam_search"),
+    (r"(?i)\blora\b", "model"),
+    (r"(?i)chat template|message|conversation", "messages"),
+)
+"""What a message that names no field is about."""
+_ALSO = {
+    "max_tokens": ("max_completion_tokens", "max_output_tokens"),
+    "structured_outputs": ("response_format", "text", "output_config", "tools"),
+    "input_tokens": ("prompt", "messages", "input"),
+    "prompt": ("messages", "input", "tokens", "prompt_embeds"),
+    "messages": ("input", "prompt"),
+    "logprobs": ("top_logprobs",),
+    "stop": ("stop_sequences",),
+    "tool_choice": ("tools",),
+}
+"""Fields that a client may have sent where vLLM names the first."""
 
-    async def answer(request: Request, error: Any) -> Response:
-        name_parameter(error, SamplingParams.__struct_fields__)
-        response: Response = await exception_handler(request, error)
+
+def body_of(error: ErrorInfo, sent: Collection[str]) -> dict[str, Any]:
+    """Return vLLM's error as OpenAI's object, whose code is a word, not a number.
+
+    Args:
+        error: vLLM's.
+        sent: names of the fields of the request.
+
+    """
+    message, param = reworded(error.message, error.param, error.code, sent)
+    return error_body(message, error.type, param, _code(error.code, param))
+
+
+def reworded(
+    message: str, param: str | None, status: int, sent: Collection[str]
+) -> tuple[str, str | None]:
+    """Return vLLM's message without what is internal, and the field that was sent."""
+    told = _TOLD.search(message)
+    if told is not None:
+        message, param = message[: told.start()], param or told[1]
+    if param is None and status < 500:
+        param = _named(message, sent)
+    message = _INTERNAL.sub("", message)
+    if len(message) > MAX_MESSAGE:
+        message = f"{message[:MAX_MESSAGE]}…"
+    return message, None if param is None else _sent(param, sent)
+
+
+def answer_of(response: Response, request: Request) -> Response:
+    """Return a response of vLLM's; an error in it in our form, or Anthropic's with our message."""
+    if response.status_code < 400 or not isinstance(response, JSONResponse):
         return response
+    body = orjson.loads(bytes(response.body))
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return response
+    sent = Visit.of(request.scope).sent
+    message, param = reworded(error["message"], error.get("param"), response.status_code, sent)
+    error["message"] = led_by(param, message)
+    if "code" in error:
+        error |= {"param": param, "code": _code(response.status_code, param)}
+    kept = {
+        k: v for k, v in response.headers.items() if k not in ("content-length", "content-type")
+    }
+    return JSONResponse(body, response.status_code, kept)
 
-    app.add_exception_handler(VLLMValidationError, answer)
+
+def _named(message: str, sent: Collection[str]) -> str | None:
+    """Return the field that a message is about."""
+    first = message.partition(" ")[0].strip("`'\"")
+    if first in sent or first in SamplingParams.__struct_fields__:
+        return first
+    quoted = (name for name in re.findall(r"[`'\"](\w+)[`'\"]", message) if name in sent)
+    if (name := next(quoted, None)) is not None:
+        return name
+    return next((field for words, field in _WORDS if re.search(words, message)), None)
 
 
-def name_parameter(error: VLLMValidationError, fields: Container[str]) -> None:
-    """Take the field from the message, whose first word it is, if the error does not tell it."""
-    named = str(error).partition(" ")[0]
-    if error.parameter is None and named in fields:
-        error.parameter = named
+def _sent(param: str, sent: Collection[str]) -> str:
+    """Return the path of what the client sent where vLLM names a field in its own way."""
+    path = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", param.removeprefix("body."))
+    head = re.split(r"[.\[]", path, maxsplit=1)[0]
+    if head in sent:
+        return path
+    return next((name for name in _ALSO.get(head, ()) if name in sent), path)
+
+
+def _code(status: int, param: str | None) -> str | None:
+    return MODEL_NOT_FOUND if status == 404 and param == "model" else None

@@ -8,13 +8,11 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, PrivateAttr
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
-from vllm.exceptions import VLLMValidationError
 from vllm.renderers import TokenizeParams
 from vllm.sampling_params import SamplingParams
 
 from logit_processors.controls import ALWAYS
 from logit_processors.program import Program
-from service.api.parameters import name_parameter
 from service.engine.grammar_gate import GrammarGate
 from service.errors import BadRequestError
 from service.planning.asked import Asked
@@ -77,16 +75,12 @@ class _Planned(BaseModel):
         """Return vLLM's sampling parameters, carrying the plan.
 
         Raises:
-            VLLMValidationError: values that cannot be; ``parameter`` names the field.
+            VLLMValidationError: values that cannot be.
             RequestError: what :meth:`Plan.apply_to` raises.
 
         """
         super_params: Any = super()
-        try:
-            params = super_params.to_sampling_params(max_tokens, default_sampling_params)
-        except VLLMValidationError as error:
-            name_parameter(error, type(self).model_fields)
-            raise
+        params = super_params.to_sampling_params(max_tokens, default_sampling_params)
         # Not what was asked for: an echo alone has one token generated.
         self.plan.apply_to(params, params.max_tokens)
         self._params = params

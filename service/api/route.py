@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import FastAPI, Request, Response, params
@@ -12,9 +12,13 @@ from fastapi.routing import APIRoute, request_response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from vllm.exceptions import VLLMError
 
 from service.access.bodies import CheckedRequest, StockRequest
 from service.access.visit import Visit
+from service.api.lazy_lists import reading_lists
+from service.api.parameters import answer_of
+from service.api.validation import from_validation
 from service.errors import (
     MAX_ECHO,
     BadRequestError,
@@ -22,33 +26,42 @@ from service.errors import (
     UnsupportedMediaError,
     echo,
 )
-from service.json_path import json_path, parts_in
 from service.metrics import REJECTED
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 CLIENT_LEFT = 499
 """As nginx has it: nobody sees this answer but the metrics of HTTP."""
-MAX_ERRORS = 10
-"""Errors told of in one answer."""
+_FAILURES = (VLLMError, ValueError, TypeError, OverflowError, NotImplementedError)
+"""What vLLM answers with an error of its own."""
 
 
 def checked(
     route: APIRoute, handle: Handler, kind: type[CheckedRequest] = CheckedRequest
 ) -> Handler:
-    """Return a route's handler with the JSON of its body checked where it is parsed."""
+    """Return a route's handler, which refuses what is wrong with a body as RequestError."""
     field = route.body_field
     takes_json = field is not None and not isinstance(field.field_info, params.Form)
 
     async def answered(request: Request) -> Response:
-        if takes_json and _has_body(request):
-            _check_media_type(request)
+        if _has_body(request):
+            _check_encoding(request)
+            if takes_json:
+                _check_media_type(request)
+        incoming = kind(request.scope, request.receive)
         try:
-            answer = await handle(kind(request.scope, request.receive))
+            answer = await handle(incoming)
         except HTTPException as error:
             # FastAPI's wrapping of whatever parsing a body raises.
             if isinstance(error.__cause__, RequestError):
                 raise error.__cause__ from None
             raise
+        except RequestValidationError as error:
+            body = error.body if incoming.parsed is None else incoming.parsed
+            raise from_validation(error.errors(), body) from None
+        except ValidationError as error:
+            raise from_validation(error.errors()) from None
+        finally:
+            incoming.parsed = None
         # What a client that has left asked for vLLM cancels, and answers with nothing.
         is_given_up = Visit.of(request.scope).has_left and getattr(answer, "body", None) == b"null"
         return Response(status_code=CLIENT_LEFT) if is_given_up else answer
@@ -57,11 +70,17 @@ def checked(
 
 
 def check_bodies(app: FastAPI) -> None:
-    """Check the bodies of vLLM's routes as those of ours."""
+    """Check the bodies of vLLM's routes as those of ours, and refuse in the same form."""
     for route in app.routes:
         if isinstance(route, APIRoute) and not isinstance(route, SensefieldRoute):
+            _read_lists(route)
             handle = checked(route, route.get_route_handler(), StockRequest)
             route.app = request_response(_refusing(handle))
+
+
+def _read_lists(route: APIRoute) -> None:
+    if route.dependant.call is not None:
+        route.dependant.call = reading_lists(route.dependant.call)
 
 
 def _has_body(request: Request) -> bool:
@@ -78,14 +97,34 @@ def _check_media_type(request: Request) -> None:
         )
 
 
+def _check_encoding(request: Request) -> None:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedMediaError(
+            f"{echo(encoding)} is not decoded; allowed: identity", "content-encoding"
+        )
+
+
 def _refusing(handle: Handler) -> Handler:
     async def answer(request: Request) -> Response:
         try:
-            return await handle(request)
+            return answer_of(await handle(request), request)
         except RequestError as error:
             return error_response(error)
+        except (*_FAILURES, HTTPException) as error:
+            return answer_of(await _as_app_answers(request, error), request)
 
     return answer
+
+
+async def _as_app_answers(request: Request, error: Exception) -> Response:
+    """Return what the app's own handler makes of an error; raise it if there is none."""
+    handlers = request.app.exception_handlers
+    handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
+    if handler is None:
+        raise error
+    response: Response = await handler(request, error)
+    return response
 
 
 class SensefieldRoute(APIRoute):
@@ -93,15 +132,12 @@ class SensefieldRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         """Return FastAPI's handler with the errors of our tree answered."""
+        _read_lists(self)
         handle = checked(self, super().get_route_handler())
 
         async def answer(request: Request) -> Response:
             try:
                 return await handle(request)
-            except RequestValidationError as error:
-                return error_response(from_validation(error.errors(), error.body))
-            except ValidationError as error:
-                return error_response(from_validation(error.errors()))
             except HTTPException as error:
                 # vLLM's word, or FastAPI's, for what they give up on.
                 if error.status_code != 400:
@@ -112,6 +148,8 @@ class SensefieldRoute(APIRoute):
                 return error_answer(refusal) if is_gone else error_response(refusal)
             except RequestError as error:
                 return error_response(error)
+            except _FAILURES as error:
+                return answer_of(await _as_app_answers(request, error), request)
 
         return answer
 
@@ -125,43 +163,3 @@ def error_response(error: RequestError) -> JSONResponse:
 def error_answer(error: RequestError) -> JSONResponse:
     """Return an error as the answer to a request."""
     return JSONResponse(error.to_body(), error.status, error.headers)
-
-
-def from_validation(errors: Iterable[Mapping[str, Any] | str], body: Any = None) -> BadRequestError:
-    """Return pydantic's errors as one of ours: the first names the param, ten are told.
-
-    Args:
-        errors: pydantic's.
-        body: the JSON that they are about, if it is at hand.
-
-    """
-    listed = list(errors)
-    told = []
-    first: str | None = None
-    left = MAX_ECHO
-    for error in listed[:MAX_ERRORS]:
-        if isinstance(error, str):
-            told.append(error[:MAX_ECHO])
-            continue
-        where, *rest = error["loc"] or ("body",)
-        if where == "body" and body is not None:
-            rest = list(parts_in(body, rest))
-        path = json_path((where, *rest))
-        first = first if first is not None else path
-        shown = _shown(error.get("input"), left)
-        left -= len(shown)
-        told.append(f"{path}: {_message(error)}" + (f" (got {shown})" if shown else ""))
-    if len(listed) > MAX_ERRORS:
-        told.append(f"and {len(listed) - MAX_ERRORS} more")
-    return BadRequestError("; ".join(told), first)
-
-
-def _message(error: Mapping[str, Any]) -> str:
-    return str(error["msg"]).removeprefix("Value error, ")[:MAX_ECHO]
-
-
-def _shown(value: object, room: int) -> str:
-    """Return a plain value as the message may repeat it, nothing if there is no room."""
-    if isinstance(value, list | dict) or room <= 1:
-        return ""
-    return echo(value, room)

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from logit_processors.checks import ControlError
 from logit_processors.controls import MAX_ADD, MAX_STRENGTH
 from logit_processors.program import Program
-from service.api.route import from_validation
+from service.api.validation import from_validation
 from service.errors import BadRequestError, NotFoundError, RequestError, UnsupportedMediaError
 from service.schemas.control import LogitControl, build_program
 from service.schemas.distribution import DistributionRequest

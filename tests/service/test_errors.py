@@ -64,12 +64,28 @@ def test_each_refusal_has_its_status_and_the_openai_object(
     assert str(error) == "why"
     assert error.to_body() == {
         "error": {
-            "message": "why",
+            "message": "logit_control.bias[3].add: why",
             "type": error.type,
             "param": "logit_control.bias[3].add",
             "code": "some_code",
         }
     }
+
+
+@pytest.mark.parametrize(
+    ("param", "message", "led"),
+    [
+        (None, "why", "why"),
+        ("n", "`n` must be at least 1", "n: must be at least 1"),
+        ("n", "n must be at least 1", "n: must be at least 1"),
+        ("n", "n: must be at least 1", "n: must be at least 1"),
+        ("n", "no more", "n: no more"),
+        ("stop", "stop_token_ids are long", "stop: stop_token_ids are long"),
+        ("logit_bias['01']", "is no token", "logit_bias['01']: is no token"),
+    ],
+)
+def test_a_message_begins_with_the_path_once(param: str | None, message: str, led: str) -> None:
+    assert BadRequestError(message, param).to_body()["error"]["message"] == led
 
 
 def test_param_and_code_are_null_where_there_are_none() -> None:

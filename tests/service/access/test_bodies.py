@@ -42,6 +42,11 @@ def test_numbers_that_nothing_holds(number: str) -> None:
     assert refused(body) == "logit_control.bias[1].add"
 
 
+def test_a_chat_of_no_messages() -> None:
+    assert refused({"messages": []}) == "messages"
+    check({"messages": [[]]}, None)
+
+
 @pytest.mark.parametrize("text", ["a\0b", "\ud800", "x\udfff"])
 def test_texts_that_are_none(text: str) -> None:
     assert refused({"messages": [{"content": text}]}) == "messages[0].content"

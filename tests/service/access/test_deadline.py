@@ -176,7 +176,7 @@ async def test_a_stream_that_is_given_up_ends_with_an_event_that_tells(
     (first, last), raised = await given_up(routes)
     assert first == b"data: {}\n\n"
     told = orjson.loads(last.removeprefix(b"data: "))["error"]
-    assert (told["type"], told["code"], told["param"]) == (type_, 500, None)
+    assert (told["type"], told["code"], told["param"]) == (type_, None, None)
     assert message in told["message"]
     assert error in (raised, raised.__cause__)
 

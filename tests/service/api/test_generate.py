@@ -84,7 +84,7 @@ async def test_a_refusal_of_vllms_is_answered_as_ours_and_counted(
     before = REGISTRY.get_sample_value("sensefield_rejected_requests_total", labels) or 0.0
     ended = Outcome("chat", Visit())
     refusal = ErrorResponse(error=ErrorInfo(message="no", type="AnError", code=status))
-    answer = _refuse(refusal, ended)
+    answer = _refuse(refusal, ended, Visit())
     ended.end()
     assert (answer.status_code, answer.headers.get("retry-after")) == (status, retry)
     error = json.loads(bytes(answer.body))["error"]

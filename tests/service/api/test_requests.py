@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from vllm.exceptions import VLLMValidationError
 
-from service.api.requests import ChatRequest, TextRequest
+from service.api.requests import TextRequest
 from service.errors import BadRequestError
 from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
 from tests.service.planning.asking import new_planner
 from tests.unit_support import FakeEngine, safetensors
-
-
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"min_tokens": 3}, "min_tokens"),
-        ({"min_tokens": -1}, "min_tokens"),
-        ({"presence_penalty": 3}, "presence_penalty"),
-        ({"frequency_penalty": -3}, "frequency_penalty"),
-        ({"repetition_penalty": 0}, "repetition_penalty"),
-        ({"top_k": -2}, "top_k"),
-        ({"min_p": 2}, "min_p"),
-        ({"temperature": -1}, "temperature"),
-    ],
-)
-def test_a_refused_sampling_parameter_is_named(fields: dict[str, Any], param: str) -> None:
-    for request in (
-        ChatRequest(messages=[{"role": "user", "content": "Hi"}], **fields),
-        TextRequest(prompt="Hi", **fields),
-    ):
-        with pytest.raises(VLLMValidationError) as refusal:
-            request.to_sampling_params(2, {})
-        assert refusal.value.parameter == param
 
 
 async def test_an_echo_alone_has_the_row_of_the_token_that_is_generated(tmp_path: Path) -> None:

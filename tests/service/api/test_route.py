@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,18 +11,14 @@ import orjson
 import pytest
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
+from starlette.responses import JSONResponse
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
+from vllm.exceptions import VLLMValidationError
 
 from service.access.visit import Visit
-from service.api.route import (
-    CLIENT_LEFT,
-    SensefieldRoute,
-    check_bodies,
-    error_response,
-    from_validation,
-)
+from service.api.route import CLIENT_LEFT, SensefieldRoute, check_bodies, error_response
 from service.errors import (
     BadRequestError,
     NotFoundError,
@@ -109,8 +106,9 @@ async def test_validation_is_a_400_with_param_and_message() -> None:
     assert error["type"] == "invalid_request_error"
     assert error["code"] is None
     assert error["param"] == "inner.numbers[1]"
-    assert "inner.numbers[1]: Input should be a valid integer (got 'two')" in error["message"]
-    assert "inner.more: " in error["message"]
+    assert error["message"].startswith("inner.numbers[1]: Input should be a valid integer (got")
+    assert error["message"].count("inner.numbers[1]") == 1
+    assert "; inner.more: " in error["message"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"text"', b"null", b"3"])
@@ -212,6 +210,71 @@ async def test_a_text_of_which_only_tokens_are_asked_is_bounded() -> None:
         assert taken.json() == 1_000_000
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, identity"])
+async def test_a_compressed_body_is_a_415(encoding: str) -> None:
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    async with app_raising() as client:
+        answer = await client.post("/", content=b"\x1f\x8b", headers=headers)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (415, "content-encoding")
+        headers["content-encoding"] = "identity"
+        assert (await client.post("/", content=orjson.dumps(GOOD), headers=headers)).is_success
+
+
+def stock_app(error: Exception | None = None) -> httpx.AsyncClient:
+    """Return a client of an app whose one route is of vLLM's kind, with vLLM's handlers."""
+    app = FastAPI()
+    init_exception_handler(app)
+    app.state.args = Namespace(log_error_stack=False)
+
+    @app.post("/v1/other")
+    async def answer(body: Body) -> JSONResponse:
+        if error is not None:
+            raise error
+        refused = create_error_response("`numbers` are wrong", param="inner.0.numbers")
+        return JSONResponse(refused.model_dump(), 400, {"x-other": "kept"})
+
+    check_bodies(app)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
+async def test_vllms_routes_refuse_in_the_same_form() -> None:
+    async with stock_app() as client:
+        wrong = await client.post("/v1/other", json={"inner": {"numbers": ["x"]}})
+        returned = await client.post("/v1/other", json=GOOD)
+    assert wrong.json()["error"] == {
+        "message": "inner.numbers[0]: Input should be a valid integer (got 'x')",
+        "type": "invalid_request_error",
+        "param": "inner.numbers[0]",
+        "code": None,
+    }
+    assert returned.headers["x-other"] == "kept"
+    assert returned.json()["error"] == {
+        "message": "inner[0].numbers: `numbers` are wrong",
+        "type": "BadRequestError",
+        "param": "inner[0].numbers",
+        "code": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "param"),
+    [
+        (
+            VLLMValidationError("inner is odd", parameter="inner", value=[1]),
+            "inner: is odd",
+            "inner",
+        ),
+        (ValueError("nothing known"), "nothing known", None),
+    ],
+)
+async def test_what_vllm_raises_is_refused_in_the_same_form(
+    error: Exception, message: str, param: str | None
+) -> None:
+    async with stock_app(error) as client:
+        told = (await client.post("/v1/other", json=GOOD)).json()["error"]
+    assert (told["message"], told["param"], told["code"]) == (message, param, None)
+
+
 async def test_without_a_body_there_is_no_media_type_to_be_wrong() -> None:
     async with app_raising() as client:
         answer = await client.post("/")
@@ -257,40 +320,3 @@ async def test_parameters_of_the_media_type_are_passed_over(media_type: str) -> 
             "/", content=orjson.dumps(GOOD), headers={"content-type": media_type}
         )
     assert answer.status_code == 200
-
-
-def wrong(location: tuple[str | int, ...], value: object) -> dict[str, Any]:
-    return {"type": "x", "loc": location, "msg": "Input should be an integer", "input": value}
-
-
-@pytest.mark.parametrize(("count", "told"), [(1, 1), (10, 10), (11, 10), (5000, 10)])
-def test_at_most_ten_errors_are_told(count: int, told: int) -> None:
-    errors = [wrong(("body", "numbers", at), "x") for at in range(count)]
-    answer = from_validation(errors)
-    assert answer.message.count("Input should be") == told
-    assert answer.param == "numbers[0]"
-    assert (f"and {count - 10} more" in answer.message) is (count > 10)
-
-
-@given(st.text() | st.integers() | st.floats() | st.lists(st.text()) | st.none())
-def test_any_value_can_be_told_of(value: object) -> None:
-    answer = from_validation([wrong(("body", "field"), value)])
-    assert answer.param == "field"
-    assert error_response(answer).status_code == 400
-
-
-def test_a_long_value_is_cut() -> None:
-    answer = from_validation([wrong(("body", "field"), "x" * 100_000)])
-    assert "x" * 100 in answer.message
-    assert "x" * 201 not in answer.message
-
-
-def test_a_long_name_of_an_unknown_field_is_cut() -> None:
-    answer = from_validation([wrong(("body", "k" * 100_000), 1)])
-    assert len(answer.message) < 1000
-    assert len(answer.param or "") < 1000
-
-
-def test_one_answer_echoes_no_more_than_200_characters_in_all() -> None:
-    answer = from_validation([wrong(("body", at), "x" * 1000) for at in range(10)])
-    assert answer.message.count("x") <= 200 + 1

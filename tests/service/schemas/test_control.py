@@ -18,7 +18,7 @@ from logit_processors.controls import (
     Window,
 )
 from logit_processors.program import Program
-from service.api.route import from_validation
+from service.api.validation import from_validation
 from service.schemas.control import LogitControl, build_program
 
 VOCAB = 100
@@ -80,12 +80,12 @@ BAD = [
     ('{"token_id": 1, "add": 101}', ".add", ["101", "100"]),
     ('{"token_id": 1, "add": -101}', ".add", ["-101", "-100"]),
     ('{"token_id": 1, "add": 100.00001}', ".add", ["100.00001", "100"]),
-    ('{"token_id": 1, "add": true}', ".add", ["True", "number"]),
+    ('{"token_id": 1, "add": true}', ".add", ["true", "number"]),
     ('{"token_id": 1, "add": "1"}', ".add", ["'1'", "number"]),
-    ('{"token_id": 1, "add": null}', ".add", ["None", "number"]),
+    ('{"token_id": 1, "add": null}', ".add", ["null", "number"]),
     ('{"token_id": 1, "add": [1]}', ".add", ["number"]),
     ('{"token_id": 1}', ".add", ["required"]),
-    ('{"token_id": true, "add": 1}', ".token_id", ["True", "integer"]),
+    ('{"token_id": true, "add": 1}', ".token_id", ["true", "integer"]),
     ('{"token_id": 1.0, "add": 1}', ".token_id", ["1.0", "integer"]),
     ('{"token_id": "1", "add": 1}', ".token_id", ["'1'", "integer"]),
     ('{"token_id": -1, "add": 1}', ".token_id", ["-1", "0"]),

@@ -99,8 +99,9 @@ const FIELDS = {
 
 function sentence({ message, param }) {
   const text = String(message).trim().replace(/\.$/, "");
-  if (param in FIELDS) return `${FIELDS[param]}: ${text}.`;
-  // Validation messages begin with the field's path by themselves.
-  const where = param && !text.startsWith(param) ? ` (${param})` : "";
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${where}.`;
+  // The page has a name of its own for the field.
+  if (param in FIELDS) return `${FIELDS[param]}: ${text.replace(`${param}: `, "")}.`;
+  // A field's path, with which a refusal begins, keeps its spelling.
+  const isLed = param && text.startsWith(`${param}: `);
+  return `${isLed ? text : text.charAt(0).toUpperCase() + text.slice(1)}.`;
 }

@@ -1,0 +1,115 @@
+"""pydantic's errors as one refusal: the field's path, what is wrong there, the value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from logit_processors.checks import ControlError
+from service.api.unions import Located, meant
+from service.errors import MAX_ECHO, BadRequestError, echo
+from service.json_path import json_path, steps_in
+
+MAX_ERRORS = 10
+"""Errors told of in one answer."""
+
+
+def from_validation(errors: Iterable[Mapping[str, Any] | str], body: Any = None) -> BadRequestError:
+    """Return pydantic's errors as one of ours: the first names the param, ten are told.
+
+    Args:
+        errors: pydantic's.
+        body: the JSON that they are about, if it is at hand.
+
+    """
+    listed = list(errors)
+    located = [_located(each, body) for each in listed if not isinstance(each, str)]
+    told: dict[tuple[str, str], str] = {}
+    left = MAX_ECHO
+    for each in meant(located):
+        path, message = _worded(each)
+        if (path, message) not in told:
+            shown = _shown(each.error.get("input"), left) if len(told) < MAX_ERRORS else ""
+            left -= len(shown)
+            told[path, message] = message + (f" (got {shown})" if shown else "")
+    told |= {("", text): text[:MAX_ECHO] for text in listed if isinstance(text, str)}
+    return _joined(told)
+
+
+def _joined(told: Mapping[tuple[str, str], str]) -> BadRequestError:
+    paths = [path or None for path, _ in told]
+    first = next(iter(paths), None)
+    # The first path is the refusal's own.
+    words = [
+        f"{path}: {message}" if at and path else message
+        for at, (path, message) in enumerate(zip(paths, told.values(), strict=True))
+    ][:MAX_ERRORS]
+    if len(told) > MAX_ERRORS:
+        words.append(f"and {len(told) - MAX_ERRORS} more")
+    return BadRequestError("; ".join(words), first)
+
+
+def _located(error: Mapping[str, Any], body: Any) -> Located:
+    where, *rest = error["loc"] or ("body",)
+    steps = [(part, True) for part in rest]
+    if where == "body" and body is not None:
+        is_missing = error["type"] == "missing"
+        rest = [*_list_of(body, rest, error.get("input"), is_missing), *rest]
+        steps = list(steps_in(body, rest, lacks_last=is_missing))
+    return Located(((where, True), *steps), error)
+
+
+def _list_of(
+    body: Any, location: Sequence[str | int], value: object, is_missing: bool
+) -> tuple[str | int, ...]:
+    """Return the path of the list in which a location begins: vLLM reads some lists by itself.
+
+    Args:
+        body: the JSON, an object.
+        location: of an error; it begins in a list if it begins with a number.
+        value: that the error is about.
+        is_missing: whether it lacks the location's last part.
+
+    """
+    is_begun = not (isinstance(body, dict) and location and isinstance(location[0], int))
+    waiting: list[tuple[tuple[str | int, ...], Any]] = [] if is_begun else [((), body)]
+    while waiting:
+        path, node = waiting.pop()
+        if isinstance(node, list) and _holds(node, location, value, is_missing):
+            return path
+        members = node.items() if isinstance(node, dict) else enumerate(node)
+        inner = [((*path, name), each) for name, each in members if isinstance(each, dict | list)]
+        waiting += reversed(inner)
+    return ()
+
+
+def _holds(node: Any, location: Sequence[str | int], value: object, is_missing: bool) -> bool:
+    steps = list(steps_in(node, location, lacks_last=is_missing))
+    parts = [part for part, is_in in steps if is_in]
+    if not steps[0][1]:
+        return False
+    for part in parts[:-1] if is_missing else parts:
+        node = node[part]
+    return bool(node == value)
+
+
+def _worded(each: Located) -> tuple[str, str]:
+    """Return the path and the message."""
+    cause = (each.error.get("ctx") or {}).get("error")
+    if isinstance(cause, ControlError):
+        path = json_path(each.path)
+        return (cause.param if path == "body" else f"{path}.{cause.param}"), cause.message
+    if each.error["type"] == "iterable_type":
+        return json_path(each.path), "Input should be a valid list"
+    message = str(each.error["msg"]).removeprefix("Value error, ")
+    return json_path(each.path), message[:MAX_ECHO]
+
+
+def _shown(value: object, room: int) -> str:
+    """Return a plain value as the message may repeat it, nothing if there is no room."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, list | dict) or room <= 1:
+        return ""
+    return echo(value, room)
