@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from math import isfinite
 from typing import Any
 
@@ -62,6 +63,8 @@ class CheckedRequest(Request):
 
     parsed: dict[str, Any] | None = None
     """The body, once it has been parsed."""
+    also: Callable[[dict[str, Any]], None] | None = None
+    """What else is to be checked of it."""
 
     async def json(self) -> dict[str, Any]:
         """Return the parsed body; BadRequestError names what it may not hold."""
@@ -81,6 +84,8 @@ class CheckedRequest(Request):
         if own.audit_prompts:
             asked = ("messages", "prompt", "input")
             visit.prompt = next((body[k] for k in asked if k in body), None)
+        if self.also is not None:
+            self.also(body)
         if len(data) > LARGE:  # what comes after it takes a while, too
             await asyncio.sleep(0)
         return body

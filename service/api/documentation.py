@@ -18,6 +18,7 @@ from service import __version__
 from service.access.admission import UNCOUNTED
 from service.access.dialect import speaks_anthropic
 from service.access.roles import LIVENESS, needs_key
+from service.api import unknown_fields
 
 STATUSES = {
     200: "Done.",
@@ -83,6 +84,10 @@ _KEYED = (401, 403)
 _COUNTED = (413, 429, 431, 503)
 _POSTED = (400, 408, 415, 500, 504)
 _RETRIED = {"429", "503"}
+_IGNORED = {
+    "description": "Fields of the request that were passed over, if there were any.",
+    "schema": {"type": "string"},
+}
 _RETRY_AFTER = {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
 
 
@@ -137,6 +142,8 @@ def completed(spec: dict[str, Any]) -> dict[str, Any]:
                 answers.setdefault(str(status), {"description": STATUSES[status]})
             for status, answer in answers.items():
                 _tell_error(status, answer, path)
+            if path in unknown_fields.ROUTES:
+                answers["200"].setdefault("headers", {})[unknown_fields.HEADER] = _IGNORED
             operation["responses"] = dict(sorted(answers.items()))
     spec["paths"][LIVENESS]["get"]["responses"]["503"] = {"description": STATUSES[500]}
     return spec

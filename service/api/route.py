@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -16,6 +17,7 @@ from vllm.exceptions import VLLMError
 
 from service.access.bodies import CheckedRequest, StockRequest
 from service.access.visit import Visit
+from service.api import unknown_fields
 from service.api.lazy_lists import reading_lists
 from service.api.parameters import answer_of
 from service.api.validation import from_validation
@@ -33,6 +35,7 @@ CLIENT_LEFT = 499
 """As nginx has it: nobody sees this answer but the metrics of HTTP."""
 _FAILURES = (VLLMError, ValueError, TypeError, OverflowError, NotImplementedError)
 """What vLLM answers with an error of its own."""
+_log = logging.getLogger("vllm.sensefield")
 
 
 def checked(
@@ -41,6 +44,8 @@ def checked(
     """Return a route's handler, which refuses what is wrong with a body as RequestError."""
     field = route.body_field
     takes_json = field is not None and not isinstance(field.field_info, params.Form)
+    annotation = field.field_info.annotation if field is not None else None
+    model = unknown_fields.model_of(route.path, annotation)
 
     async def answered(request: Request) -> Response:
         if _has_body(request):
@@ -48,6 +53,11 @@ def checked(
             if takes_json:
                 _check_media_type(request)
         incoming = kind(request.scope, request.receive)
+        ignored: list[str] = []
+        if model is not None:
+            incoming.also = lambda body: ignored.extend(
+                unknown_fields.check_unknown(route.path, model, body)
+            )
         try:
             answer = await handle(incoming)
         except HTTPException as error:
@@ -63,8 +73,13 @@ def checked(
         finally:
             incoming.parsed = None
         # What a client that has left asked for vLLM cancels, and answers with nothing.
-        is_given_up = Visit.of(request.scope).has_left and getattr(answer, "body", None) == b"null"
-        return Response(status_code=CLIENT_LEFT) if is_given_up else answer
+        if Visit.of(request.scope).has_left and getattr(answer, "body", None) == b"null":
+            return Response(status_code=CLIENT_LEFT)
+        if ignored:
+            names = unknown_fields.listed(ignored)
+            _log.info("%s passes over fields that it does not know: %s", route.path, names)
+            answer.headers[unknown_fields.HEADER] = names
+        return answer
 
     return answered
 
