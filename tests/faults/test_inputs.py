@@ -85,6 +85,7 @@ def outcome(http: httpx.Client, case: Case) -> tuple[str, str]:
     assert set(error) == {"message", "type", "param", "code"}
     message: str = error["message"]
     assert 0 < len(message) <= MAX_MESSAGE
+    assert message.startswith(f"{error['param']}: ")
     text = message.encode()
     longer = (text[at : at + MAX_ECHO + 1] for at in range(len(text) - MAX_ECHO))
     assert not any(part in case.body for part in longer)

@@ -61,7 +61,7 @@ def test_bad_values_are_refused(
 ) -> None:
     got, error = v1.refused("/v1/chat/completions", BODY | fields)
     assert (got, error["param"]) == (status, param), error
-    assert error["message"]
+    assert error["message"].startswith(f"{param}: ")
     assert len(error["message"]) < 2000
     assert error["code"] is None or isinstance(error["code"], str)
 
@@ -81,6 +81,129 @@ def test_what_would_end_vllms_v2_runner_never_comes_there(
     # As much as there is room for is answered.
     fewer = {"stop_token_ids": value[:127], "bad_words": ["sea " * 500]}[field]
     assert client.http.post("/v1/completions", json=body | {field: fewer}).is_success
+
+
+CHAT, TEXT, RESPONSES, MESSAGES = (
+    *("/v1/chat/completions", "/v1/completions"),
+    *("/v1/responses", "/v1/messages"),
+)
+USER = {"role": "user", "content": "Hi"}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": 5}}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+BODIES = {
+    CHAT: BODY,
+    TEXT: {"model": MODEL, "prompt": "Hi", "max_tokens": 2},
+    RESPONSES: {"model": MODEL, "input": "Hi", "max_output_tokens": 2},
+    MESSAGES: {"model": MODEL, "messages": [USER], "max_tokens": 2},
+    "/v1/chat/completions/batch": {"model": MODEL, "messages": [[USER]], "max_tokens": 2},
+    "/v1/score": {"prompt": "Hi", "continuations": [" all"]},
+    "/v1/lens": {"prompt": "Hi", "layers": [0]},
+    "/tokenize": {"model": MODEL},
+}
+# (route, fields, what the message begins with)
+LED: list[tuple[str, dict[str, Any], str]] = [
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+     "messages[0].content[0].text: Input should be a valid string (got 5)"),
+    (CHAT, {"messages": [USER, {"role": "assistant", "tool_calls": [CALL]}]},
+     "messages[1].tool_calls[0].function.arguments: "),
+    (CHAT, {"messages": [{"role": "user", "content": None}]}, "messages[0].content: "),
+    (CHAT, {"messages": [{"content": "Hi"}]}, "messages[0].role: Field required"),
+    (CHAT, {"messages": []}, "messages: "),
+    (CHAT, {"max_tokens": None, "max_completion_tokens": 0}, "max_completion_tokens: "),
+    (CHAT, {"tools": [TOOL]}, 'tools: "auto" tool choice requires '),
+    (CHAT, {"tools": [TOOL], "tool_choice": "required"}, "tool_choice: "),
+    (CHAT, {"tools": []}, "tools: "),
+    (CHAT, {"stream_options": {"include_usage": True}}, "stream_options: "),
+    (CHAT, {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+     "response_format.json_schema.schema: "),
+    (CHAT, {"structured_outputs": {}}, "structured_outputs: "),
+    (CHAT, {"messages": [{"role": "user", "content": "sea " * 2000}]}, "messages: "),
+    (TEXT, {"prompt": ""}, "prompt: "),
+    (TEXT, {"prompt": []}, "prompt: "),
+    (TEXT, {"prompt": [""]}, "prompt: "),
+    (TEXT, {"prompt": [[]]}, "prompt: "),
+    (TEXT, {"prompt": [VOCABULARY]}, "prompt: "),
+    (TEXT, {"prompt": [-1]}, "prompt[0]: Input should be greater than or equal to 0 (got -1)"),
+    (RESPONSES, {"max_output_tokens": 0}, "max_output_tokens: "),
+    (RESPONSES, {"input": [{"role": "user", "content": 5}]}, "input"),
+    (MESSAGES, {"messages": [{"role": "robot", "content": "Hi"}]}, "messages[0].role: "),
+    ("/tokenize", {"messages": [{"content": "Hi"}]}, "messages[0].role: "),
+]  # fmt: skip
+INTERNAL = ("http", "Iterator", "Param", "validation error", "[type=", "parameter=", "{'", "body.")
+
+
+@pytest.mark.parametrize(("route", "fields", "led"), LED)
+def test_a_message_begins_with_the_field_that_was_sent(
+    v1: Client, route: str, fields: dict[str, Any], led: str
+) -> None:
+    answer = v1.http.post(route, json=BODIES[route] | fields)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert error["message"].startswith(led), error
+    assert not any(word in error["message"] for word in INTERNAL), error
+    if route != MESSAGES:
+        assert error["message"].startswith(f"{error['param']}: "), error
+        assert error["code"] is None
+
+
+# (route, fields, what the message tells)
+UNKNOWN: list[tuple[str, dict[str, Any], str]] = [
+    (TEXT, {"extra_body": {"logit_control": {}}}, "its fields at the top level"),
+    (TEXT, {"logit_controls": {"suppress": [{"text": " of"}]}}, "logit_control?"),
+    (TEXT, {"suppress": [{"text": " of"}]}, "logit_control.suppress"),
+    (TEXT, {"banned_strings": [" of"]}, "logit_control.suppress"),
+    (TEXT, {"guided_choice": ["yes", "no"]}, "structured_outputs.choice"),
+    (TEXT, {"guided_json": {"type": "integer"}}, "structured_outputs.json"),
+    (TEXT, {"grammar": 'root ::= "yes"'}, "structured_outputs.grammar"),
+    (TEXT, {"json_schema": {"type": "integer"}}, "structured_outputs.json"),
+    (TEXT, {"max_tokens": None, "max_completion_tokens": 3}, "max_tokens"),
+    (CHAT, {"steer": [{"vector": "calm", "strength": 1}]}, "logit_control.steer"),
+    (CHAT, {"xtc_probability": 0.5}, "no XTC sampler"),
+    (RESPONSES, {"guided_json": {"type": "integer"}}, "structured_outputs.json"),
+    (MESSAGES, {"seed": 1}, "/v1/chat/completions"),
+    ("/v1/chat/completions/batch", {"guided_regex": "a"}, "structured_outputs.regex"),
+    ("/v1/score", {"bias": []}, "bias: "),
+    ("/v1/lens", {"bias": [1]}, "logit_control.bias"),
+]
+
+
+@pytest.mark.parametrize(("route", "fields", "right"), UNKNOWN)
+def test_what_looks_like_a_control_is_refused_on_every_route(
+    v1: Client, route: str, fields: dict[str, Any], right: str
+) -> None:
+    answer = v1.http.post(route, json=BODIES[route] | fields)
+    assert answer.status_code == 400, answer.text
+    message = answer.json()["error"]["message"]
+    assert message.startswith(f"{list(fields)[-1]}: "), message
+    assert right in message
+
+
+def test_a_schema_of_a_json_object_is_refused(v1: Client) -> None:
+    wanted = {"type": "json_object", "schema": {"type": "object"}}
+    status, error = v1.refused(CHAT, BODY | {"response_format": wanted})
+    assert (status, error["param"], error["code"]) == (
+        *(400, "response_format.schema"),
+        "unknown_field",
+    )
+
+
+@pytest.mark.parametrize("route", [CHAT, TEXT, RESPONSES, MESSAGES])
+@pytest.mark.parametrize("stream", [False, True])
+def test_other_unknown_fields_are_listed_in_a_header(v1: Client, route: str, stream: bool) -> None:
+    body = BODIES[route] | {"x_trace": 1, "banned_strings": [], "stream": stream}
+    answer = v1.http.post(route, json=body)
+    assert answer.is_success, answer.text
+    assert answer.headers["x-sensefield-ignored-fields"] == "x_trace, banned_strings"
+    known = v1.http.post(route, json=BODIES[route] | {"stream": stream})
+    assert "x-sensefield-ignored-fields" not in known.headers
+
+
+def test_a_compressed_body_is_refused(v1: Client) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    for route in (CHAT, RESPONSES):
+        answer = v1.http.post(route, content=b"\x1f\x8b\x08", headers=headers)
+        assert answer.status_code == 415
+        assert answer.json()["error"]["param"] == "content-encoding"
 
 
 def test_each_route_names_its_own_fields(v1: Client) -> None:
