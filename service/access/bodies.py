@@ -230,14 +230,7 @@ def check_fields(body: dict[str, Any], max_tokens: int | None, trusts_templates:
             if isinstance(stop, str) and len(stop) > MAX_STOP_CHARACTERS:
                 path = f"{field}[{at}]" if isinstance(stops, list) else field
                 raise BadRequestError(f"over {MAX_STOP_CHARACTERS} characters", path)
-    bad = body.get("bad_words")
-    if isinstance(bad, list):
-        characters = sum(len(word) for word in bad if isinstance(word, str))
-        if characters > MAX_BAD_CHARACTERS:
-            raise BadRequestError(
-                f"{characters} characters are too many; allowed: {MAX_BAD_CHARACTERS} in all",
-                "bad_words",
-            )
+    _check_bad_words(body.get("bad_words"))
     for field in _TOKEN_CAPS:
         _check_most(body, field, max_tokens)
     repeated = body.get("repetition_detection")
@@ -250,6 +243,16 @@ def check_fields(body: dict[str, Any], max_tokens: int | None, trusts_templates:
         raise BadRequestError("the name is Sensefield's own", f"vllm_xargs.{WIRE_KEY}")
     if not trusts_templates and body.get("chat_template") is not None:
         raise BadRequestError("this server takes no templates of its clients", "chat_template")
+
+
+def _check_bad_words(words: Any) -> None:
+    if isinstance(words, list):
+        characters = sum(len(word) for word in words if isinstance(word, str))
+        if characters > MAX_BAD_CHARACTERS:
+            raise BadRequestError(
+                f"{characters} characters are too many; allowed: {MAX_BAD_CHARACTERS} in all",
+                "bad_words",
+            )
 
 
 _LENGTHS = {
