@@ -99,9 +99,8 @@ async def _scored(
 
     async def one(at: int) -> dict[str, Any]:
         async with room:
-            return await _score(
-                context, prompt, wanted[at], None if plans is None else plans[at], at
-            )
+            plan = None if plans is None else plans[at]
+            return await _score(context, prompt, wanted[at], plan, at)
 
     scores = [asyncio.create_task(one(at)) for at in range(len(wanted))]
     try:

@@ -43,7 +43,7 @@ class RewindableGenerator(torch.Generator):
         """Return the offset, :data:`STEP` for each step that was not taken back."""
         return self._offset
 
-    def set_offset(self, offset: int) -> None:
+    def set_offset(self, offset: int) -> Self:
         """Take the last step back.
 
         Args:
@@ -58,6 +58,7 @@ class RewindableGenerator(torch.Generator):
         self.set_state(self._before)
         self._before = None
         self._offset = offset
+        return self
 
 
 def begin_step(generators: Iterable[torch.Generator]) -> None:

@@ -77,7 +77,7 @@ def test_each_row_of_a_prompt_is_of_its_adapter(
 ) -> None:
     wanted = {"top_k": "all", "stages": BOTH, "prompt": True}
     asked = [("tuned", PROMPT), (MODEL, f"{PROMPT} a river"), ("tuned", "The"), (MODEL, "One, two")]
-    batch = [
+    batch: list[dict[str, Any]] = [
         {"prompt": text, "model": model, "max_tokens": 2, "distribution": wanted}
         for model, text in asked
     ]
