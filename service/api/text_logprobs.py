@@ -93,8 +93,9 @@ class TextLogprobs:
         self._starts.setdefault(choice, (first, prompt or ()))
         kept_ids, kept = self._waiting.setdefault(choice, ([], []))
         if self._shows_tokens:
+            blank: list[Entry | None] = [None] * len(token_ids)
             kept_ids += token_ids
-            kept += rows or [None] * len(token_ids)
+            kept.extend(rows or blank)
 
     def pieces(self, choice: int) -> Iterator[bytes]:
         """Yield the object of the tokens that wait for a choice, as JSON in pieces."""

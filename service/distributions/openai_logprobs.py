@@ -38,8 +38,8 @@ def top_entries(row: Entry, sampled: int, count: int) -> tuple[list[int], NDArra
         chosen = row.statistics[at : at + 1]
         values = np.concatenate((chosen, logprobs[others])).astype(np.float64)
     else:
-        listed = list(row) if count == DENSE else list(row)[: count + 1]
-        ids = [sampled, *(token_id for token_id in listed if token_id != sampled)]
+        listed = [token_id for token_id in row if token_id != sampled]
+        ids = [sampled, *(listed if count == DENSE else listed[:count])]
         values = np.array([row[token_id].logprob for token_id in ids], np.float64)
     return ids, np.maximum(values, NEVER)
 
@@ -128,7 +128,7 @@ def completion_logprobs(
 def _chosen(row: Entry, token_id: int) -> float:
     if isinstance(row, TokenRow):
         return float(row.statistics[COLUMN["base_logprob"]])
-    return row[token_id].logprob
+    return float(row[token_id].logprob)
 
 
 def _alternatives(texts: TokenTexts, token: Placed, row: Entry, count: int, as_ids: bool) -> bytes:

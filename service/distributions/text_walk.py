@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from codecs import getincrementaldecoder
+from codecs import utf_8_decode
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from service.distributions.token_texts import TokenTexts
 
-_Decoder = getincrementaldecoder("utf-8")
 _CHARACTER = 4
 """Bytes of the longest character, and the most tokens that one can take."""
 
@@ -16,8 +15,8 @@ _CHARACTER = 4
 class Placed(NamedTuple):
     """A token in its text.
 
-    A character of several tokens is the text of the token that completes it. Those before it have
-    none, and all stand where the character does.
+    A token that ends inside of a character has no text: the token that completes the character
+    has all of it, as it comes in a stream. They stand where that text begins.
     """
 
     token_id: int
@@ -25,7 +24,7 @@ class Placed(NamedTuple):
     offset: int
     """Characters of the text before it."""
     begun: bytes
-    """Bytes before it of a character that is not complete."""
+    """Bytes before it that have no text yet."""
 
 
 class TextWalk:
@@ -40,15 +39,13 @@ class TextWalk:
     def __init__(self, texts: TokenTexts, *, skips_special: bool) -> None:
         self._texts = texts
         self._skips_special = skips_special
-        self._decoder = _Decoder("replace")
         self._begun = b""
         self._offset = 0
 
     def branch(self) -> TextWalk:
         """Return a walk that goes on from here by itself."""
         branch = TextWalk(self._texts, skips_special=self._skips_special)
-        branch._write_bytes(self._begun)
-        branch._offset = self._offset
+        branch._begun, branch._offset = self._begun, self._offset
         return branch
 
     def follow(self, token_ids: Sequence[int]) -> None:
@@ -86,17 +83,21 @@ class TextWalk:
         return placed
 
     def _write(self, token_id: int) -> str:
-        """Return the characters that a token completes."""
+        """Return the text of a token after what was begun."""
         if not self._begun and self._texts.is_whole[token_id]:
             return self._texts.all[token_id]
-        return self._write_bytes(self._texts.data(token_id))
-
-    def _write_bytes(self, data: bytes) -> str:
-        text = self._decoder.decode(data)
-        self._begun = self._decoder.getstate()[0]
+        data = self._begun + self._texts.data(token_id)
+        text = _text_of(data)
+        self._begun = b"" if text else data
         return text
 
 
 def text_after(begun: bytes, data: bytes) -> str:
-    """Return the characters that bytes complete after those of one that was begun."""
-    return _Decoder("replace").decode(begun + data)
+    """Return the text that a token of such bytes would have after those that have none yet."""
+    return _text_of(begun + data)
+
+
+def _text_of(data: bytes) -> str:
+    """Return the text of bytes, none if they end inside of a character."""
+    text, read = utf_8_decode(data, "replace", False)
+    return text if read == len(data) else ""

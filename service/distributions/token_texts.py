@@ -28,14 +28,11 @@ class TokenTexts:
         character."""
         self.names = different_names(datas)
         """A name for each logit, no two of them equal."""
+        whole = [text.encode() == data for text, data in zip(self.all, datas, strict=True)]
+        self.is_whole: NDArray[np.bool_] = np.array(whole, np.bool_)
+        """Whether the bytes of each logit are whole characters, ``[width]``."""
         self.special = vocabulary.special
         """Control tokens, which an answer's text may leave out."""
-
-    @cached_property
-    def is_whole(self) -> NDArray[np.bool_]:
-        """Say of each logit, ``[width]``, whether its bytes are whole characters."""
-        whole = [text.encode() == self.data(at) for at, text in enumerate(self.all)]
-        return np.array(whole, np.bool_)
 
     def text(self, token_id: int) -> str:
         """Return the token's text."""

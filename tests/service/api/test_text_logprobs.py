@@ -36,7 +36,7 @@ def told(writing: TextLogprobs, choice: int = 0) -> Any:
 
 def test_a_stream_goes_on_where_its_last_event_ended() -> None:
     writing = writer()
-    found = []
+    found: list[Any] = []
     for token_ids in ([A, PARTS[0]], [PARTS[1]], [PARTS[2], END, B]):
         assert not writing.waits
         writing.take(0, 0, [A], token_ids, rows(*token_ids))

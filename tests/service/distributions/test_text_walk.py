@@ -11,7 +11,9 @@ from service.distributions.token_texts import TokenTexts
 
 BYTES = [bytes([value]) for value in range(256)]
 END, SEA, SPACED = 256, 257, 258
-TEXTS = TokenTexts(Vocabulary([*BYTES, b"<end>", b" sea", b" T"], frozenset({END})))
+BEGUN = 259
+TOKENS = [*BYTES, b"<end>", b" sea", b" T", b" \xe2"]
+TEXTS = TokenTexts(Vocabulary(TOKENS, frozenset({END})))
 
 
 def walk(*, skips_special: bool = True) -> TextWalk:
@@ -25,6 +27,16 @@ def test_a_character_belongs_to_the_token_that_completes_it() -> None:
         (" ", 0), ("", 1), ("", 1), ("≠", 1), (" sea", 2),
     ]  # fmt: skip
     assert [each.begun for each in placed] == [b"", b"", b"\xe2", b"\xe2\x89", b""]
+
+
+def test_a_token_that_ends_inside_of_a_character_is_told_with_it() -> None:
+    placed = list(map(walk().step, [SEA, BEGUN, *"≠".encode()[1:], SEA]))
+    assert [(each.text, each.offset) for each in placed] == [
+        (" sea", 0), ("", 4), ("", 4), (" ≠", 4), (" sea", 6),
+    ]  # fmt: skip
+    assert [text_after(b" \xe2\x89", end) for end in (b"\xa0", b"", b"a", b"\xa0 b")] == [
+        " ≠", "", " \ufffda", " ≠ b",
+    ]  # fmt: skip
 
 
 @given(st.text())
