@@ -36,7 +36,7 @@ class MessagesAnswer(AnthropicMessagesResponse):
 class IncompleteEvent(ResponseIncompleteEvent):
     """The last event of a response that was cut short."""
 
-    response: ResponsesResponse  # type: ignore[assignment]
+    response: ResponsesResponse
 
 
 def mend(state: Any, vocab_size: int) -> None:

@@ -56,17 +56,24 @@ def test_a_stream_tells_what_its_tool_parser_held_back(
 
 def test_messages_stream_what_the_tool_parser_held_back(v1: Client) -> None:
     tool = {"name": "weather", "input_schema": WEATHER["function"]["parameters"]}
-    fields = {"messages": HELLO, "tools": [tool], "max_tokens": 16}
-    forced = [*HELLO, {"role": "assistant", "content": "<tool_call>\n{name: x}\n</tool_call> ok"}]
-    fields["messages"] = forced
-    whole = post(v1, "/v1/messages", **fields).json()
-    text = "".join(part["text"] for part in whole["content"] if part["type"] == "text")
-    told = [
-        event["delta"].get("text", "")
-        for event in events(post(v1, "/v1/messages", **fields, stream=True))
-        if event["type"] == "content_block_delta"
-    ]
-    assert "".join(told) == text
+    form = {"type": "json_schema", "schema": {"const": "<tool_call>{"}}
+    fields = {"messages": HELLO, "tools": [tool], "output_config": {"format": form}}
+    whole = post(v1, "/v1/messages", **fields, max_tokens=40).json()
+    assert [part["text"] for part in whole["content"]] == ['"<tool_call>{"']
+    streamed = events(post(v1, "/v1/messages", **fields, max_tokens=40, stream=True))
+    parts = [event["delta"] for event in streamed if event["type"] == "content_block_delta"]
+    assert "".join(part["text"] for part in parts) == '"<tool_call>{"'
+
+
+def test_a_response_streams_what_the_tool_parser_held_back(v1: Client) -> None:
+    tool = {"type": "function", **WEATHER["function"]}
+    fields: dict[str, Any] = {"input": "Hello.", "tools": [tool], "max_output_tokens": 40}
+    fields["structured_outputs"] = {"regex": "I will now <tool_"}
+    streamed = events(post(v1, "/v1/responses", **fields, stream=True))
+    parts = [event["delta"] for event in streamed if event["type"].endswith("text.delta")]
+    assert "".join(parts) == "I will now <tool_"
+    (message,) = streamed[-1]["response"]["output"]
+    assert message["content"][0]["text"] == "I will now <tool_"
 
 
 def test_a_whole_message_says_that_no_stop_sequence_ended_it(v1: Client) -> None:
@@ -76,8 +83,10 @@ def test_a_whole_message_says_that_no_stop_sequence_ended_it(v1: Client) -> None
 
 
 def test_a_response_that_is_cut_short_ends_as_incomplete(v1: Client) -> None:
+    said = {"regex": "Hello there, all of you!"}
     for most, kind in ((2, "incomplete"), (60, "completed")):
-        fields = {"input": "Say hello.", "max_output_tokens": most, "stream": True}
+        fields: dict[str, Any] = {"input": "Say hello.", "max_output_tokens": most, "stream": True}
+        fields["structured_outputs"] = said
         *_, last = events(post(v1, "/v1/responses", **fields))
         assert last["type"] == f"response.{kind}"
         assert last["response"]["status"] == kind

@@ -21,9 +21,11 @@ from service.engine.grammar_backends import enforcing
 # vLLM's call of xgrammar.
 pytestmark = pytest.mark.filterwarnings("ignore:max_rollback_tokens:DeprecationWarning")
 
+Case = tuple[dict[str, Any], str, str]
+"""A grammar, a text that it allows and one that it forbids."""
 BOOLEAN = {"type": "boolean"}
-PLAIN = {"json": BOOLEAN}, "true", '"a"'
-TUPLE = (
+PLAIN: Case = {"json": BOOLEAN}, "true", '"a"'
+TUPLE: Case = (
     {"json": {"type": "array", "items": [BOOLEAN, BOOLEAN], "minItems": 2}},
     "[true,false]",
     "[1",
@@ -32,11 +34,17 @@ ITSELF = {
     "$ref": "#/$defs/n",
     "$defs": {"n": {"type": "object", "properties": {"n": {"$ref": "#"}}}},
 }
-RECURSIVE = {"json": ITSELF}, '{"n":{}}', '{"n":1'
-SHORT = {"json": {"type": "string", "pattern": "^[a-z]+$", "maxLength": 3}}, '"abc"', '"abcd'
+RECURSIVE: Case = {"json": ITSELF}, '{"n":{}}', '{"n":1'
+SHORT: Case = {"json": {"type": "string", "pattern": "^[a-z]+$", "maxLength": 3}}, '"abc"', '"abcd'
 BRANCHES = [{"type": "object", "properties": {n: BOOLEAN}, "required": [n]} for n in ("a", "b")]
-BOTH = {"json": {"allOf": BRANCHES}}, '{"a":true,"b":true}', '"a'
-ALL = {"plain": PLAIN, "tuple": TUPLE, "recursive": RECURSIVE, "short": SHORT, "both": BOTH}
+BOTH: Case = {"json": {"allOf": BRANCHES}}, '{"a":true,"b":true}', '"a'
+ALL: dict[str, Case] = {
+    "plain": PLAIN,
+    "tuple": TUPLE,
+    "recursive": RECURSIVE,
+    "short": SHORT,
+    "both": BOTH,
+}
 
 
 @pytest.fixture
@@ -67,7 +75,7 @@ def compiled(manager: StructuredOutputManager, **grammar: Any) -> StructuredOutp
     return made
 
 
-def assert_obeys(manager: StructuredOutputManager, case: tuple[dict[str, Any], str, str]) -> None:
+def assert_obeys(manager: StructuredOutputManager, case: Case) -> None:
     grammar, allowed, forbidden = case
     made = compiled(manager, **grammar)
     mask = made_mask(manager)

@@ -26,7 +26,7 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.filterwarnings("ignore:max_rollback_tokens:DeprecationWarning")
 
 LIMITS = Limits(cpu_seconds=2, memory_bytes=1 << 28)
-TAG = {
+TAG: dict[str, Any] = {
     "type": "structural_tag",
     "format": {
         **{"type": "tag", "begin": "<a>", "end": "</a>"},
