@@ -18,6 +18,12 @@ from service.engine.row_covariance import PART, RowCovariance
 from service.errors import SensefieldError
 
 _CHUNK = 8192  # rows of the unembedding made float32 at a time
+<<<<<<< ours
+=======
+_TOGETHER = 16
+"""Directions scored at a time, always: scores must not depend on how many there are."""
+_RIDGE = 0.01  # of the mean variance: keeps the solution finite where W_U has none
+>>>>>>> theirs
 _HEADS = ("lm_head", "model.embed_tokens", "embed_out", "output", "model.decoder.lm_head")
 """Where vLLM's models keep their unembedding; some tie it to the embedding and have no other."""
 
@@ -52,11 +58,11 @@ def token_scores(model: torch.nn.Module, directions: torch.Tensor) -> torch.Tens
         # A quantized head computes in its own way; precision is what it has.
         scores = head.quant_method.apply(head, directions.to(torch.bfloat16))
     else:
-        parts = [directions @ part.float().T for part in weight.split(_CHUNK)]
-        scores = torch.cat(parts, dim=1)
+        scores = _products(weight, directions)
     return vocabulary_wide(scores.float(), model)[:, : head.org_vocab_size].contiguous()
 
 
+<<<<<<< ours
 def unembedding_covariance(model: torch.nn.Module) -> RowCovariance:
     """Return the covariance of the rows of W_U, of which nothing is computed yet."""
     rows, _, total = own_rows(model)
@@ -68,6 +74,20 @@ def unembedding_covariance(model: torch.nn.Module) -> RowCovariance:
 def token_direction(
     model: torch.nn.Module, token_ids: list[int], covariance: RowCovariance
 ) -> torch.Tensor:
+=======
+def _products(weight: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+    """``[vocab, hidden]``, ``[directions, hidden]`` float32 -> ``[directions, vocab]`` float32."""
+    empty = -len(directions) % _TOGETHER
+    groups = torch.nn.functional.pad(directions, (0, 0, 0, empty)).split(_TOGETHER)
+    parts = []
+    for part in weight.split(_CHUNK):
+        values = part.float().T
+        parts.append(torch.cat([group @ values for group in groups]))
+    return torch.cat(parts, dim=1)[: len(directions)]
+
+
+def token_direction(model: torch.nn.Module, token_ids: list[int]) -> torch.Tensor:
+>>>>>>> theirs
     """Return the unit direction of tokens in the unembedding, ``[hidden]`` float32.
 
     The direction whose scores over the vocabulary come closest, by least squares, to

@@ -9,45 +9,26 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from torch.nn import ModuleList
 
 from logit_processors.controls import Steer, TokenBias
 from logit_processors.program import Program
 from logit_processors.residual import Capture, ResidualSteer, Span
-from tests.integration.offline import off_centre, run_offline, run_offline_jobs, vector
+from tests.integration.families import (
+    FAMILIES,
+    LAYERS,
+    PROMPT,
+    SIZE,
+    UNSUPPORTED,
+    final_norm,
+    forward,
+    make_model,
+)
+from tests.integration.offline import off_centre, run_offline, run_offline_jobs
+from tests.integration.servers import V2_ENVIRONMENT
 
-LAYERS, SIZE = 4, 64
-COMMON = {
-    "vocab_size": 512,
-    "hidden_size": SIZE,
-    "intermediate_size": 128,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-HEADS = {"head_dim": 32}
-WINDOWED = {**HEADS, "sliding_window": 64, "query_pre_attn_scalar": 32}
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("LlamaConfig", COMMON | HEADS),
-    "mistral": ("MistralConfig", COMMON | HEADS),
-    "qwen2": ("Qwen2Config", COMMON),
-    "qwen3": ("Qwen3Config", COMMON | HEADS),
-    "qwen3 with experts": ("Qwen3MoeConfig", COMMON | HEADS | EXPERTS),
-    "gemma2": ("Gemma2Config", COMMON | WINDOWED),
-    "gemma3": ("Gemma3TextConfig", COMMON | WINDOWED),
-    "gpt2": ("GPT2Config", {"vocab_size": 512, "n_embd": SIZE, "n_layer": LAYERS, "n_head": 2}),
-    "pythia": ("GPTNeoXConfig", COMMON),
-    "whole stream and a remainder": ("CohereConfig", COMMON),
-}
 DAILY = ("qwen3 with experts", "gemma2", "gpt2", "pythia", "whole stream and a remainder")
 """What differs most: experts, norms after the layers, no rotary positions, modules of
 transformers, a parallel block."""
-PROMPT = list(range(5, 21))
 STEER = (
     ResidualSteer("a", 6.0, layers=(1,)),
     ResidualSteer("a", -4.0, layers=(0, 3), when=Span(-3, 2)),
@@ -88,6 +69,8 @@ CALLS: list[list[Any]] = [
     ["generate", [{"prompt": PROMPT, "tokens": 4, "wire": READ}]],
     ["lens", "s", 3],
 ]
+READING = CALLS[-4:]
+"""What the model's final norm has a part in."""
 ENGINE = {"max_model_len": 64, "skip_tokenizer_init": True}
 WITHOUT, COMPILED = "gemma3n", "compiled"
 LOGITS_ONLY: list[list[Any]] = [
@@ -106,21 +89,6 @@ LOGITS_ONLY: list[list[Any]] = [
     ["direct", "d", TOKEN],
     ["rpc", "sensefield_nearest", "d", 512, 3],
 ]
-
-
-def make_model(family: str, folder: Path) -> Any:
-    """Save a random model of a family and return it."""
-    name, arguments = FAMILIES[family]
-    torch.manual_seed(0)
-    config = getattr(transformers, name)(**arguments)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.08)
-        else:  # a bias, or a norm's gain
-            parameter.data.add_(torch.randn_like(parameter), alpha=0.2)
-    model.save_pretrained(folder)
-    return model
 
 
 def check(model: Any, answers: list[Any]) -> None:
@@ -161,7 +129,7 @@ def check_logit_space(answers: list[Any]) -> None:
 
 def check_reading(model: Any, answers: list[Any]) -> None:
     """Compare how vectors of the residual stream are read with the model's own final norm."""
-    reasons, nearest, (answer,), lens = answers[-4:]
+    reasons, nearest, (answer,), lens = answers[-len(READING) :]
     assert set(reasons) == {None}
     with torch.no_grad():
         states = final_norm(model)(torch.from_numpy(off_centre("s", 3, SIZE)))
@@ -187,45 +155,6 @@ def check_reading(model: Any, answers: list[Any]) -> None:
     read = next(worker for worker in lens if worker is not None)
     likeliest = logits.log_softmax(-1).max(-1).values.numpy()
     np.testing.assert_allclose(read["logprobs"], likeliest, atol=1e-3)
-
-
-def final_norm(model: Any) -> Any:
-    """Return the norm before the unembedding, which is the last one that a model makes."""
-    return [
-        module
-        for name, module in model.named_modules()
-        if name.split(".")[-1] in ("norm", "ln_f", "final_layer_norm")
-    ][-1]
-
-
-def forward(
-    model: Any, tokens: list[int], steer: tuple[ResidualSteer, ...]
-) -> tuple[torch.Tensor, Any]:
-    """Return log-probabilities ``[tokens, vocab]`` and streams ``[layers, tokens, hidden]``."""
-    positions = torch.arange(len(tokens)) + 1 - len(PROMPT)
-    streams = []
-
-    def hook(number: int) -> Any:
-        def add(_module: Any, _arguments: Any, output: Any) -> Any:
-            stream = output[0] if isinstance(output, tuple) else output
-            for entry in steer:
-                start, stop = entry.when.bounds
-                if entry.layers is None or number in entry.layers:
-                    inside = (positions >= start) & (positions < stop)
-                    value = torch.from_numpy(vector(entry.vector, [number], SIZE)[0])
-                    stream = stream + inside[None, :, None] * entry.strength * value
-            streams.append(stream[0].numpy())
-            return (stream, *output[1:]) if isinstance(output, tuple) else stream
-
-        return add
-
-    (layers,) = (m for m in model.modules() if isinstance(m, ModuleList) and len(m) == LAYERS)
-    handles = [layer.register_forward_hook(hook(n)) for n, layer in enumerate(layers)]
-    with torch.no_grad():
-        logits = model(torch.tensor([tokens]), use_cache=False).logits[0]
-    for handle in handles:
-        handle.remove()
-    return logits.log_softmax(-1), np.stack(streams)
 
 
 @pytest.fixture(scope="module")
@@ -289,15 +218,12 @@ def test_a_compiled_model_over_two_stages_steers_the_same(tmp_path: Path) -> Non
     check_reading(model, answers)
 
 
-UNSUPPORTED = {
-    **{"vocab_size": 512, "vocab_size_per_layer_input": 512, "hidden_size": SIZE},
-    **{"hidden_size_per_layer_input": 16, "intermediate_size": [128, 128]},
-    **{"activation_sparsity_pattern": [0.0, 0.0], "num_hidden_layers": 2},
-    **{"layer_types": ["sliding_attention", "full_attention"], "num_attention_heads": 2},
-    **{"num_key_value_heads": 2, "num_kv_shared_layers": 0, "head_dim": 32, "laurel_rank": 8},
-    **{"sliding_window": 64, "max_position_embeddings": 128},
-}
-"""Gemma 3n, whose decoder layers hand on four streams, not one."""
+@pytest.mark.usefixtures("only_full")
+@pytest.mark.parametrize("family", ["gpt2", "pythia"])
+def test_the_second_runner_reads_vectors_the_same(family: str, tmp_path: Path) -> None:
+    model = make_model(family, tmp_path)
+    answers = run_offline(READING, {"model": str(tmp_path), **ENGINE}, V2_ENVIRONMENT)
+    check_reading(model, answers)
 
 
 def test_a_model_without_one_stream_says_so_and_is_controlled_in_logit_space(

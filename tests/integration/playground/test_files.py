@@ -106,18 +106,31 @@ def test_a_trace_of_another_model_is_only_looked_at(page: Page, tmp_path: Path) 
     expect(likeliest).to_have_text(mine)
 
 
-def test_a_refusal_is_a_sentence_that_names_the_field(page: Page, v1: Client) -> None:
+def test_the_field_for_tokens_takes_what_the_model_has_room_for(page: Page, v1: Client) -> None:
     (model,) = v1.http.get("/v1/models").json()["data"]
     most = page.get_by_label("Most tokens")
     most.fill("1000000")
     most.blur()
     expect(most).to_have_value(str(model["max_model_len"] - 1))
-    page.get_by_role("button", name="Run", exact=True).click()  # there is the prompt, too
+
+
+def test_a_refusal_is_a_sentence(page: Page) -> None:
+    page.get_by_role("textbox", name="Prompt").fill("sea " * 3000)
+    page.get_by_role("button", name="Run", exact=True).click()
     alert = page.get_by_role("alert").locator("span")
-    expect(alert).to_contain_text("Most tokens: ")
+    expect(alert).to_contain_text("tokens")
+    assert alert.inner_text()[0].isupper()
     assert alert.inner_text().endswith(".")
     page.get_by_role("button", name="Dismiss").click()
     expect(alert).to_have_count(0)
+
+
+def test_a_refusal_calls_a_field_what_the_page_calls_it(page: Page) -> None:
+    error = {"message": "5000 is too many; allowed: 1 to 2047", "param": "max_tokens"}
+    page.route(f"**{CHAT}", lambda route: route.fulfill(status=400, json={"error": error}))
+    page.get_by_role("button", name="Run", exact=True).click()
+    alert = page.get_by_role("alert").locator("span")
+    expect(alert).to_have_text("Most tokens: 5000 is too many; allowed: 1 to 2047.")
 
 
 def test_the_code_is_the_request_that_was_sent(

@@ -90,7 +90,7 @@ def check_comparison(page: Page, v1: Client, entry: dict[str, Any]) -> None:
     moved = np.abs(np.subtract(score["base"]["logprobs"], score["controlled"]["logprobs"]))
     place = int(moved.argmax())
     assert moved[place] > 0.1, "else both are the same"
-    expect(page.locator(".colours > p")).to_contain_text("it is not known: a vector steered it")
+    expect(page.locator(".colours > p")).to_contain_text("Underlined: not known, a vector steered")
     expect(tokens(page, "With control").nth(place)).to_have_class(re.compile("unknown"))
     assert "unknown" not in str(tokens(page, "Without control").first.get_attribute("class"))
     tokens(page, "With control").nth(place).click()

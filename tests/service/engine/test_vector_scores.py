@@ -10,6 +10,7 @@ import torch
 
 from logit_processors.directions import Directions
 from service.engine import vector_scores
+from service.engine.unembedding import token_scores
 from service.engine.vector_scores import extremes_of_layers, keep
 from tests.unit_support import same
 
@@ -34,11 +35,10 @@ def test_vectors_of_both_spaces_are_scored_together(
 ) -> None:
     """By hand: W_U·(1, 0, 0) = (1, 0, 0, 1), and of (3, 0, 0) less its mean (2, -1, -1, 0)."""
     passes: list[int] = []
-    score = vector_scores.token_scores
 
     def counted(model: Any, directions: torch.Tensor) -> torch.Tensor:
         passes.append(len(directions))
-        return score(model, directions)
+        return token_scores(model, directions)
 
     monkeypatch.setattr(vector_scores, "token_scores", counted)
     vectors = [
@@ -80,7 +80,7 @@ def test_many_vectors_have_the_scores_that_each_has_alone(gpt2: Any, kept: Direc
     keep(gpt2, WIDTH, [(f"all {at}", row.tobytes(), True) for at, row in enumerate(rows)], "first")
     for at, row in enumerate(rows):
         keep(gpt2, WIDTH, [(f"alone {at}", row.tobytes(), True)], "first")
-        assert torch.allclose(kept.scores(f"all {at}"), kept.scores(f"alone {at}"), atol=1e-6)
+        assert same(kept.scores(f"all {at}"), kept.scores(f"alone {at}"))
 
 
 def test_a_layer_that_moves_no_token_has_none(gpt2: Any) -> None:

@@ -33,8 +33,7 @@ export const MEASURES = {
   kl: {
     label: "KL",
     explains: "How far control moved the distribution at this token. No colour: not at all.",
-    unknown: `Of the underlined text it is not known: a vector steered it inside the model, and KL is
-      of control of the logits. Click a token to see it before and after.`,
+    unknown: "Underlined: not known, a vector steered inside the model.",
     ticks: ["0", "1", "≥ 4 nats"],
     value: (token) => token.kl,
     // By its root, so that small shifts are seen beside large ones.
