@@ -35,7 +35,7 @@ OPEN_SERVER = "nobody"
 UNCOUNTED = (LIVENESS, "/ready", "/metrics")
 """Paths that take no place."""
 MAX_OF_PAGE = 64
-"""Files of the playground, and preflights, at once: nobody needs a key for them."""
+"""Requests at once that need no key: files of the playground, and preflights."""
 _log = logging.getLogger("vllm.sensefield")
 
 
@@ -129,5 +129,5 @@ def _announced_bytes(scope: Scope) -> int:
 
 
 def _is_file(scope: Scope) -> bool:
-    """Tell whether a vector's file may come, whose route knows how large it may be."""
+    """Say whether the body may be a vector's file, whose route knows how large it may be."""
     return scope.get("method") == "PUT" and is_below(get_route_path(scope), VECTORS)

@@ -20,7 +20,7 @@ from service.errors import MAX_ECHO
 
 HEADER = b"x-request-id"
 HEADERS = (HEADER, b"request-id")
-"""Names under which an answer carries its id: OpenAI's clients read the first, Anthropic's both."""
+"""Headers with the id of an answer: OpenAI's clients read the first, Anthropic's the second."""
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -69,7 +69,7 @@ class Audit:
 
         async def heard() -> Message:
             message = await receive()
-            # After the last part of an answer a server says so of everyone.
+            # After the last part of an answer a server reports every client as gone.
             if message["type"] == "http.disconnect" and not is_whole:
                 visit.leave()
             return message
@@ -80,7 +80,8 @@ class Audit:
             raise
         except Exception:
             # Outside of this the server answers in the app's place, if it has said nothing.
-            visit.status = visit.status or 500
+            if not visit.has_left:
+                visit.status = visit.status or 500
             visit.outcome = outcome_of(500)
             raise
         finally:

@@ -72,7 +72,7 @@ def _admit(scope: Scope, keys: KeyRing) -> None:
 def _secret(scope: Scope) -> str | None:
     """Return the secret of the Authorization header, or else of x-api-key; None without one.
 
-    Neither may be there twice.
+    A header that a request has twice counts as none.
     """
     for name, scheme in ((b"authorization", "bearer"), (b"x-api-key", "")):
         values = [value for header, value in scope["headers"] if header == name]
@@ -80,9 +80,9 @@ def _secret(scope: Scope) -> str | None:
             continue
         if len(values) > 1:
             return None
-        told = values[0].decode("latin-1")
+        value: str = values[0].decode("latin-1")
         if not scheme:
-            return told.strip()
-        given, _, secret = told.partition(" ")
+            return value.strip()
+        given, _, secret = value.partition(" ")
         return secret.strip() if given.lower() == scheme else None
     return None

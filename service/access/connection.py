@@ -13,7 +13,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.route import error_response
-from service.errors import HeadersTooLargeError, RequestError, SlowClientError
+from service.errors import BadRequestError, HeadersTooLargeError, RequestError, SlowClientError
 from service.settings import settings
 
 MOST_HEAD = 64 << 10
@@ -66,6 +66,10 @@ class TimedConnection(HttpToolsProtocol):
         """Wait no longer."""
         self._wait_no_more()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP; uvicorn's answer is plain text."""
+        self._end(BadRequestError(msg, "headers"))
 
     def _wait(self) -> None:
         self._wait_no_more()

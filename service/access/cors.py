@@ -1,4 +1,4 @@
-"""Pages of other origins: which requests are their browsers' own, and what their scripts may read.
+"""Cross-origin requests: a browser's preflights, and the headers that let a page read an answer.
 
 vLLM's CORSMiddleware stands inside of the door: it answers preflights, and marks what comes from
 behind it. The door's own answers are marked here, by the same flags.
@@ -15,14 +15,14 @@ _ALLOW = b"access-control-allow-origin"
 
 
 def is_preflight(scope: Scope) -> bool:
-    """Say whether a browser asks if it may send a request: no route sees it, and it has no key."""
+    """Say whether a request is a browser's preflight, which has no key and reaches no route."""
     names = {name for name, _ in scope["headers"]}
     is_asking = names >= {b"origin", b"access-control-request-method"}
     return scope.get("method") == "OPTIONS" and is_asking
 
 
 def cors_headers(scope: Scope, headers: Headers) -> Headers:
-    """Return what an answer lacks for a page of an origin that ``--allowed-origins`` names.
+    """Return the headers that an answer lacks for a page of an allowed origin.
 
     Args:
         scope: the request's.

@@ -146,9 +146,9 @@ class _Timed:
             # Starlette's wrapping of what came too late for its handlers.
             cause = error.__cause__ if isinstance(error, RuntimeError) else None
             raised = cause if isinstance(cause, Exception) else error
-            error = create_error_response(raised).error
-            told = body_of(error, self._visit.sent)
-            await self._end_stream(self._event(error.code, told))
+            refused = create_error_response(raised).error
+            told = body_of(refused, self._visit.sent)
+            await self._end_stream(self._event(refused.code, told))
 
     async def _end_stream(self, told: bytes) -> None:
         if self._streams and self._visit.is_between_parts and not self._answered:
@@ -156,8 +156,8 @@ class _Timed:
 
     def _event(self, status: int, body: dict[str, Any]) -> bytes:
         """Return an error as an event."""
-        told = self._visit.request_id
-        return error_event(status, body, told, anthropic=self._is_anthropic)
+        request_id = self._visit.request_id
+        return error_event(status, body, request_id, anthropic=self._is_anthropic)
 
     def _slow(self) -> RequestError:
         return SlowClientError(f"the body was not whole within {self._to_receive:g} s", "body")

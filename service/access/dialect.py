@@ -25,7 +25,7 @@ _ANTHROPIC_TYPES = {
 ANTHROPIC_EVENT = b"event: error\n"
 """How Anthropic's event of an error begins."""
 _MOST = 10 * MAX_ECHO
-"""Characters of a message that somebody else worded."""
+"""Characters of a message that vLLM or a middleware wrote."""
 
 
 def speaks_anthropic(path: str) -> bool:
@@ -52,12 +52,12 @@ def error_event(status: int, body: Mapping[str, Any], request_id: str, *, anthro
     """
     if not anthropic:
         return sse_event(body)
-    told = anthropic_error(status, body["error"]["message"], request_id)
-    return ANTHROPIC_EVENT + sse_event(told)
+    message = body["error"]["message"]
+    return ANTHROPIC_EVENT + sse_event(anthropic_error(status, message, request_id))
 
 
 def openai_error(status: int, message: str) -> dict[str, Any]:
-    """Return OpenAI's error object for an error that has nothing but a status and words."""
+    """Return OpenAI's error object for an error that has only a status and a message."""
     kind = BadRequestError if status < 500 else RequestError
     return error_body(message, NotFoundError.type if status == 404 else kind.type)
 
@@ -69,15 +69,14 @@ def is_openai(body: bytes) -> bool:
 
 
 def message_in(body: bytes, status: int) -> str:
-    """Return the message of an error's body, in whatever form it has one."""
-    parsed = _parsed(body)
-    if isinstance(parsed, dict):
-        parsed = parsed.get("error", parsed.get("detail", parsed))
-        if _is_error(parsed):
-            parsed = parsed["message"]
-    if not isinstance(parsed, str):
-        parsed = body.decode(errors="replace")
-    return parsed.strip()[:_MOST] or HTTPStatus(status).phrase
+    """Return the message of an error's body: OpenAI's, Anthropic's, FastAPI's or plain text."""
+    found: Any = _parsed(body)
+    if isinstance(found, dict):
+        found = found.get("error", found.get("detail", found))
+    if _is_error(found):
+        found = found["message"]
+    message: str = found if isinstance(found, str) else body.decode(errors="replace")
+    return message.strip()[:_MOST] or HTTPStatus(status).phrase
 
 
 def _is_error(value: Any) -> bool:

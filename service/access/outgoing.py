@@ -1,8 +1,8 @@
-"""What each answer carries, and what stands in the place of one that failed.
+"""The headers and the error form of every answer.
 
-An error is the object that the clients of its path know, whatever worded it: a route, the router, a
-middleware, the door. A request whose answer never came, because what makes it raised or the server
-ended, gets one too.
+Routes, the router, middlewares and the door each write errors in their own form. Here they become
+the object that the clients of the path know. A request that is left without an answer, because an
+exception or the end of the server stopped its handler, gets such an object too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from service.api.streaming import EVENTS
 from service.errors import NotReadyError, RequestError
 
 FINAL = frozenset({409, 504, 507})
-"""Statuses that SDKs would send the same request again for, in vain."""
+"""Statuses after which SDKs would repeat a request that must fail again."""
 _STREAM = (
     # A proxy such as nginx would keep the events until it has many.
     (b"x-accel-buffering", b"no"),
@@ -40,7 +40,7 @@ _STREAM = (
 _FAILED = "the server failed; its log says why"
 _ENDED = "the server ended before it had answered"
 _LAST_WORD_SECONDS = 1.0
-"""Longest wait for a reader to take an error that nobody waits for any more."""
+"""Longest wait for a slow reader to take the error; the process may be ending."""
 _OF_BODY = frozenset({b"content-type", b"content-length"})
 
 
@@ -61,7 +61,7 @@ class Outgoing:
         except ClientDisconnect:
             raise
         except Exception:
-            # Streams that have begun say it themselves: see Deadline.
+            # Deadline has ended a stream that has begun.
             await answer.fail(RequestError(_FAILED), only_unbegun=True)
             raise
         except asyncio.CancelledError:
@@ -108,19 +108,20 @@ class _Answer:
         await self._send(message)
 
     def _event(self, data: bytes) -> bytes:
-        """Return a part of a stream of Anthropic's; vLLM's errors in it get the type they have."""
+        """Return a part of Anthropic's stream; vLLM's errors get a type that Anthropic has."""
         if not data.startswith(ANTHROPIC_EVENT) or b'"request_id"' in data:
             return data
-        message = message_in(data.partition(b"data: ")[2], 500)
-        told = {"error": {"message": message}}
-        return error_event(500, told, self._visit.request_id, anthropic=True)
+        error = {"error": {"message": message_in(data.partition(b"data: ")[2], 500)}}
+        return error_event(500, error, self._visit.request_id, anthropic=True)
 
     async def fail(self, error: RequestError, *, only_unbegun: bool = False) -> None:
-        """Say what happened where the answer has come to, unless it is whole or nobody reads it.
+        """Send an error in the place of an answer that has not begun, or at a stream's end.
+
+        An answer that is whole stays as it is, and a client that has left gets nothing.
 
         Args:
-            error: what happened.
-            only_unbegun: whether an answer that has begun is left as it is.
+            error: the error.
+            only_unbegun: whether an answer that has begun stays as it is.
 
         """
         if self._is_whole or self._visit.has_left or (only_unbegun and self._has_begun):
@@ -140,9 +141,9 @@ class _Answer:
             return self._visit.closing(error)
         if not self._streams:
             return None
-        told = error.to_body()
-        named = self._is_anthropic
-        return error_event(error.status, told, self._visit.request_id, anthropic=named)
+        request_id = self._visit.request_id
+        body = error.to_body()
+        return error_event(error.status, body, request_id, anthropic=self._is_anthropic)
 
     async def _send_error(self, start: Message) -> None:
         self._has_begun = self._is_whole = True

@@ -8,7 +8,7 @@ LIVENESS = "/health"
 PAGE = "/playground"
 """Files that hold no secret: a browser asks for them before it can send a key."""
 ROOT = "/"
-"""Leads to the page."""
+"""A redirect to the page."""
 VECTORS = "/v1/vectors"
 
 _METRICS = ("/metrics", "/load", "/ready", "/version")
@@ -61,5 +61,5 @@ def allowed_roles(method: str, path: str) -> frozenset[str]:
 
 
 def is_below(path: str, *tops: str) -> bool:
-    """Tell whether a path is one of some, or below it."""
+    """Say whether a path is one of the others, or below one of them."""
     return any(path == top or path.startswith(f"{top}/") for top in tops)

@@ -34,7 +34,7 @@ class Visit:
     cut_off: str | None = None
     """The outcome of a request that the door ended, whatever its route says."""
     has_left: bool = False
-    """Whether the client went before its answer was whole."""
+    """True once the client has gone before its answer was whole."""
     closing: Callable[[RequestError], bytes] | None = None
     """How a stream that is none of server-sent events tells of an error at its end."""
     is_between_parts: bool = True
@@ -58,7 +58,7 @@ class Visit:
         self.outcome, self.tokens = self.cut_off or outcome, tokens
 
     def leave(self) -> None:
-        """Take down that the client has left: the request is cancelled, whatever its route says."""
+        """Take down that the client has left; a later outcome of the route does not count."""
         self.has_left = True
         self.cut_off = self.cut_off or "cancelled"
 

@@ -1,4 +1,4 @@
-"""``/v1/messages``: vLLM's, made to say what ended a stream."""
+"""Streams of ``/v1/messages`` that end with an error."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from service.api.streaming import error_in
 
 
 def tell_errors(serving: Any) -> None:
-    """Have a stream's error reach its client; vLLM takes it for a chunk, and tells what it lacks.
+    """Let the error of a stream reach its client in its own words.
+
+    vLLM parses the error as a chunk, and sends the errors of that parsing.
 
     Args:
-        serving: vLLM's of Anthropic's dialect, None where the model has none.
+        serving: vLLM's serving of ``/v1/messages``; None if the model has none.
 
     """
     if serving is None:
@@ -28,8 +30,8 @@ def tell_errors(serving: Any) -> None:
     serving.message_stream_converter = converted
 
 
-async def raising(chunks: AsyncGenerator[str, None]) -> AsyncIterator[str]:
-    """Yield the chunks of a chat's stream.
+async def raising(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Yield the chunks of a chat's stream until one is an error.
 
     Raises:
         GracefulHTTPError: the stream's error.

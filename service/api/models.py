@@ -25,6 +25,8 @@ async def get_model(
 ) -> Response:
     """Describe one of the models that ``/v1/models`` lists."""
     listed = await request.app.state.openai_serving_models.show_available_models()
+    if not model:  # the list itself, asked for with a slash at the end
+        return JSONResponse(listed.model_dump())
     for card in listed.data:
         if card.id == model:
             return JSONResponse(card.model_dump())

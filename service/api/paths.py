@@ -1,4 +1,4 @@
-"""What the router itself answers: to paths and methods that there are not, and to HEAD."""
+"""Answers of the router itself: to unknown paths, to unknown methods, and to HEAD."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.errors import MethodError, NotFoundError, echo
 
 
 def answer_unknown_paths(app: FastAPI) -> None:
-    """Have the router's errors answered as errors of ours."""
+    """Answer the router's errors with error objects."""
 
     async def answer(request: Request, error: Any) -> Response:
         return router_error(request, error)
@@ -34,8 +34,8 @@ def router_error(request: Request, error: HTTPException) -> Response:
         return error_response(NotFoundError(f"{asked}: there is no such path", code="unknown_url"))
     if error.status_code == 405:
         allowed = methods_of(request.app.routes, scope) or {"GET", "HEAD"}
-        told = ", ".join(sorted(allowed))
-        return error_response(MethodError(f"{asked}: no such method; allowed: {told}", allowed))
+        names = ", ".join(sorted(allowed))
+        return error_response(MethodError(f"{asked}: no such method; allowed: {names}", allowed))
     body = openai_error(error.status_code, str(error.detail))
     return JSONResponse(body, error.status_code, error.headers)
 
@@ -68,10 +68,10 @@ class Heads:
                 message = {**message, "body": b""}
             await send(message)
 
-        # A copy: the server looks into its own for whether a body may follow.
+        # A copy: by its own scope the server decides whether a body follows.
         as_get = {**scope, "method": "GET"}
         try:
             await self._app(as_get, receive, head)
         finally:
-            if "route" in as_get:  # the audit log tells it
+            if "route" in as_get:  # for the audit log
                 scope["route"] = as_get["route"]

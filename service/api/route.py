@@ -32,7 +32,7 @@ from service.metrics import REJECTED
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 CLIENT_LEFT = 499
-"""As nginx has it: nobody sees this answer but the metrics of HTTP."""
+"""nginx's status of a client that has left: for http_requests_total, as no client reads it."""
 _FAILURES = (VLLMError, ValueError, TypeError, OverflowError, NotImplementedError)
 """What vLLM answers with an error of its own."""
 _log = logging.getLogger("vllm.sensefield")
@@ -72,7 +72,7 @@ def checked(
             raise from_validation(error.errors()) from None
         finally:
             incoming.parsed = None
-        # What a client that has left asked for vLLM cancels, and answers with nothing.
+        # vLLM cancels the request of a client that has left, and answers it with null.
         if Visit.of(request.scope).has_left and getattr(answer, "body", None) == b"null":
             return Response(status_code=CLIENT_LEFT)
         if ignored:

@@ -1,4 +1,4 @@
-"""Ways in which vLLM would answer past the door: each is refused at the start, in one line.
+"""Refusals, at the start, of all that would answer requests past the door.
 
 Keys, limits, the audit log and control stand in vLLM's own HTTP server. Another front end of the
 same engine has none of them.
@@ -21,13 +21,13 @@ FLAGS = {
     "--enable-scale-out": "its route takes sampling parameters past the limits of a request",
     "--tokens-only": "its route takes sampling parameters past the limits of a request",
 }
-"""Flags that vLLM's front end is left with, and why."""
+"""Refused flags, and the reason."""
 _SWITCHES = {
     "VLLM_USE_RUST_FRONTEND": f"the Rust front end is not served: {_NO_DOOR}",
     "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "it keeps each answer, streams too, until it is whole, "
     "and logs it; --audit-prompts true logs prompts",
 }
-"""Variables of vLLM's that are off at 0."""
+"""Refused variables of vLLM's that are switches, and the reason."""
 _CUSTOM = "code of its own for SageMaker would stand before the keys, or in the place of our routes"
 _HOOKS = (
     "CUSTOM_FASTAPI_PING_HANDLER",

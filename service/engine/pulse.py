@@ -22,7 +22,7 @@ _AWAKE_SECONDS = 2.0
 
 
 class EngineDiedError(EngineDeadError):
-    """vLLM's error of a dead engine, in words that help a client; vLLM's point at its log."""
+    """vLLM's error of a dead engine with a message for clients; vLLM's own points at its log."""
 
     http_status = HTTPStatus.INTERNAL_SERVER_ERROR
 
@@ -81,8 +81,8 @@ async def end_requests(engine: Any, message: str, status: HTTPStatus) -> None:
     Args:
         engine: vLLM's engine client.
         message: what happened.
-        status: 500 for an engine that has died, of which vLLM tells the requests that it knows
-            in the same way.
+        status: 500 for an engine that has died; the error is then of the type that vLLM itself
+            raises for one.
 
     """
     processor = engine.output_processor

@@ -18,12 +18,8 @@ from service.engine.row_covariance import PART, RowCovariance
 from service.errors import SensefieldError
 
 _CHUNK = 8192  # rows of the unembedding made float32 at a time
-<<<<<<< ours
-=======
 _TOGETHER = 16
 """Directions scored at a time, always: scores must not depend on how many there are."""
-_RIDGE = 0.01  # of the mean variance: keeps the solution finite where W_U has none
->>>>>>> theirs
 _HEADS = ("lm_head", "model.embed_tokens", "embed_out", "output", "model.decoder.lm_head")
 """Where vLLM's models keep their unembedding; some tie it to the embedding and have no other."""
 
@@ -62,19 +58,6 @@ def token_scores(model: torch.nn.Module, directions: torch.Tensor) -> torch.Tens
     return vocabulary_wide(scores.float(), model)[:, : head.org_vocab_size].contiguous()
 
 
-<<<<<<< ours
-def unembedding_covariance(model: torch.nn.Module) -> RowCovariance:
-    """Return the covariance of the rows of W_U, of which nothing is computed yet."""
-    rows, _, total = own_rows(model)
-    # A rank may have padding in the place of rows; all have as many parts.
-    parts = -(-len(find_unembedding(model).weight) // PART)
-    return RowCovariance(rows, parts, total, lambda shares: summed(shares, model))
-
-
-def token_direction(
-    model: torch.nn.Module, token_ids: list[int], covariance: RowCovariance
-) -> torch.Tensor:
-=======
 def _products(weight: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
     """``[vocab, hidden]``, ``[directions, hidden]`` float32 -> ``[directions, vocab]`` float32."""
     empty = -len(directions) % _TOGETHER
@@ -86,8 +69,17 @@ def _products(weight: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts, dim=1)[: len(directions)]
 
 
-def token_direction(model: torch.nn.Module, token_ids: list[int]) -> torch.Tensor:
->>>>>>> theirs
+def unembedding_covariance(model: torch.nn.Module) -> RowCovariance:
+    """Return the covariance of the rows of W_U, of which nothing is computed yet."""
+    rows, _, total = own_rows(model)
+    # A rank may have padding in the place of rows; all have as many parts.
+    parts = -(-len(find_unembedding(model).weight) // PART)
+    return RowCovariance(rows, parts, total, lambda shares: summed(shares, model))
+
+
+def token_direction(
+    model: torch.nn.Module, token_ids: list[int], covariance: RowCovariance
+) -> torch.Tensor:
     """Return the unit direction of tokens in the unembedding, ``[hidden]`` float32.
 
     The direction whose scores over the vocabulary come closest, by least squares, to

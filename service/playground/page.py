@@ -47,5 +47,5 @@ def mount(app: FastAPI) -> None:
 
 
 def to_page(_request: Request) -> Response:
-    """Return a redirect to the page; relative, so that it holds below a proxy's path too."""
+    """Return a redirect to the page, relative so that it works below a proxy's path too."""
     return RedirectResponse("playground/")

@@ -50,6 +50,11 @@ def test_a_model_is_described_as_it_is_listed(v1: Client) -> None:
             client.embeddings.create(model=MODEL, input="x")
 
 
+def test_the_list_of_models_may_have_a_slash_behind_it(v1: Client) -> None:
+    listed, slashed = (v1.http.get(path).json() for path in ("/v1/models", "/v1/models/"))
+    assert [model["id"] for model in slashed["data"]] == [model["id"] for model in listed["data"]]
+
+
 @pytest.mark.parametrize("path", ["/health", "/ready", "/v1/models", "/v1/vectors", "/playground/"])
 def test_head_is_answered_where_get_is(v1: Client, path: str) -> None:
     head = v1.http.head(path)

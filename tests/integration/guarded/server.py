@@ -25,7 +25,7 @@ ROLES = {
 }
 OF_VLLM = "a key of vLLM's"
 ORIGIN = "http://app.example"
-"""Of pages that may use it."""
+"""An allowed origin."""
 RECEIVE_SECONDS = 5
 SEND_SECONDS = 2
 

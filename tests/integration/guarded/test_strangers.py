@@ -31,7 +31,7 @@ CREDENTIALS: Mapping[str, Mapping[str, str]] = {
     "a key and one letter more": {"authorization": f"Bearer {SECRETS['alice']}x"},
     "a key in capitals": {"authorization": f"Bearer {SECRETS['alice'].upper()}"},
     "a key as a user's password": {"authorization": "Basic YWxpY2U6c2YtYWxpY2U="},
-    "a key in a header of its own": {"x-api-key": SECRETS["alice"]},
+    "an unknown key as `x-api-key`": {"x-api-key": "sf-wrong"},
     "a key as a cookie": {"cookie": f"authorization=Bearer {SECRETS['alice']}"},
 }
 """What is sent in place of a key, in words and as headers."""

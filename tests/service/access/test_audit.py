@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import orjson
 import pytest
-from fastapi import FastAPI, Request
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
+from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
+from loadtests.measure.servers import free_port
 from service.access.audit import Audit, audit_logger
 from service.access.authorization import Authorization
 from service.access.bodies import CheckedRequest
 from service.access.keys import Key, KeyRing
+from service.access.outgoing import Outgoing
 from service.access.visit import Visit
+from service.api.route import SensefieldRoute
 from service.settings import settings
+from tests.waiting import until
 
 SECRET = "sf-secret"
 
@@ -236,3 +244,54 @@ async def test_what_raises_is_the_servers_error(
         await Audit(raising, lines)(scope, receive, send)
     (line,) = lines.kept
     assert (line["status"], line["outcome"]) == (status, outcome)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/whole", None), ("/raises", None), ("/stream", 200)]
+)
+async def test_a_client_that_leaves_a_real_server_has_cancelled(
+    path: str, status: int | None
+) -> None:
+    begun = asyncio.Event()
+    router = APIRouter(route_class=SensefieldRoute)
+
+    @router.get("/raises")
+    @with_cancellation
+    async def raises(raw_request: Request) -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        return "never"  # and vLLM's None is no text, which FastAPI raises for
+
+    @router.get("/whole", response_model=None)
+    @with_cancellation
+    async def whole(raw_request: Request) -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    @router.get("/stream")
+    async def stream() -> StreamingResponse:
+        async def events() -> AsyncIterator[bytes]:
+            yield b"data: {}\n\n"
+            begun.set()
+            await asyncio.Event().wait()
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    app = FastAPI()
+    app.include_router(router)
+    lines = Lines()
+    behind: Any = Audit(Outgoing(app), lines)
+    config = uvicorn.Config(behind, port=free_port(), lifespan="off", log_level="critical")
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve())
+    await until(lambda: server.started)
+    _, writer = await asyncio.open_connection("127.0.0.1", config.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+    await begun.wait()
+    writer.close()
+    await until(lambda: bool(lines.kept))
+    server.should_exit = True
+    await serving
+    (line,) = lines.kept
+    assert (line["outcome"], line["status"]) == ("cancelled", status)

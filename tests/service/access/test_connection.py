@@ -59,6 +59,16 @@ async def ask(port: int, *parts: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
+    "sent", [b"NONSENSE\r\n\r\n", b"GET / HTTP/1.1\r\nhost: x\r\nno head\r\n\r\n"]
+)
+async def test_what_is_no_http_is_a_400(port: int, sent: bytes) -> None:
+    head, _, body = (await ask(port, sent)).partition(b"\r\n\r\n")
+    assert head.lower().startswith(b"http/1.1 400 bad request\r\n")
+    assert b"content-type: application/json" in head.lower()
+    assert orjson.loads(body)["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
     "parts", [(), (b"G",), (b"\r\n",) * 6, (b"GET / HTTP/1.1\r\nhost: x\r\n",)]
 )
 async def test_a_head_that_does_not_come_is_a_408(port: int, parts: tuple[bytes, ...]) -> None:

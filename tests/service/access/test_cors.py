@@ -1,4 +1,4 @@
-"""What a page of another origin may read, and which requests are its browser's own."""
+"""Preflights, and the headers that let a page of another origin read an answer."""
 
 from __future__ import annotations
 

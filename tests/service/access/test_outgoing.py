@@ -1,4 +1,4 @@
-"""Every answer's headers, and every error's form: whoever worded it, and if nobody did."""
+"""The headers of every answer and the form of every error, also where no route has answered."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+import uvicorn
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.requests import ClientDisconnect
 
+from loadtests.measure.servers import free_port
 from service.access.outgoing import Outgoing
 from service.access.visit import Visit
 from service.errors import error_body
+from tests.waiting import until
 
 OWN = error_body("no", "conflict_error", "name", "exists")
 FAILED = {"message": "the server failed; its log says why", "type": "server_error"}
@@ -276,3 +279,36 @@ async def test_who_has_left_is_told_nothing(raised: Exception | None) -> None:
     Visit.of(wire.scope).leave()
     assert await wire.call(sending(raised=raised)) is raised
     assert wire.sent == []
+
+
+@pytest.mark.parametrize("shaped", [True, False])
+async def test_a_server_that_ends_answers_whom_it_let_wait(shaped: bool) -> None:
+    """With a real uvicorn, whose own answer is plain text."""
+    waits = asyncio.Event()
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        waits.set()
+        await asyncio.Event().wait()
+
+    behind: Any = Outgoing(app) if shaped else app
+    config = uvicorn.Config(
+        behind,
+        port=free_port(),
+        lifespan="off",
+        log_level="critical",
+        timeout_graceful_shutdown=0,
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server._serve())
+    async with httpx.AsyncClient() as client:
+        await until(lambda: server.started)
+        asked = asyncio.create_task(client.get(f"http://127.0.0.1:{config.port}/v1/score"))
+        await waits.wait()
+        server.should_exit = True
+        answer = await asked
+    await serving
+    if not shaped:
+        assert answer.text == "Internal Server Error"
+        return
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert answer.json()["error"].items() >= ENDED.items()

@@ -1,4 +1,4 @@
-"""What a stream in Anthropic's dialect says of an error, through vLLM's own converter."""
+"""Errors in streams of /v1/messages, through vLLM's own converter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ERROR = {"error": {"message": "the engine hangs", "type": "Gateway Timeout", "co
 
 
 async def chunks() -> AsyncIterator[str]:
-    """Yield what a chat streams: its beginning, an error, and an end as after a success."""
+    """Yield the stream of a chat: its beginning, an error, and the end that a success has."""
     for told in (CHUNK, ERROR):
         yield f"data: {json.dumps(told)}\n\n"
     yield "data: [DONE]\n\n"

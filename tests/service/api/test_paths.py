@@ -1,4 +1,4 @@
-"""What the router answers: unknown paths and methods, and HEAD."""
+"""The router's own answers: to unknown paths and methods, and to HEAD."""
 
 from __future__ import annotations
 
