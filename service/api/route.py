@@ -24,6 +24,7 @@ from service.api.validation import from_validation
 from service.errors import (
     MAX_ECHO,
     BadRequestError,
+    DeadlineError,
     RequestError,
     UnsupportedMediaError,
     echo,
@@ -72,9 +73,10 @@ def checked(
             raise from_validation(error.errors()) from None
         finally:
             incoming.parsed = None
-        # vLLM cancels the request of a client that has left, and answers it with null.
-        if Visit.of(request.scope).has_left and getattr(answer, "body", None) == b"null":
-            return Response(status_code=CLIENT_LEFT)
+        # vLLM cancels the request of a client that has left, or is late, and answers it with null.
+        visit = Visit.of(request.scope)
+        if visit.cut_off is not None and getattr(answer, "body", None) == b"null":
+            return Response(status_code=CLIENT_LEFT if visit.has_left else DeadlineError.status)
         if ignored:
             names = unknown_fields.listed(ignored)
             _log.info("%s passes over fields that it does not know: %s", route.path, names)

@@ -57,14 +57,15 @@ def test_an_error_is_no_answer() -> None:
 
 
 async def test_an_answer_to_who_has_left_is_cancelled() -> None:
-    outcome = Outcome("chat", Visit())
+    visit = Visit()
+    outcome = Outcome("chat", visit)
     left = ErrorResponse(error=ErrorInfo(message="Client disconnected", type="Bad", code=400))
 
     async def serve() -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:  # as vLLM's chat has it
-            _refuse(left, outcome)
+            _refuse(left, outcome, visit)
             outcome.end()
 
     serving = asyncio.create_task(serve())

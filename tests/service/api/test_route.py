@@ -283,21 +283,23 @@ async def test_without_a_body_there_is_no_media_type_to_be_wrong() -> None:
         assert (await client.post("/", content=streamed)).status_code == 415
 
 
-@pytest.mark.parametrize(("has_left", "status"), [(True, CLIENT_LEFT), (False, 200)])
-async def test_who_has_left_is_no_success_in_the_metrics_of_http(
-    has_left: bool, status: int
-) -> None:
+@pytest.mark.parametrize(("ended", "status"), [("left", CLIENT_LEFT), ("late", 504), ("", 200)])
+async def test_who_has_left_is_no_success_in_the_metrics_of_http(ended: str, status: int) -> None:
+    def end(visit: Visit) -> None:
+        if ended == "left":
+            visit.leave()
+        elif ended == "late":
+            visit.cut_off = "deadline"
+
     router = APIRouter(route_class=SensefieldRoute)
 
     @router.post("/")
     async def answer(raw_request: Request) -> None:
-        Visit.of(
-            raw_request.scope
-        ).has_left = has_left  # as vLLM's with_cancellation, it says nothing
+        end(Visit.of(raw_request.scope))  # and None, as vLLM's with_cancellation has it
 
     @router.post("/late")
     async def late(raw_request: Request) -> str:
-        Visit.of(raw_request.scope).has_left = has_left
+        end(Visit.of(raw_request.scope))
         return "an answer"
 
     app = FastAPI()
