@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from time import sleep
 from typing import Any, Self
 
 import numpy as np
@@ -48,6 +49,7 @@ class CompiledPattern:
             data = ids.astype(np.int32).tobytes()
             form = listed if len(data) <= 4 * words else masked
             states.append((form, form.setdefault(data, len(form))))
+            _give_way()
         numbers = (number + len(listed) * (form is masked) for form, number in states)
         masks = tuple(_mask(np.frombuffer(data, np.int32), words) for data in masked)
         return cls(pattern, tuple(listed), masks, bytes(numbers))
@@ -146,7 +148,13 @@ def _following(pattern: bytes, index: Index) -> list[list[tuple[int, list[int]]]
             token = pattern[matched:end]
             if token in index.spellings:
                 found[matched].append((end, index.forward.equal_to(token).tolist()))
+        _give_way()
     return found
+
+
+def _give_way() -> None:
+    """Let other threads run: the event loop would wait 5 ms for its turn after each system call."""
+    sleep(0)
 
 
 def _union(*sets: TokenIds) -> TokenIds:
