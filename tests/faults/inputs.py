@@ -140,7 +140,7 @@ CASES = (
     Case("control-sampler", "`dry_multiplier` of 0.8", chat(dry_multiplier=0.8),
          refused("dry_multiplier")),
     Case("unknown-many", "300 fields that nobody knows",
-         chat(**{f"own{at}": at for at in range(300)}), refused("body")),
+         chat("", **{f"own{at}": at for at in range(300)}), refused("body")),
     Case("suppress-vocabulary", "the whole vocabulary suppressed",
          chat(logit_control={"suppress": tokens(range(VOCABULARY))}),
          refused("logit_control.suppress")),

@@ -90,7 +90,7 @@ CHAT, TEXT, RESPONSES, MESSAGES = (
 USER = {"role": "user", "content": "Hi"}
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": 5}}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-BODIES = {
+BODIES: dict[str, dict[str, Any]] = {
     CHAT: BODY,
     TEXT: {"model": MODEL, "prompt": "Hi", "max_tokens": 2},
     RESPONSES: {"model": MODEL, "input": "Hi", "max_output_tokens": 2},

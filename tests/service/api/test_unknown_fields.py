@@ -122,7 +122,7 @@ def test_the_same_length_under_two_names_is_one() -> None:
 
 
 def test_what_is_known_is_not_listed() -> None:
-    body = {
+    body: dict[str, Any] = {
         "messages": [{"role": "user", "content": "Hi", "own": 1}],
         "logit_control": {"bias": [{"text": "a", "add": 1, "when": {"from": 1}}]},
         "structured_outputs": {"json": {"propertie": {}}},
@@ -139,7 +139,7 @@ def test_what_stands_in_known_objects_is_listed_with_its_path() -> None:
 
 
 def test_more_unknown_fields_than_a_client_has_are_refused() -> None:
-    fields = {f"own{at}": 1 for at in range(MAX_UNKNOWN)}
+    fields: dict[str, Any] = {f"own{at}": 1 for at in range(MAX_UNKNOWN)}
     assert len(ignored(**fields)) == MAX_UNKNOWN
     assert refused(**fields, more=1)[0] == "body"
 

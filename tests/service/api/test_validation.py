@@ -75,7 +75,7 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": 5}
 
 def test_a_list_that_vllm_reads_by_itself_is_found() -> None:
     good = {**CALL, "function": {"name": "f", "arguments": "5"}}
-    body = {
+    body: dict[str, Any] = {
         "messages": [
             {"role": "assistant", "tool_calls": [good]},
             {"role": "assistant", "tool_calls": [good, CALL]},
