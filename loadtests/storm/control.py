@@ -46,8 +46,8 @@ def distribution(draw: Draw, target: Target, *, arrow: bool) -> dict[str, Any]:
 
 def is_wide(wanted: dict[str, Any]) -> bool:
     """Say whether a row holds more than some hundred tokens."""
-    top_k = wanted.get("top_k", 20)
-    return top_k == "all" or top_k > 500
+    top_k: int | str = wanted.get("top_k", 20)
+    return top_k == "all" or int(top_k) > 500
 
 
 def _window(draw: Draw, least: int = 0) -> dict[str, Any]:

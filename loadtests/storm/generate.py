@@ -10,7 +10,7 @@ from loadtests.storm import others
 from loadtests.storm.control import control, distribution, is_wide
 from loadtests.storm.draw import Draw
 from loadtests.storm.sampling import chat_logprobs, sampling, streaming, text_logprobs
-from loadtests.storm.shot import ARROW, CHAT, COMPLETION, Shot
+from loadtests.storm.shot import ARROW, CHAT, COMPLETION, LENS, SCORE, Shot
 from loadtests.storm.target import TOOL, Target
 from loadtests.storm.vectors import DELETED, vector_shot
 
@@ -35,7 +35,7 @@ def shot(seed: int, number: int, target: Target) -> Shot:
     control_of = found.fields.get("logit_control") or {}
     if any(entry["vector"] in DELETED for entry in control_of.get("steer", ())):
         found = replace(found, allowed=found.allowed | {404})
-    generates = found.path in (CHAT, COMPLETION, others.SCORE, others.LENS)
+    generates = found.path in (CHAT, COMPLETION, SCORE, LENS)
     if generates and draw.chance(_LEAVES):
         found = replace(found, patience=draw.number(0, target.patience))
     return found

@@ -87,7 +87,8 @@ def _judge_events(shot: Shot, content: bytes) -> str:
     error = last.get("error") if isinstance(last, dict) else None
     if error is not None:
         _check_error(last)
-        if not (shot.may_end_in_error or error["code"] == _RETRY) or "Internal" in error["type"]:
+        gone = 404 in shot.allowed and "not_found" in error["type"]
+        if not (shot.may_end_in_error or gone) or "Internal" in error["type"]:
             raise WrongAnswerError(f"an error in a stream, {_kind_of(error)}", error["message"])
         return "ended by an error"
     if name not in _ENDS and last.get("type") not in _ENDS:

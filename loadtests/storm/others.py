@@ -6,10 +6,8 @@ from typing import Any
 
 from loadtests.storm.control import control
 from loadtests.storm.draw import Draw
-from loadtests.storm.shot import ARROW, CHAT, Shot
+from loadtests.storm.shot import ARROW, CHAT, LENS, SCORE, Shot
 from loadtests.storm.target import Target
-
-SCORE, LENS = "/v1/score", "/v1/lens"
 
 
 def score(draw: Draw, target: Target, number: int) -> Shot:
@@ -56,7 +54,7 @@ def _prompt(draw: Draw, target: Target) -> dict[str, Any]:
 
 def response(draw: Draw, target: Target, number: int) -> Shot:
     """Return a request in the dialect of OpenAI's responses."""
-    body = {"model": target.models[0], "input": draw.words(draw.integer(1, 30))}
+    body: dict[str, Any] = {"model": target.models[0], "input": draw.words(draw.integer(1, 30))}
     body |= {"max_output_tokens": draw.integer(1, target.most_tokens)}
     body |= draw.fields(0.5, {"stream": lambda: True, "temperature": lambda: 1.0})
     return Shot(number, "/v1/responses", body)
@@ -64,7 +62,10 @@ def response(draw: Draw, target: Target, number: int) -> Shot:
 
 def message(draw: Draw, target: Target, number: int) -> Shot:
     """Return a request in Anthropic's dialect."""
-    body = {"model": target.models[0], "max_tokens": draw.integer(1, target.most_tokens)}
+    body: dict[str, Any] = {
+        "model": target.models[0],
+        "max_tokens": draw.integer(1, target.most_tokens),
+    }
     body |= {"messages": [{"role": "user", "content": draw.words(draw.integer(1, 30))}]}
     body |= draw.fields(0.5, {"stream": lambda: True, "temperature": lambda: 1.0})
     return Shot(number, "/v1/messages", body)
@@ -73,7 +74,7 @@ def message(draw: Draw, target: Target, number: int) -> Shot:
 def batch(draw: Draw, target: Target, number: int) -> Shot:
     """Return several chats in one request."""
     chat = [{"role": "user", "content": draw.words(5)}]
-    body = {"model": target.models[0], "messages": [chat] * draw.integer(1, 3)}
+    body: dict[str, Any] = {"model": target.models[0], "messages": [chat] * draw.integer(1, 3)}
     body |= {"max_tokens": draw.integer(1, target.most_tokens), "temperature": 0}
     return Shot(number, f"{CHAT}/batch", body)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from loadtests.measure.client import Client
-from loadtests.storm.crowd import CONCURRENCY, DEAD, Storm, fire, rage, together
+from loadtests.measure.deadline import Deadline
+from loadtests.storm.crowd import CONCURRENCY, DEAD, Storm, fire, is_alive, rage, together
 from loadtests.storm.generate import shot
+from loadtests.storm.judge import WrongAnswerError
 from loadtests.storm.leftovers import OF_VECTORS, leftovers, metrics, watching
 from loadtests.storm.shot import Shot
 from loadtests.storm.shrink import Shrinker
@@ -19,6 +22,7 @@ from loadtests.storm.vectors import first_vectors, last_deletions
 Place = Callable[[], Awaitable[str]]
 """Returns the URL of a server that lives: another one where the last has died."""
 PREEMPTIONS = "vllm:num_preemptions_total"
+_GONE_SECONDS, _BETWEEN_SECONDS = 60.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -116,16 +120,32 @@ async def _clear(client: Client, url: str) -> None:
         await fire(client, url, deletion)
 
 
+async def _living(client: Client, place: Place) -> str:
+    """Return the URL of a server that lives, once one that died has ended.
+
+    Raises:
+        WrongAnswerError: it neither lives nor ends, or nobody starts another one.
+
+    """
+    deadline = Deadline(_GONE_SECONDS)
+    while not await is_alive(client, url := await place()):
+        if not deadline.left:
+            raise WrongAnswerError(DEAD)
+        await asyncio.sleep(_BETWEEN_SECONDS)
+    return url
+
+
 async def _shrink_all(client: Client, target: Target, place: Place, result: Result) -> None:
-    """Shrink the first failure of each kind."""
-    deadline = time.monotonic() + result.options.shrink_seconds
-    for failure in result.storm.failures:
-        if failure.signature in result.shrunk or time.monotonic() > deadline:
-            continue
+    """Shrink the first failure of each kind, each in an equal part of the time."""
+    deadline = Deadline(result.options.shrink_seconds)
+    kinds = {failure.signature: failure for failure in reversed(result.storm.failures)}
+    for at, failure in enumerate(kinds.values()):
 
         async def fails(shots: Sequence[Shot], signature: str = failure.signature) -> bool:
-            url = await place()
+            url = await _living(client, place)
             await _upload(client, target, url)
             return signature in await together(client, url, shots)
 
-        result.shrunk[failure.signature] = await Shrinker(fails, deadline).shrink(failure)
+        share = deadline.share(len(kinds) - at)
+        with suppress(WrongAnswerError):  # then there is no server to ask
+            result.shrunk[failure.signature] = await Shrinker(fails, share).shrink(failure)

@@ -59,7 +59,8 @@ def sampling(draw: Draw, target: Target, tokens: int) -> dict[str, Any]:
             "skip_special_tokens": lambda: False,
             "spaces_between_special_tokens": lambda: False,
             "logit_bias": lambda: {str(one): draw.number(-100, 100) for one in ids(5)},
-            "bad_words": lambda: draw.several(draw.text, 3),
+            # A word of white space alone has no tokens.
+            "bad_words": lambda: draw.several(lambda: draw.words(1) + draw.text(), 3),
             "truncation_side": lambda: draw.one_of(["left", "right"]),
             "cache_salt": lambda: draw.words(1),
             "stream_interval": lambda: draw.integer(1, 5),

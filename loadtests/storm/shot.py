@@ -9,6 +9,7 @@ from typing import Any
 
 ARROW = "application/vnd.apache.arrow.stream"
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+SCORE, LENS = "/v1/score", "/v1/lens"
 MASKS = ("allowed_token_ids", "bad_words", "min_tokens", "structured_outputs", "response_format")
 """Fields that forbid tokens: two of them may leave none."""
 
@@ -46,7 +47,9 @@ class Shot:
         """Whether its own fields may leave a row no token: then it alone ends with an error."""
         control = self.fields.get("logit_control") or {}
         masks = sum(bool(self.fields.get(name)) for name in MASKS)
-        masks += bool(control.get("suppress")) + bool(control.get("force"))
+        # What is scored is forced.
+        masks += bool(control.get("force")) or self.path == SCORE
+        masks += bool(control.get("suppress"))
         masks += self.fields.get("tool_choice") not in (None, "none", "auto")
         return masks > 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +20,21 @@ FLAGS = (
     *("--stall-timeout-seconds", str(STALL_SECONDS), "--shutdown-timeout", "60"),
     *("--logits-processors", "tests.faults.raising:Raising"),
 )
+ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY)}
 
 
 class Supervisor:
     """Starts servers on one store, never two at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        flags: Sequence[str] = FLAGS,
+        environment: Mapping[str, str] = ENVIRONMENT,
+    ) -> None:
         self._folder = folder
+        self._flags = flags
+        self._environment = environment
         self._running = ExitStack()
         self._server: OwnServer | None = None
 
@@ -44,8 +53,8 @@ class Supervisor:
         """Return the server, after starting one if none runs."""
         if self._server is None or self._server.process.poll() is not None:
             self._running.close()
-            environment = {"PYTHONPATH": str(REPOSITORY)}
-            self._server = self._running.enter_context(serving(self._folder, FLAGS, environment))
+            started = serving(self._folder, self._flags, self._environment)
+            self._server = self._running.enter_context(started)
         return self._server
 
 

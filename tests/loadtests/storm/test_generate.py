@@ -8,8 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from loadtests.storm.generate import shot
-from loadtests.storm.others import LENS, SCORE
-from loadtests.storm.shot import ARROW, CHAT, COMPLETION, Shot
+from loadtests.storm.shot import ARROW, CHAT, COMPLETION, LENS, SCORE, Shot
 from loadtests.storm.target import Target
 from service.api.requests import ChatRequest, TextRequest
 from service.schemas.sight import LensRequest, ScoreRequest

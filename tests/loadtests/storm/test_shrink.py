@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
 
+from loadtests.measure.deadline import Deadline
 from loadtests.storm.crowd import Failure
 from loadtests.storm.shot import COMPLETION, Shot
 from loadtests.storm.shrink import Shrinker
@@ -13,11 +12,11 @@ from loadtests.storm.shrink import Shrinker
 BODY = {"prompt": "a long prompt", "seed": 42, "n": 3, "stop": ["x", "y"], "top_p": 0.5}
 
 
-def shrinker(fails: Callable[[Sequence[Shot]], bool], deadline: float = math.inf) -> Shrinker:
+def shrinker(fails: Callable[[Sequence[Shot]], bool], seconds: float = 60) -> Shrinker:
     async def answer(shots: Sequence[Shot]) -> bool:
         return fails(shots)
 
-    return Shrinker(answer, deadline)
+    return Shrinker(answer, Deadline(seconds))
 
 
 def failure(count: int = 1) -> Failure:
@@ -46,5 +45,5 @@ async def test_one_that_does_not_repeat_has_none() -> None:
 
 
 async def test_it_ends_in_time() -> None:
-    found = await shrinker(lambda shots: True, time.monotonic()).shrink(failure())
+    found = await shrinker(lambda shots: True, 0).shrink(failure())
     assert dict(found[0].fields) == BODY

@@ -1,4 +1,4 @@
-"""A mend of Triton's interpreter, loaded as a plugin of vLLM's in each of its processes."""
+"""Mends of Triton's interpreter, loaded as plugins of vLLM's in each of its processes."""
 
 from typing import Any
 
@@ -20,3 +20,14 @@ def keep_bools() -> None:
         return TensorHandle(np.full(block.shape, scalar.data.item()), scalar.dtype.scalar)
 
     InterpreterBuilder.create_splat = create_splat
+
+
+def sort_with_torch() -> None:
+    """Have vLLM apply top-k and top-p with torch, as it does where there is no Triton.
+
+    Its kernel asks a loop's number for its type, and the interpreter's loops count in Python's
+    integers: the first request with either would end the engine.
+    """
+    from vllm.v1.sample.ops import topk_topp_sampler
+
+    setattr(topk_topp_sampler, "HAS_TRITON", False)  # noqa: B010
