@@ -47,6 +47,7 @@ def paths(case: str, rows: int) -> list[Callable[[], object]]:
     from logit_processors.program import Program
     from logit_processors.row_spec import STATISTICS
     from logit_processors.slots import Slots
+    from logit_processors.token_sets import TokenSets
     from service.engine.measured import measure_by_kernels, measure_by_operations
 
     gpu = torch.device("cuda")
@@ -66,7 +67,7 @@ def paths(case: str, rows: int) -> list[Callable[[], object]]:
     directions = Directions()
     for row in range(rows):
         directions.put(str(row), torch.randn(VOCAB, device=gpu))
-    host_slots, text = np.arange(rows), HostText([], None)
+    host_slots, text = np.arange(rows), HostText([], TokenSets(gpu))
     on_gpu, out = torch.arange(rows, device=gpu), torch.empty(rows, VOCAB, device=gpu)
 
     def applied(kernels: bool) -> Callable[[], object]:

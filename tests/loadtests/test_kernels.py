@@ -18,6 +18,7 @@ from logit_processors.host_text import HostText
 from logit_processors.program import Program
 from logit_processors.row_spec import STATISTICS
 from logit_processors.slots import Slots
+from logit_processors.token_sets import TokenSets
 from service.engine.measured import measure_by_operations
 
 NOTE = Path(__file__).parents[2] / "docs" / "kernels.md"
@@ -79,7 +80,7 @@ def test_what_operations_move_to_apply_a_program() -> None:
     zeros = torch.zeros(ROWS, dtype=torch.int64, device=META)
     with Traffic() as traffic:
         out = torch.empty_like(logits)
-        slots.apply(logits, np.arange(ROWS), zeros, zeros, HostText([], None), out)
+        slots.apply(logits, np.arange(ROWS), zeros, zeros, HostText([], TokenSets(META)), out)
     case = "apply bias, one steer and suppress"
     assert traffic.passes == pytest.approx(PASSES[case][0], rel=1e-2)
 

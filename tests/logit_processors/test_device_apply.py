@@ -13,6 +13,7 @@ from logit_processors.directions import Directions
 from logit_processors.host_text import HostText
 from logit_processors.program import Program
 from logit_processors.slots import Slots
+from logit_processors.token_sets import TokenSets
 from tests.unit_support import INF, KERNEL_DEVICE
 
 pytestmark = pytest.mark.skipif(KERNEL_DEVICE is None, reason="no Triton here: see test_kernels")
@@ -73,7 +74,7 @@ def applied(
         host_slots,
         torch.from_numpy(host_slots).to(KERNEL_DEVICE),
         torch.tensor(positions, device=KERNEL_DEVICE),
-        HostText([], None),
+        HostText([], TokenSets(torch.device("cpu"))),
         out,
     )
     assert result is out

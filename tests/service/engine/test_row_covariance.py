@@ -39,7 +39,12 @@ def test_ranks_with_fewer_rows_take_part_as_often() -> None:
     whole = rows_of(PART + 10)
     shares: list[torch.Tensor] = []
     first = RowCovariance(whole[: PART + 2], 2, len(whole), lambda own: own + shares.pop())
-    second = RowCovariance(whole[PART + 2 :], 2, len(whole), lambda own: shares.append(own) or own)
+
+    def share(own: torch.Tensor) -> torch.Tensor:
+        shares.append(own)
+        return own
+
+    second = RowCovariance(whole[PART + 2 :], 2, len(whole), share)
     for _ in range(2):
         second.advance()
         first.advance()
