@@ -186,9 +186,9 @@ def test_rows_tell_how_their_programs_left_them(monkeypatch: pytest.MonkeyPatch)
 GRAMMAR = SamplingParams(structured_outputs=StructuredOutputsParams(regex="a+"))
 
 
-@pytest.mark.parametrize("neighbour", [None, ADD_2.to_wire()])
+@pytest.mark.parametrize("neighbour", [None, ADD_2])
 def test_what_counts_as_exhausted_does_not_depend_on_neighbours(
-    monkeypatch: pytest.MonkeyPatch, neighbour: dict[str, Any] | None
+    monkeypatch: pytest.MonkeyPatch, neighbour: Program | None
 ) -> None:
     processor = make_processor(monkeypatch)
     processor.add_request(0, params(neighbour))

@@ -74,14 +74,14 @@ async def test_an_error_is_openais_object(
 @pytest.mark.parametrize(
     ("response", "kind", "message"),
     [
-        (JSONResponse(OWN, 409), "invalid_request_error", "no"),
-        (JSONResponse(OWN, 401), "authentication_error", "no"),
-        (JSONResponse(OWN, 403), "permission_error", "no"),
-        (JSONResponse(OWN, 404), "not_found_error", "no"),
-        (JSONResponse(OWN, 413), "request_too_large", "no"),
-        (JSONResponse(OWN, 429), "rate_limit_error", "no"),
-        (JSONResponse(OWN, 503), "overloaded_error", "no"),
-        (JSONResponse(OWN, 504), "timeout_error", "no"),
+        (JSONResponse(OWN, 409), "invalid_request_error", "name: no"),
+        (JSONResponse(OWN, 401), "authentication_error", "name: no"),
+        (JSONResponse(OWN, 403), "permission_error", "name: no"),
+        (JSONResponse(OWN, 404), "not_found_error", "name: no"),
+        (JSONResponse(OWN, 413), "request_too_large", "name: no"),
+        (JSONResponse(OWN, 429), "rate_limit_error", "name: no"),
+        (JSONResponse(OWN, 503), "overloaded_error", "name: no"),
+        (JSONResponse(OWN, 504), "timeout_error", "name: no"),
         (PlainTextResponse("gone", 500), "api_error", "gone"),
         (
             JSONResponse({"type": "error", "error": {"type": "Bad", "message": "why"}}, 400),

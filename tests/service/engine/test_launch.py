@@ -11,15 +11,15 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from vllm.config import SpeculativeConfig, VllmConfig
+from vllm.config import ModelConfig, SpeculativeConfig, VllmConfig
 
 from service.access.keys import Key, KeyRing
 from service.access.roles import ROLES
+from service.embedded_model import embedded_model_dir
 from service.engine import launch
 from service.engine.plugins import NAME
 from service.errors import StartupError
 from service.settings import settings
-from tests.vllm_objects import vllm_config
 
 
 @pytest.fixture(autouse=True)
@@ -170,6 +170,11 @@ def test_bad_keys_are_told_before_the_engine_starts(monkeypatch: pytest.MonkeyPa
         launch.parse(["m"])
 
 
+def servable_config() -> VllmConfig:
+    """Return the configuration of an engine with a model that generates text."""
+    return VllmConfig(model_config=ModelConfig(str(embedded_model_dir())))
+
+
 @pytest.mark.parametrize(
     ("part", "name", "value", "flag"),
     [
@@ -183,7 +188,7 @@ def test_bad_keys_are_told_before_the_engine_starts(monkeypatch: pytest.MonkeyPa
 def test_steps_in_which_tokens_have_other_places_are_refused(
     part: str, name: str, value: object, flag: str
 ) -> None:
-    config = vllm_config(4)
+    config = servable_config()
     launch.assert_servable(config)
     assert hasattr(getattr(config, part), name)
     setattr(getattr(config, part), name, value)
@@ -198,7 +203,7 @@ def test_steps_in_which_tokens_have_other_places_are_refused(
 def test_speculation_is_refused_on_the_runner_that_cannot(
     speculative: bool, v2: bool, served: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = vllm_config(4)
+    config = servable_config()
     if speculative:
         config.speculative_config = SpeculativeConfig(method="ngram", num_speculative_tokens=2)
     monkeypatch.setattr(VllmConfig, "use_v2_model_runner", v2)
