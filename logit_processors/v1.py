@@ -73,7 +73,7 @@ class V1ControlProcessor(ControlProcessor):
             self._run(logits, rows, logits, forced=True)
         unwatched = np.array([not self._is_watched(row) for row in rows])
         if not unwatched.all():
-            # What counts is each request's own, whoever else is in the batch.
+            # A row's own request decides, not its neighbours in the batch.
             self._alive = ~exhausted(logits) | upload(unwatched, logits.device, torch.bool)
         return logits
 

@@ -123,7 +123,7 @@ class _Scale:
     shares: Callable[[NDArray[Any]], NDArray[Any]]
     ends: tuple[str, str]
     label: str = ""
-    """What the legend calls it, if not by its name."""
+    """Its name in the legend, if that differs."""
 
 
 _MEASURES: dict[str, _Scale] = {

@@ -44,7 +44,7 @@ FLAGS = (
     *("--enable-prompt-tokens-details", "--no-enable-prefix-caching"),
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
 )
-"""Of both servers, in the place of the tests' own: a short context, because many of the tests
+"""Flags of both servers, in place of the tests' own: a short context, because many of the tests
 generate until it is full."""
 
 

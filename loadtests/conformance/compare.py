@@ -14,7 +14,7 @@ KNOWN = Path(__file__).parent / "differences.toml"
 
 @dataclass(frozen=True)
 class Ended:
-    """What became of a test; a failure in its setup or teardown counts too."""
+    """The outcome of a test; a failure in its setup or teardown counts too."""
 
     outcome: str
     why: str = ""

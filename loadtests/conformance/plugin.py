@@ -58,7 +58,7 @@ class RemoteOpenAIServer:
 
 
 class _Hub:
-    """Knows no LoRA: whoever asks for its folder gets the model's."""
+    """Knows no LoRA: a test that asks for its folder gets the model's."""
 
     def snapshot_download(self, **_: Any) -> str:
         return os.environ[MODEL]

@@ -1,4 +1,4 @@
-"""What ends a command ends its servers too."""
+"""Pass the signals that end a command on to its servers."""
 
 from __future__ import annotations
 

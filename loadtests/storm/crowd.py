@@ -35,7 +35,7 @@ class Failure:
 
 @dataclass
 class Storm:
-    """What happened."""
+    """The events of one storm."""
 
     seconds: float
     outcomes: Counter[str] = field(default_factory=Counter)

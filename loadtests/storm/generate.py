@@ -18,7 +18,7 @@ _TEMPLATE = 60
 """Tokens that a chat template may add."""
 _TOKENS_A_WORD = 2
 _WIDE_TOKENS = 4
-"""Of an answer whose rows are the whole vocabulary: such a row has up to 7 MB of JSON."""
+"""Tokens of an answer whose rows are the whole vocabulary: a row has up to 7 MB of JSON."""
 _LEAVES = 0.12
 _CHOICES: tuple[Any, ...] = (
     *("none", "required"),

@@ -1,4 +1,4 @@
-"""What a server still holds of requests that have ended."""
+"""Resources that a server still holds for requests that have ended."""
 
 from __future__ import annotations
 

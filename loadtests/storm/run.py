@@ -40,7 +40,7 @@ class Options:
 
 @dataclass
 class Result:
-    """What a storm came to."""
+    """The result of a storm."""
 
     options: Options
     storm: Storm
@@ -124,7 +124,7 @@ async def _living(client: Client, place: Place) -> str:
     """Return the URL of a server that lives, once one that died has ended.
 
     Raises:
-        WrongAnswerError: it neither lives nor ends, or nobody starts another one.
+        WrongAnswerError: it neither lives nor ends, or no other one is started.
 
     """
     deadline = Deadline(_GONE_SECONDS)

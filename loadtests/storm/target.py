@@ -16,7 +16,7 @@ TOOL = {
     },
 }
 PREFIX = "storm-"
-"""Of the names of all its vectors."""
+"""Beginning of the names of all its vectors."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Target:
     layers: int
     hidden_size: int
     most_tokens: int
-    """Of an answer."""
+    """Most tokens of an answer."""
     tools: bool
     """Whether it can be made to call a tool."""
     patience: float

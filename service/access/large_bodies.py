@@ -16,7 +16,7 @@ LARGE = 256 << 10
 MAX_COMMAS = 1 << 20
 """Outside of texts: as many values, tokens of prompts among them, has a body at most."""
 MAX_TOKENIZED_BYTES = 1 << 20
-"""Of a body whose tokens are asked for: no context bounds them, and all are told at once."""
+"""Bytes of a body to tokenize: no context bounds its tokens, and one answer holds all of them."""
 _AT_ONCE = 64 << 10
 _IN_TEXT = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 

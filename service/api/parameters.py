@@ -41,7 +41,7 @@ _WORDS = (
     (r"(?i)\blora\b", "model"),
     (r"(?i)chat template|message|conversation", "messages"),
 )
-"""What a message that names no field is about."""
+"""Fields that vLLM's messages are about, where they name none."""
 _ALSO = {
     "max_tokens": ("max_completion_tokens", "max_output_tokens"),
     "structured_outputs": ("response_format", "text", "output_config", "tools"),

@@ -35,7 +35,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 CLIENT_LEFT = 499
 """nginx's status of a client that has left: for http_requests_total, as no client reads it."""
 _FAILURES = (VLLMError, ValueError, TypeError, OverflowError, NotImplementedError)
-"""What vLLM answers with an error of its own."""
+"""Exceptions that vLLM answers with an error of its own."""
 _log = logging.getLogger("vllm.sensefield")
 
 

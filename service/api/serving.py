@@ -185,7 +185,7 @@ class TextServing(_Adopting, OpenAIServingCompletion):
         return with_rows(response, tap, chat=False)
 
     def _text_logprobs(self, request: TextRequest) -> TextLogprobs | None:
-        """Return what writes the logprobs that a request asks for, whoever measures them."""
+        """Return the writer of the logprobs that a request asks for; None if it asks for none."""
         count = request.logprobs
         if count is None:
             return None

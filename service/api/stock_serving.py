@@ -1,4 +1,4 @@
-"""What vLLM's own routes answer, mended where a client would be misled.
+"""Answers of vLLM's own routes, mended where a client would be misled.
 
 vLLM's serving objects stay as they are, but for the methods that its routes call.
 """

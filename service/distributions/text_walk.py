@@ -1,4 +1,4 @@
-"""What each token writes into a text, and where it stands in it."""
+"""The characters that each token adds to a text, and their place in it."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ STEP_SECONDS = 0.1
 """Most CPU time in which the tokens allowed next may be found: the whole batch waits for it."""
 _FAILED, _NO_MEMORY = 1, 4
 _REFUSED = (VLLMError, ValueError, RuntimeError, TypeError, LookupError)
-"""What vLLM and its compilers raise for a grammar that is none."""
+"""Exceptions of vLLM and its compilers for an invalid grammar."""
 _PLACE_IN_SOURCE = re.compile(r"\[[\d:]+\] \S+:\d+: ")
 """The time and the line of xgrammar's own source ahead of its message."""
 _BACKENDS = {

@@ -1,4 +1,4 @@
-"""What the workers hold for running requests, asked for after requests have run.
+"""Metrics of the resources that workers hold for running requests.
 
 The question waits for the end of a step, and workers that were asked anything spin for a second:
 so it is asked every few seconds at most, and never by an idle server that holds nothing new.

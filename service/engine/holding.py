@@ -1,4 +1,4 @@
-"""What a worker holds for running requests."""
+"""Count the resources that a worker holds for running requests."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from vllm import envs
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 
-from service.access.bodies import MAX_STOP_IDS
+from service.access.field_sizes import MAX_STOP_IDS
 
 
 def check_room(params: SamplingParams) -> None:

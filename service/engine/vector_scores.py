@@ -1,4 +1,4 @@
-"""What vectors do to the logits: token scores, kept for steering or told of."""
+"""Token scores of vectors: kept for steering, or read for the nearest tokens."""
 
 from __future__ import annotations
 

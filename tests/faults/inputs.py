@@ -139,7 +139,7 @@ CASES = (
          chat(guided_json={"type": "integer"}), refused("guided_json")),
     Case("control-sampler", "`dry_multiplier` of 0.8", chat(dry_multiplier=0.8),
          refused("dry_multiplier")),
-    Case("unknown-many", "300 fields that nobody knows",
+    Case("unknown-many", "300 unknown fields",
          chat("", **{f"own{at}": at for at in range(300)}), refused("body")),
     Case("suppress-vocabulary", "the whole vocabulary suppressed",
          chat(logit_control={"suppress": tokens(range(VOCABULARY))}),

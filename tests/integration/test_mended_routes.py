@@ -1,4 +1,4 @@
-"""What vLLM's routes answer where stock vLLM misleads a client."""
+"""Answers of vLLM's routes where stock vLLM misleads a client."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from tests.integration.offline import off_centre, run_offline, run_offline_jobs
 from tests.integration.servers import V2_ENVIRONMENT
 
 DAILY = ("qwen3 with experts", "gemma2", "gpt2", "pythia", "whole stream and a remainder")
-"""What differs most: experts, norms after the layers, no rotary positions, modules of
+"""The families that differ most: experts, norms after the layers, no rotary positions, modules of
 transformers, a parallel block."""
 STEER = (
     ResidualSteer("a", 6.0, layers=(1,)),
@@ -70,7 +70,7 @@ CALLS: list[list[Any]] = [
     ["lens", "s", 3],
 ]
 READING = CALLS[-4:]
-"""What the model's final norm has a part in."""
+"""The readings that depend on the model's final norm."""
 ENGINE = {"max_model_len": 64, "skip_tokenizer_init": True}
 WITHOUT, COMPILED = "gemma3n", "compiled"
 LOGITS_ONLY: list[list[Any]] = [

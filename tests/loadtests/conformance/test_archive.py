@@ -17,7 +17,7 @@ FILES = {"p-1/tests/test_a.py": b"a", "p-1/tests/sub/test_b.py": b"b", "p-1/setu
 
 @pytest.fixture
 def sdist(tmp_path: Path) -> dict[str, Any]:
-    """What a lock says of an archive of three files."""
+    """A lock file that names an archive of three files."""
     file = tmp_path / "p-1.tar.gz"
     with tarfile.open(file, "w:gz") as archive:
         for name, content in FILES.items():

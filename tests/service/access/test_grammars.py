@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.access.bodies import check_values
 from service.access.grammars import MAX_CHARACTERS, MAX_ENTRIES, MAX_REPEATS, grammar_field
+from service.access.json_values import check_values
 from service.errors import BadRequestError
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.access.bodies import check_fields
+from service.access.field_sizes import check_fields
 from service.errors import BadRequestError
 
 

@@ -1,4 +1,4 @@
-"""How many values a body has is known before it is parsed, whatever its texts hold."""
+"""The number of a body's values is known before it is parsed, for any text in it."""
 
 from __future__ import annotations
 

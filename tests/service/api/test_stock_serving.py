@@ -1,4 +1,4 @@
-"""What vLLM's own routes answer, mended."""
+"""Mended answers of vLLM's own routes."""
 
 from __future__ import annotations
 

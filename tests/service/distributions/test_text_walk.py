@@ -1,4 +1,4 @@
-"""Where each token stands in its text, whatever it writes of a character."""
+"""The place of each token in its text, also where tokens are parts of characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the workers hold, as a metric: asked for after requests ran, and no more than that."""
+"""Metrics of the resources that workers hold: read after requests ran, and only then."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from vllm import SamplingParams, envs
 from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine import EngineCoreRequest
 
-from service.access.bodies import MAX_STOP_IDS
+from service.access.field_sizes import MAX_STOP_IDS
 from service.engine.sampling_room import check_room, keep_room
 from tests.vllm_objects import engine_request
 
