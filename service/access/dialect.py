@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 import orjson
@@ -76,7 +76,7 @@ def message_in(body: bytes, status: int) -> str:
     if _is_error(found):
         found = found["message"]
     message: str = found if isinstance(found, str) else body.decode(errors="replace")
-    return message.strip()[:_MOST] or HTTPStatus(status).phrase
+    return message.strip()[:_MOST] or responses.get(status, f"HTTP {status}")
 
 
 def _is_error(value: Any) -> bool:

@@ -55,6 +55,7 @@ async def ask(app: Any, path: str = "/v1/tokens", **headers: str) -> httpx.Respo
         (PlainTextResponse("Disallowed", 400), 400, {"message": "Disallowed"}),
         (PlainTextResponse("x" * 5000, 400), 400, {"message": "x" * 2000}),
         (Response(status_code=503), 503, {"message": "Service Unavailable"}),
+        (Response(status_code=499), 499, {"message": "HTTP 499"}),  # a client that has left
         (Response(b"\xff", 500), 500, {"message": "\ufffd", "type": "server_error"}),
     ],
 )
