@@ -94,7 +94,8 @@ def answer_of(response: Response, request: Request) -> Response:
     message, param = reworded(error["message"], error.get("param"), response.status_code, sent)
     error["message"] = led_by(param, message)
     if "code" in error:
-        error |= {"param": param, "code": _code(response.status_code, param)}
+        word = error["code"] if isinstance(error["code"], str) else None
+        error |= {"param": param, "code": word or _code(response.status_code, param)}
     kept = {
         k: v for k, v in response.headers.items() if k not in ("content-length", "content-type")
     }

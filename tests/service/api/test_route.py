@@ -25,6 +25,7 @@ from service.errors import (
     RequestError,
     SaturatedError,
     TooLargeError,
+    error_body,
 )
 from service.metrics import REJECTED
 
@@ -254,6 +255,18 @@ async def test_vllms_routes_refuse_in_the_same_form() -> None:
         "param": "inner[0].numbers",
         "code": None,
     }
+
+
+async def test_a_code_that_is_a_word_stays() -> None:
+    app = FastAPI()
+
+    @app.get("/ready")
+    async def answer() -> JSONResponse:
+        return JSONResponse(error_body("hangs", "not_ready_error", code="engine_stalled"), 503)
+
+    check_bodies(app)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as it:
+        assert (await it.get("/ready")).json()["error"]["code"] == "engine_stalled"
 
 
 @pytest.mark.parametrize(
