@@ -35,7 +35,7 @@ def place_of(supervisor: Supervisor) -> Place:
 
 
 async def blow(place: Place, options: Options, report: Report, server: str) -> Result:
-    """Run a storm, check it and return what it came to."""
+    """Run a storm, check it and return its result."""
     done = f"`python -m loadtests.storm`: valid requests of every kind on {server}"
     with report.row(done, EXPECTED) as row:
         async with connected() as client:
