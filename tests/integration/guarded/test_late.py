@@ -22,7 +22,8 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.xdist_group("guarded")
 
 LONG = {"model": MODEL, "max_tokens": 900, "temperature": 0, "ignore_eos": True}
-CHAT = LONG | {"messages": [{"role": "user", "content": "Tell me a long story."}]}
+STORY = [{"role": "user", "content": "Tell me a long story."}]
+CHAT = LONG | {"messages": STORY}
 TEXT: dict[str, Any] = LONG | {"prompt": "The history of the city", "n": 2, "temperature": 1}
 SOON = {"x-request-timeout": "2"}
 AT_ONCE = {"x-request-timeout": "0.6"}
@@ -77,7 +78,7 @@ def test_a_late_answer_is_a_504(guarded: Guarded, alice: Client, path: str, body
     [
         ("/v1/chat/completions", CHAT | {"distribution": {"top_k": 20}}, SOON, 2),
         ("/v1/completions", TEXT, SOON, 2),
-        ("/v1/messages", CHAT, AT_ONCE, 1),
+        ("/v1/messages", {"model": MODEL, "messages": STORY, "max_tokens": 400}, AT_ONCE, 1),
     ],
 )
 def test_a_late_stream_ends_with_an_error(
