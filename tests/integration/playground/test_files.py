@@ -126,7 +126,7 @@ def test_a_refusal_is_a_sentence(page: Page) -> None:
 
 
 def test_a_refusal_calls_a_field_what_the_page_calls_it(page: Page) -> None:
-    error = {"message": "5000 is too many; allowed: 1 to 2047", "param": "max_tokens"}
+    error = {"message": "max_tokens: 5000 is too many; allowed: 1 to 2047", "param": "max_tokens"}
     page.route(f"**{CHAT}", lambda route: route.fulfill(status=400, json={"error": error}))
     page.get_by_role("button", name="Run", exact=True).click()
     alert = page.get_by_role("alert").locator("span")

@@ -91,6 +91,8 @@ async function send(path, options) {
 
 // What the page calls a field of a request.
 const FIELDS = {
+  messages: "Prompt",
+  prompt: "Prompt",
   max_tokens: "Most tokens",
   temperature: "Temperature",
   seed: "Seed",
