@@ -53,7 +53,9 @@ def test_a_stream_holds_what_the_json_answer_holds(v1: Client, wanted: dict[str,
         values = rows[f"{stage}_logprobs"].combine_chunks().flatten().to_numpy()
         expected = array(told[stage]["logprobs"]).reshape(-1)
         assert values.dtype == expected.dtype
-        assert np.allclose(values, expected, atol=2e-2 if values.dtype == np.float16 else 1e-3)
+        # Neighbours change the last bits of float32, so that a float16 may be the next one.
+        spacing = 2**-10 if values.dtype == np.float16 else 0
+        assert np.allclose(values, expected, rtol=spacing, atol=1e-3)
         if "offsets" in told[stage]:
             lengths = np.diff(array(told[stage]["offsets"])).tolist()
             assert [len(row) for row in rows[f"{stage}_token_ids"].to_pylist()] == lengths
