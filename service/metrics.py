@@ -77,7 +77,7 @@ HELD = Gauge(
     "sensefield_held",
     "Held in the workers for running requests: control programs, bytes of their text patterns, "
     "places of the vectors that they steer logits with. At most some seconds old.",
-    ["what"],
+    ["kind"],
     multiprocess_mode="mostrecent",
 )
 for _kind in ("programs", "pattern_bytes", "vectors"):

@@ -32,8 +32,8 @@ class AskedEngine:
         return [{"programs": self.asked, "pattern_bytes": 7}, {}]
 
 
-def shown(what: str) -> float | None:
-    return REGISTRY.get_sample_value("sensefield_held", {"what": what})
+def shown(kind: str) -> float | None:
+    return REGISTRY.get_sample_value("sensefield_held", {"kind": kind})
 
 
 @contextmanager
