@@ -188,7 +188,7 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"prompt": None}, 400, "body"),
     ({"messages": [{"role": "user", "content": "a"}]}, 400, "body"),
     ({"model": "another"}, 404, "model"),
-    ({"logit_control": {"force": {"text": "a"}}}, 400, "body"),
+    ({"logit_control": {"force": {"text": "a"}}}, 400, "logit_control.force"),
     ({"logit_control": {"suppress": [{"text": " a"}]}}, 400, "continuations[0]"),
     ({"continuations": [[7]], "logit_control": {"suppress": [{"token_id": 7}]}}, 400,
      "continuations[0]"),
