@@ -89,6 +89,7 @@ def joined(chunks: list[Any]) -> Any:
     (choice,) = whole["choices"]
     for chunk in others:
         assert chunk["id"] == whole["id"]
+        whole |= {field: value for field, value in chunk.items() if field != "choices"}
         (more,) = chunk["choices"]
         if "delta" in choice:
             choice["delta"]["content"] += more["delta"].get("content") or ""
