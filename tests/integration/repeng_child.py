@@ -1,8 +1,8 @@
 """repeng in a process of its own: takes a job on standard input, prints what came out.
 
-The job is JSON: ``train`` (pairs of texts) and ``save`` (path) make a control vector and
-write it as GGUF; ``load`` (path), ``layers``, ``strength``, ``prompt`` and ``tokens``
-continue token ids greedily under one, with the log-probability of each token.
+The job is JSON: ``load`` (path), ``layers``, ``strength``, ``prompt`` and ``tokens`` continue
+token ids greedily under a control vector, with the log-probability of each token. ``train`` (pairs
+of texts) first makes that vector and writes it as GGUF.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ def main() -> None:
     if "train" in job:
         tokenizer = AutoTokenizer.from_pretrained(path)
         pairs = [DatasetEntry(positive=a, negative=b) for a, b in job["train"]]
-        ControlVector.train(model, tokenizer, pairs, batch_size=1).export_gguf(job["save"])
-        print(MARK + json.dumps("saved"))
-        return
+        ControlVector.train(model, tokenizer, pairs, batch_size=1).export_gguf(job["load"])
     vector = ControlVector.import_gguf(job["load"])
     controlled = ControlModel(model, job["layers"])
     controlled.set_control(vector, job["strength"])

@@ -25,6 +25,7 @@ PAIRS = [
     ("What a wonderful day this has been,", "What a terrible day this has been,"),
     ("She loved the movie because it was", "She hated the movie because it was"),
 ]
+PROMPT = "My friend told me about the trip and"
 LAYERS = [10, 14, 18]
 TOKENS = 24
 
@@ -45,10 +46,9 @@ def repeng(job: dict[str, Any]) -> Any:
     return json.loads(process.stdout.split(MARK)[-1])
 
 
-@pytest.fixture(scope="module")
-def prompt() -> list[int]:
-    tokenizer = AutoTokenizer.from_pretrained(embedded_model_dir())
-    token_ids: list[int] = tokenizer.encode("My friend told me about the trip and")
+def tokens_of(text: str) -> list[int]:
+    """Return the token ids of a text."""
+    token_ids: list[int] = AutoTokenizer.from_pretrained(embedded_model_dir()).encode(text)
     return token_ids
 
 
@@ -65,32 +65,38 @@ def ours(client: Client, name: str, prompt: list[int], strength: float) -> dict[
     return {"tokens": choice["token_ids"], "logprobs": logprobs}
 
 
-def check_same(client: Client, name: str, path: Path, prompt: list[int], strength: float) -> None:
-    """Compare greedy tokens and their log-probabilities under a vector that both have."""
+def there(path: Path, prompt: list[int], strength: float, **train: Any) -> dict[str, Any]:
+    """Return repeng's greedy tokens and log-probabilities under a vector's file."""
     job = {"load": str(path), "layers": LAYERS, "prompt": prompt, "tokens": TOKENS}
-    theirs = repeng({**job, "strength": strength})
+    found: dict[str, Any] = repeng({**job, "strength": strength, **train})
+    return found
+
+
+def check_same(client: Client, name: str, theirs: dict[str, Any], strength: float) -> None:
+    """Compare a vector's greedy tokens and their log-probabilities here and there."""
+    prompt = tokens_of(PROMPT)
     found = ours(client, name, prompt, strength)
     assert found["tokens"] == theirs["tokens"]
     np.testing.assert_allclose(found["logprobs"], theirs["logprobs"], atol=2e-3)
     assert found["tokens"] != client.choice(prompt, max_tokens=TOKENS)["token_ids"]
 
 
-def test_their_vector_steers_the_same_here(v1: Client, prompt: list[int], tmp_path: Path) -> None:
+def test_their_vector_steers_the_same_here(v1: Client, tmp_path: Path) -> None:
     path = tmp_path / "theirs.gguf"
-    repeng({"train": PAIRS, "save": str(path)})
+    theirs = there(path, tokens_of(PROMPT), -6.0, train=PAIRS)
     put = v1.http.put("/v1/vectors/theirs", content=path.read_bytes())
     assert put.is_success, put.text
     # repeng leaves layer 0 out.
     assert put.json()["layers"] == list(range(1, 30))
-    check_same(v1, "theirs", path, prompt, -6.0)
+    check_same(v1, "theirs", theirs, -6.0)
 
 
 @pytest.mark.usefixtures("only_full")
-def test_our_vector_steers_the_same_there(v1: Client, prompt: list[int], tmp_path: Path) -> None:
+def test_our_vector_steers_the_same_there(v1: Client, tmp_path: Path) -> None:
     positive, negative = zip(*PAIRS, strict=True)
     contrast = {"positive": list(positive), "negative": list(negative), "layers": LAYERS}
     body = {"name": "ours", "from": {"contrast": contrast}, "replace": True}
     assert v1.http.post("/v1/vectors", json=body).is_success
     path = tmp_path / "ours.gguf"
     path.write_bytes(v1.http.get("/v1/vectors/ours/content?format=gguf").content)
-    check_same(v1, "ours", path, prompt, 1.5)
+    check_same(v1, "ours", there(path, tokens_of(PROMPT), 1.5), 1.5)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from functools import partial
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,34 +176,50 @@ def test_two_servers_share_a_store(v1: Client) -> None:
     assert (status, error["param"]) == (404, "logit_control.steer[0].vector")
     v1.http.post("/v1/vectors", json={"name": "red", "from": {"text": " red"}})
     red = v1.http.get("/v1/vectors/red/content").content
-    write = partial(_write_elsewhere, folder, "shared")
-    write(red, 576)
-    assert " red" in v1.choice("The", logit_control=steer)["text"]
-    assert v1.http.get("/v1/vectors/shared").json()["usable"] is True
-    write(safetensors.numpy.save({"direction": np.ones(64, np.float32)}), 64)
-    assert v1.refused("/v1/completions", body)[0] == 409
-    described = v1.http.get("/v1/vectors/shared").json()
-    assert described["usable"] is False
-    assert "hidden size 64" in described["reason"]
-    write(None, 576)
-    assert v1.refused("/v1/completions", body)[0] == 404
+    with writing_elsewhere(folder, "shared") as write:
+        write(red, 576)
+        assert " red" in v1.choice("The", logit_control=steer)["text"]
+        assert v1.http.get("/v1/vectors/shared").json()["usable"] is True
+        write(safetensors.numpy.save({"direction": np.ones(64, np.float32)}), 64)
+        assert v1.refused("/v1/completions", body)[0] == 409
+        described = v1.http.get("/v1/vectors/shared").json()
+        assert described["usable"] is False
+        assert "hidden size 64" in described["reason"]
+        write(b"", 576)
+        assert v1.refused("/v1/completions", body)[0] == 404
 
 
-def _write_elsewhere(folder: Path, name: str, data: bytes | None, hidden_size: int) -> None:
-    """Put or delete a vector as another server would: in a process of its own."""
+@contextmanager
+def writing_elsewhere(folder: Path, name: str) -> Iterator[Callable[[bytes, int], None]]:
+    """Put a vector, or delete it with no data, as another server would: in its own process."""
     code = """
-import asyncio, sys
+import asyncio, base64, sys
 from service.vectors.registry import VectorRegistry
 from service.vectors.store import VectorStore
 from tests.unit_support import FakeEngine, model_facts
-folder, name, hidden_size = sys.argv[1:]
-model = model_facts(int(hidden_size), layers=30)
-registry = VectorRegistry(VectorStore(folder), FakeEngine(), model)
-data = sys.stdin.buffer.read()
-asyncio.run(registry.put(name, data) if data else registry.delete(name))
+folder, name = sys.argv[1:]
+for line in sys.stdin:
+    hidden_size, data = line.split(",")
+    model = model_facts(int(hidden_size), layers=30)
+    registry = VectorRegistry(VectorStore(folder), FakeEngine(), model)
+    data = base64.b64decode(data)
+    asyncio.run(registry.put(name, data) if data else registry.delete(name))
+    print("done", flush=True)
 """
-    command = [sys.executable, "-c", code, str(folder), name, str(hidden_size)]
-    subprocess.run(command, input=data or b"", check=True, cwd=REPOSITORY)
+    command = [sys.executable, "-c", code, str(folder), name]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=REPOSITORY, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+
+        def write(data: bytes, hidden_size: int) -> None:
+            print(hidden_size, b64encode(data).decode(), sep=",", file=other.stdin, flush=True)
+            assert other.stdout is not None
+            assert other.stdout.readline() == "done\n"
+
+        yield write
+        other.stdin.close()
+    assert other.returncode == 0
 
 
 def test_a_vector_deleted_while_a_request_runs_with_it(v1: Client) -> None:
