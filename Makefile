@@ -46,7 +46,6 @@ unit: $(VENV)/sensefield $(VENV)/dev $(VENV)/triton-interpreter/installed ## the
 
 test-full: lint browser $(APART_FULL:%=$(VENV)/%/installed) ## make test with the long forms of its tests; writes docs/faults
 	$(call types_beside,$(PYTEST) --full $(ARGS))
-	$(VENV)/bin/python -m loadtests.conformance
 
 test-stock: $(VENV)/sensefield $(VENV)/dev ## vLLM's own HTTP tests, fetched by name, against Sensefield and stock vLLM
 	$(VENV)/bin/python -m loadtests.conformance $(ARGS)

@@ -1,4 +1,4 @@
-"""What vLLM's V2 runner has room for of one request: more of it, found there, ends the engine."""
+"""Sizes and numbers that vLLM's V2 runner can hold for one request: beyond them its engine ends."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 
 from service.access.field_sizes import MAX_STOP_IDS
+
+MAX_SEED = 2**63 - 1
+"""V2 keeps the seed of each choice in an int64, and vLLM counts up from the request's."""
 
 
 def check_room(params: SamplingParams) -> None:
@@ -24,6 +27,12 @@ def check_room(params: SamplingParams) -> None:
             f"{stops} tokens, with those that end the model's texts, are too many beside "
             f"min_tokens; allowed: {MAX_STOP_IDS}",
             parameter="stop_token_ids",
+        )
+    if params.seed is not None and params.seed + params.n - 1 > MAX_SEED:
+        raise VLLMValidationError(
+            f"{params.seed} is too large for {params.n} choices, each of which has the seed after "
+            f"the one before; allowed: up to {MAX_SEED - params.n + 1}",
+            parameter="seed",
         )
     tokens = sum(map(len, params.bad_words_token_ids or ()))
     if tokens > envs.VLLM_MAX_BAD_WORDS_TOTAL_TOKENS:

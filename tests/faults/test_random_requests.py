@@ -22,8 +22,8 @@ LONG_SECONDS = 600
 INTERPRETED = {"concurrency": 8, "most_tokens": 4}
 """Some tokens a second, of all requests together."""
 CROWDED_V2 = (
-    *("--max-model-len", "256", "--max-num-seqs", "8", "--block-size", "16"),
-    *("--num-gpu-blocks-override", "24", "--max-num-batched-tokens", "64"),
+    *("--max-model-len", "256", "--max-num-seqs", "8", "--block-size", "32"),
+    *("--num-gpu-blocks-override", "12", "--max-num-batched-tokens", "64"),
 )
 
 

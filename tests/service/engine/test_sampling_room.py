@@ -11,7 +11,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine import EngineCoreRequest
 
 from service.access.field_sizes import MAX_STOP_IDS
-from service.engine.sampling_room import check_room, keep_room
+from service.engine.sampling_room import MAX_SEED, check_room, keep_room
 from tests.vllm_objects import engine_request
 
 MOST_TOKENS = envs.VLLM_MAX_BAD_WORDS_TOTAL_TOKENS
@@ -38,10 +38,12 @@ def without(*sizes: int) -> SamplingParams:
         (stopping(MAX_STOP_IDS, 1), "stop_token_ids"),
         (without(MOST_TOKENS + 1), "bad_words"),
         (without(MOST_TOKENS, 1), "bad_words"),
+        (SamplingParams(seed=MAX_SEED, n=2), "seed"),
+        (SamplingParams(seed=MAX_SEED - 126, n=128), "seed"),
     ],
 )
 def test_more_than_there_is_room_for(params: SamplingParams, field: str) -> None:
-    with pytest.raises(VLLMValidationError, match="too many") as refused:
+    with pytest.raises(VLLMValidationError, match=r"too (many|large)") as refused:
         check_room(params)
     assert refused.value.parameter == field
 
@@ -53,6 +55,9 @@ def test_more_than_there_is_room_for(params: SamplingParams, field: str) -> None
         stopping(MAX_STOP_IDS - 2, 1),
         stopping(MAX_STOP_IDS, 0),
         without(MOST_TOKENS - 1, 1),
+        SamplingParams(seed=MAX_SEED),
+        SamplingParams(seed=MAX_SEED - 127, n=128),
+        SamplingParams(seed=-(2**63), n=2),
     ],
 )
 def test_what_there_is_room_for(params: SamplingParams) -> None:
