@@ -9,7 +9,9 @@ from __future__ import annotations
 from starlette.types import Scope
 
 Headers = list[tuple[bytes, bytes]]
-EXPOSED = b"x-request-id, request-id, etag, retry-after, x-should-retry"
+EXPOSED = (
+    b"x-request-id, request-id, etag, retry-after, x-should-retry, x-sensefield-ignored-fields"
+)
 """Headers that a script may read beside the few that it always may."""
 _ALLOW = b"access-control-allow-origin"
 
