@@ -39,11 +39,11 @@ class Wanted:
     patterns: tuple[CompiledPattern, ...] = ()
     """Those of the program's text biases, then those of its text suppressions."""
     masked: bool = False
-    """Whether vLLM's own masks may leave it no token."""
+    """True if vLLM's own masks may leave it no token."""
 
     @property
     def watched(self) -> bool:
-        """Whether its rows tell if a token is left."""
+        """Say whether each of its rows is checked for a token that is left."""
         return self.program is not None or self.masked
 
     @classmethod

@@ -89,7 +89,7 @@ class Program:
 
     @property
     def suppresses(self) -> bool:
-        """Whether it takes all probability from some tokens."""
+        """Say whether the program gives some tokens probability 0."""
         return bool(self.token_suppress or self.text_suppress)
 
     @property

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def upload(
-    values: Sequence[object] | NDArray[np.integer[Any]],
+    values: Sequence[object] | NDArray[np.integer[Any] | np.bool_],
     device: torch.device,
     dtype: torch.dtype = torch.int64,
 ) -> torch.Tensor:

@@ -68,13 +68,18 @@ class V1ControlProcessor(ControlProcessor):
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Run the programs of the whole batch on ``[rows, vocab]`` logits, in place."""
         self._alive = None
-        rows = range(len(logits))
-        if any(self.has_program(row) for row in rows):
-            self._run(logits, rows, logits, forced=True)
-        unwatched = np.array([not self._is_watched(row) for row in rows])
-        if not unwatched.all():
-            # A row's own request decides, not its neighbours in the batch.
-            self._alive = ~exhausted(logits) | upload(unwatched, logits.device, torch.bool)
+        count = len(logits)
+        watched = [
+            row for row, each in self._running.items() if row < count and each.wanted.watched
+        ]
+        if not watched:
+            return logits
+        if any(map(self.has_program, watched)):
+            self._run(logits, range(count), logits, forced=True)
+        unwatched = np.ones(count, bool)
+        unwatched[watched] = False
+        # A row's own request decides, not its neighbours in the batch.
+        self._alive = ~exhausted(logits) | upload(unwatched, logits.device, torch.bool)
         return logits
 
     def run_programs(self, logits: torch.Tensor, places: Places) -> torch.Tensor:
@@ -109,10 +114,6 @@ class V1ControlProcessor(ControlProcessor):
         """Say whether a request, by its batch row, has a control program."""
         running = self._running.get(request)
         return running is not None and running.wanted.program is not None
-
-    def _is_watched(self, row: int) -> bool:
-        running = self._running.get(row)
-        return running is not None and running.wanted.watched
 
     def wanted_rows(self, count: int) -> dict[int, RowSpec | PlainLogprobs]:
         """Return what is to be kept of which of the first ``count`` batch rows."""

@@ -51,6 +51,7 @@ class V2ControlProcessor(ControlProcessor):
         self._states = req_states
         self._slots = Slots(req_states.max_num_reqs, device, DIRECTIONS)
         self._wanted = [Wanted()] * req_states.max_num_reqs
+        self._watched: NDArray[np.bool_] = np.zeros(req_states.max_num_reqs, bool)
         self._alive: torch.Tensor | None = None
         self._step: Step | None = None
         warm_up(vllm_config.model_config, device)
@@ -80,6 +81,7 @@ class V2ControlProcessor(ControlProcessor):
 
     def _set(self, slot: int, wanted: Wanted) -> None:
         self._wanted[slot] = wanted
+        self._watched[slot] = wanted.watched
         if wanted.program is None:
             self._controlled.discard(slot)
         else:
@@ -102,7 +104,7 @@ class V2ControlProcessor(ControlProcessor):
 
     def apply(self, logits: torch.Tensor, ctx: Any) -> torch.Tensor:
         """Run the programs of the step, or of a part of it, on ``[rows, vocab]``, in place."""
-        if not any(self._wanted[slot].watched for slot in ctx.idx_mapping_np):
+        if not self._watched[ctx.idx_mapping_np].any():
             return logits
         first = self._first_row(ctx.idx_mapping_np)
         part = slice(first, first + len(logits))
@@ -155,8 +157,8 @@ class V2ControlProcessor(ControlProcessor):
         device = self._slots.device
         alive = torch.ones(len(places), device=device)
         if self._alive is not None:
-            unwatched = [not self._wanted[slot].watched for slot in host_slots]
-            alive *= self._alive[places.rows] | upload(unwatched, device, torch.bool)
+            unwatched = upload(~self._watched[host_slots], device, torch.bool)
+            alive *= self._alive[places.rows] | unwatched
         if broken.any():
             alive[upload(np.flatnonzero(broken), device)] = BROKEN
         return alive

@@ -44,7 +44,7 @@ class Storm:
 
     @property
     def is_over(self) -> bool:
-        """Whether more of it would show nothing new."""
+        """Say whether going on would show nothing new."""
         return len(self.failures) >= MOST_FAILURES or any(
             failure.signature == DEAD for failure in self.failures
         )

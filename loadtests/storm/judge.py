@@ -1,4 +1,4 @@
-"""Whether an answer is one that a valid request may get."""
+"""Judge answers: a valid request may get some, and no others."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Whether all was answered, and nothing is left."""
+        """Say whether each request was answered, and nothing is held for them."""
         return not (self.storm.failures or self.left)
 
     def summary(self) -> str:

@@ -44,7 +44,7 @@ class Shot:
 
     @property
     def may_end_in_error(self) -> bool:
-        """Whether its own fields may leave a row no token: then it alone ends with an error."""
+        """Say whether its own fields may leave a row no token: then it alone ends with an error."""
         control = self.fields.get("logit_control") or {}
         masks = sum(bool(self.fields.get(name)) for name in MASKS)
         # What is scored is forced.

@@ -34,7 +34,7 @@ class Target:
     most_tokens: int
     """Most tokens of an answer."""
     tools: bool
-    """Whether it can be made to call a tool."""
+    """True if the server parses tool calls."""
     patience: float
     """Seconds within which clients leave, of those that do."""
 

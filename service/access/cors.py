@@ -14,13 +14,14 @@ EXPOSED = (
 )
 """Headers that a script may read beside the few that it always may."""
 _ALLOW = b"access-control-allow-origin"
+_ASKING = {b"origin", b"access-control-request-method"}
 
 
 def is_preflight(scope: Scope) -> bool:
     """Say whether a request is a browser's preflight, which has no key and reaches no route."""
-    names = {name for name, _ in scope["headers"]}
-    is_asking = names >= {b"origin", b"access-control-request-method"}
-    return scope.get("method") == "OPTIONS" and is_asking
+    if scope.get("method") != "OPTIONS":
+        return False
+    return {name for name, _ in scope["headers"]} >= _ASKING
 
 
 def cors_headers(scope: Scope, headers: Headers) -> Headers:
