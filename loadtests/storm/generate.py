@@ -105,12 +105,20 @@ def _finish(draw: Draw, body: dict[str, Any], logprobs: dict[str, Any]) -> None:
         body.pop("logit_control", None)
 
 
-def _chat(draw: Draw, target: Target, number: int) -> Shot:
+def _begun(
+    draw: Draw, target: Target, logprobs: Callable[[Draw, Target], dict[str, Any]]
+) -> tuple[dict[str, Any], dict[str, str], int]:
+    """Return the fields that both routes have, the headers and the most tokens."""
     tokens = draw.few(target.most_tokens)
     body, headers = _shared(draw, target, tokens)
     body |= streaming(draw)
     tokens = _fit(body, tokens)
-    _finish(draw, body, chat_logprobs(draw, target))
+    _finish(draw, body, logprobs(draw, target))
+    return body, headers, tokens
+
+
+def _chat(draw: Draw, target: Target, number: int) -> Shot:
+    body, headers, tokens = _begun(draw, target, chat_logprobs)
     body["messages"] = _messages(draw, _room(draw, target, tokens) - 10)
     body[draw.one_of(["max_tokens", "max_completion_tokens"])] = tokens
     formed = body.keys() & {"structured_outputs", "response_format"}
@@ -123,11 +131,7 @@ def _chat(draw: Draw, target: Target, number: int) -> Shot:
 
 
 def _completion(draw: Draw, target: Target, number: int) -> Shot:
-    tokens = draw.few(target.most_tokens)
-    body, headers = _shared(draw, target, tokens)
-    body |= streaming(draw)
-    tokens = _fit(body, tokens)
-    _finish(draw, body, text_logprobs(draw, target))
+    body, headers, tokens = _begun(draw, target, text_logprobs)
     body["prompt"] = _prompt(draw, target, _room(draw, target, tokens))
     body["max_tokens"] = tokens
     if draw.chance(0.15):
