@@ -1,12 +1,14 @@
 """A start without importing torch and vLLM four times, which takes ten seconds each time.
 
-On a GPU vLLM forks its engines from the API process, which has imported all of it. On a CPU it
+On a GPU vLLM forks its engines and workers from processes that have imported all of it. On a CPU it
 starts them anew, because the settings of OpenMP only reach a new process. An engine computes
-nothing, so it is forked here too; the workers, which compute, are started anew as before.
+nothing, so it is forked here too. Workers compute: they are forked where OpenMP has no settings and
+no threads, which a fork would lose.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from multiprocessing.context import BaseContext, ForkContext, ForkProcess
 from typing import TypeVar
@@ -16,40 +18,56 @@ from service.engine.family import end_with_parent
 T = TypeVar("T")
 
 
-class _Engine(ForkProcess):
-    """A forked engine: it loads no plugins again, so it begins here to watch its parent."""
+class _Forked(ForkProcess):
+    """A forked engine or worker. It loads no plugins again, so it watches its parent from here."""
 
     def run(self) -> None:
         end_with_parent()
         super().run()
 
 
-class _Engines(ForkContext):
-    """The context that vLLM takes the processes of its engines from."""
+class _Forks(ForkContext):
+    """The context that vLLM takes the processes of its engines and workers from."""
 
-    Process = _Engine
+    Process = _Forked
 
 
 def install() -> None:
-    """Have vLLM fork its engines, and look at a model's class where it is.
+    """Have vLLM fork its engines and workers, and look at a model's class where it is.
 
     Only in the process that starts the engines, before it does.
     """
     from vllm.model_executor.models import registry
     from vllm.platforms import current_platform
     from vllm.v1.engine import utils
+    from vllm.v1.executor import multiproc_executor
 
-    stock = utils.get_mp_context
-
-    def context() -> BaseContext:
-        found: BaseContext = stock()
-        on_cpu = current_platform.is_cpu()
-        return _Engines() if on_cpu or isinstance(found, ForkContext) else found
-
-    utils.get_mp_context = context
-    if current_platform.is_cpu():
+    on_cpu = current_platform.is_cpu()
+    utils.get_mp_context = _forking(utils.get_mp_context, lambda: on_cpu)
+    multiproc_executor.get_mp_context = _forking(
+        multiproc_executor.get_mp_context, lambda: on_cpu and _one_unbound_thread()
+    )
+    if on_cpu:
         # Another process is there for CUDA, which must not be initialized in this one.
         registry._run_in_subprocess = _call
+
+
+def _forking(
+    stock: Callable[[], BaseContext], forks_anyway: Callable[[], bool]
+) -> Callable[[], BaseContext]:
+    def context() -> BaseContext:
+        found = stock()
+        return _Forks() if forks_anyway() or isinstance(found, ForkContext) else found
+
+    return context
+
+
+def _one_unbound_thread() -> bool:
+    """Say whether a worker on a CPU computes in its only thread, on any core."""
+    return (
+        os.environ.get("OMP_NUM_THREADS") == "1"
+        and os.environ.get("VLLM_CPU_OMP_THREADS_BIND") == "nobind"
+    )
 
 
 def _call(work: Callable[[], T]) -> T:

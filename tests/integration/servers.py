@@ -94,11 +94,13 @@ def start(
     """Start what :func:`serving` serves; :func:`stop` ends it."""
     named = (str(model or embedded_model_dir()), "--served-model-name", MODEL, "--enforce-eager")
     flags = (*named, "--dtype", "float32", *KV_CACHE, *SHARED_GPU, *flags, *MORE_FLAGS)
-    return _start(folder, flags, environment or {})
+    return _start(folder, flags, {**UNBOUND, **(environment or {})})
 
 
 UNBOUND = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-"""By itself vLLM binds each server's worker to the first core, where all would wait for one."""
+"""By itself vLLM binds each server's worker to the first core, where all would wait for one.
+
+It also starts the worker anew, for OpenMP's sake, and a worker in one thread can be forked."""
 
 
 def _start(folder: Path, flags: Sequence[str], environment: Mapping[str, str]) -> OwnServer:
@@ -107,7 +109,7 @@ def _start(folder: Path, flags: Sequence[str], environment: Mapping[str, str]) -
         *(str(Path(sys.executable).parent / "sensefield"), "serve", *flags),
         *("--port", str(port), "--host", "127.0.0.1", "--vectors-dir", str(folder / "vectors")),
     ]
-    variables = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **UNBOUND, **environment}
+    variables = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **environment}
     return launch(command, port, folder / "server.log", variables)
 
 
