@@ -12,8 +12,8 @@ ARGS   ?=
 VENV    := .venv
 PYTEST   = $(VENV)/bin/python -m pytest --numprocesses 2 --no-loadscope-reorder
 INSTALL := $(PYTHON) requirements/install.py $(VENV)
-APART   := triton-interpreter repeng lm-eval
-APART_FULL := $(APART) ray router
+APART   := triton-interpreter repeng
+APART_FULL := $(APART) lm-eval ray router
 # Of the tests, those that a GPU could answer otherwise: against transformers in float32, and alone.
 EXACT    := $(addprefix tests/integration/test_,exactness.py force.py lens.py prompt_rows.py \
             residual_requests.py score.py)

@@ -20,6 +20,7 @@ LM_EVAL = Path(sys.prefix) / "lm-eval"
 """Where ``make`` installs lm-eval, apart, because it asks for packages that have no wheels."""
 
 
+@pytest.mark.usefixtures("only_full")
 def test_both_backends_give_the_same_scores(v1: Client, tmp_path: Path) -> None:
     assert LM_EVAL.is_dir(), f"{LM_EVAL} is missing: run the tests with `make test`"
     process = subprocess.run(
