@@ -25,7 +25,9 @@ _FORMATS: tuple[dict[str, Any], ...] = (
     {"type": "json_object"},
     {"type": "json_schema", "json_schema": {"name": "person", "schema": _SCHEMA}},
 )
-_SEEDS = (0, 1, 42, -7, 2**63 - 1, -(2**63))
+_MOST_CHOICES = 4
+_SEEDS = (0, 1, 42, -7, 2**63 - _MOST_CHOICES, -(2**63))
+"""Each choice has the seed after that of the one before."""
 
 
 def sampling(draw: Draw, target: Target, tokens: int) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def sampling(draw: Draw, target: Target, tokens: int) -> dict[str, Any]:
     if draw.chance(0.7):
         found["temperature"] = draw.one_of([0, 0.01, 0.7, 1, 2])
     if draw.chance(0.2):
-        found |= {"n": draw.integer(2, 4), "temperature": draw.one_of([0.7, 1, 1.5])}
+        found |= {"n": draw.integer(2, _MOST_CHOICES), "temperature": draw.one_of([0.7, 1, 1.5])}
     return found
 
 
