@@ -39,6 +39,8 @@ _MODEL_NAMES = re.compile(r'["\']([\w.-]+/[\w.-]+)["\']')
 _RAN = (0, 1)
 """Statuses of pytest: all tests passed, or some failed."""
 _OTHER_NAMES = ("zephyr-lora",)
+_AT_ONCE = 6
+"""Processes that run the tests: many wait for a whole context of tokens, which batch well."""
 FLAGS = (
     *("--enforce-eager", "--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "16"),
     *("--enable-prompt-tokens-details", "--no-enable-prefix-caching"),
@@ -89,6 +91,7 @@ async def results_of(server: str, folder: Path, more: Sequence[str]) -> Results:
             **{"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "VLLM_PLUGINS": "none"},
         }
         command = [sys.executable, "-m", "pytest", "-p", plugin.__name__, "-q"]
+        command += ["--numprocesses", str(_AT_ONCE)]
         command += ["--no-header", "--tb=no", "--disable-warnings"]
         command += ["-o", "asyncio_default_fixture_loop_scope=function"]
         command += ["-c", os.devnull, "--rootdir", str(folder), "-p", "no:cacheprovider"]

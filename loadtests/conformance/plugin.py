@@ -22,6 +22,7 @@ from vllm.transformers_utils import repo_utils
 
 URL, MODEL, RESULTS = "CONFORMANCE_URL", "CONFORMANCE_MODEL", "CONFORMANCE_RESULTS"
 """Variables: the server's address, its model's folder, and the file for the results."""
+WORKER = "PYTEST_XDIST_WORKER"
 _SECONDS = 120
 _KEY = "none"
 
@@ -89,6 +90,8 @@ def _results() -> Iterator[Any]:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Write down what became of a test, and the last line of why it failed."""
+    if WORKER in os.environ:
+        return  # the process that started this one writes
     if report.when == "call" or report.failed or report.skipped:
         why = ""
         if report.failed:
