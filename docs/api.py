@@ -36,12 +36,12 @@ Schemas = dict[str, Any]
 
 def openapi() -> dict[str, Any]:
     """Return the OpenAPI of an application without an engine."""
-    from service.engine.plugins import NAME
+    from service.plugins import NAME
 
     os.environ["VLLM_PLUGINS"] = NAME
     from vllm.entrypoints.launchers.app import build_app
 
-    from service.engine.launch import parse
+    from service.launch import parse
 
     app = build_app(parse(["model", "--host", "127.0.0.1"]), ("generate",))
     spec: dict[str, Any] = app.openapi()

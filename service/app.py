@@ -24,13 +24,14 @@ from service.api import (
     vector_making,
     vectors,
 )
+from service.api.context import Context
 from service.api.documentation import document
 from service.api.messages import tell_errors
 from service.api.paths import Heads, answer_unknown_paths
+from service.api.prompts import PromptEncoder
 from service.api.route import check_bodies
 from service.api.serving import ChatServing, TextServing
 from service.api.stock_serving import mend
-from service.context import Context
 from service.distributions.token_texts import TokenTexts
 from service.engine import held
 from service.engine.cache_salt import SaltingEngine, secret_of
@@ -39,22 +40,21 @@ from service.engine.first_step import run_first_step
 from service.engine.grammar_gate import GrammarGate, guard
 from service.engine.grammar_trial import Limits
 from service.engine.prompt_states import PromptStates
+from service.engine.readiness import Readiness
 from service.engine.sampling_room import keep_room
 from service.engine.tenants import keep_apart
-from service.engine.turns import InTurns
 from service.errors import StartupError
 from service.life import Life
 from service.planning.budget import Budget
 from service.planning.patterns import Patterns
 from service.planning.planner import Planner
 from service.playground import page
-from service.prompts import PromptEncoder
-from service.readiness import Readiness
 from service.settings import settings
 from service.vectors.content import ModelFacts
 from service.vectors.registry import VectorRegistry
 from service.vectors.residual_bank import ResidualSupport
 from service.vectors.store import VectorStore
+from service.vectors.turns import InTurns
 
 
 class SensefieldEndpoints:

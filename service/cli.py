@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _export(own)
     try:
         Settings()
-        from service.engine.launch import launch
+        from service.launch import launch
 
         launch(engine_flags)
     except (SensefieldError, ValueError) as error:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.embedded_model import WEIGHTS
 from service.gguf_header import GgufHeader, TensorInfo, read_header
 
 _MAX_ENTRIES = 1 << 18
@@ -34,12 +33,19 @@ _NAMES = {
 }
 
 
-def convert(gguf: Path, folder: Path) -> None:
-    """Write weights in bfloat16, configuration, tokenizer and chat template into a folder."""
+def convert(gguf: Path, folder: Path, weights: str) -> None:
+    """Write weights in bfloat16, configuration, tokenizer and chat template into a folder.
+
+    Args:
+        gguf: the model's file.
+        folder: an empty one.
+        weights: name of the file of weights in it.
+
+    """
     data = gguf.read_bytes()
     header = read_header(data, _MAX_ENTRIES)
     fields = header.fields
-    _write_weights(data, header, folder / WEIGHTS)
+    _write_weights(data, header, folder / weights)
     _write_json(folder / "config.json", _model_config(fields))
     _write_json(folder / "generation_config.json", _special_ids(fields))
     _write_tokenizer(fields, folder)

@@ -127,4 +127,4 @@ def _say(text: str) -> None:
 def _convert(gguf: Path, folder: Path) -> None:
     from service.embedded_conversion import convert
 
-    convert(gguf, folder)
+    convert(gguf, folder, WEIGHTS)

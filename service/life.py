@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Any
 
 from service.engine.pulse import end_requests
-from service.readiness import Readiness
+from service.engine.readiness import Readiness
 
 _TICK_SECONDS = 0.25
 _BEATS_EVERY = 4

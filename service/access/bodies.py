@@ -13,8 +13,8 @@ from service.access.grammars import FIELD, grammar_field
 from service.access.json_values import check_values, parse
 from service.access.large_bodies import LARGE, check_size, check_tokenized
 from service.access.visit import Visit
-from service.api.pieces import in_slices
 from service.errors import BadRequestError, echo
+from service.pieces import in_slices
 from service.settings import settings
 
 _OWN = ("logit_control", "distribution")

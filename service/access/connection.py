@@ -12,7 +12,7 @@ from typing import Any
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.api.route import error_response
+from service.access.refusal import error_response
 from service.errors import BadRequestError, HeadersTooLargeError, RequestError, SlowClientError
 from service.settings import settings
 

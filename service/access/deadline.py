@@ -19,13 +19,11 @@ from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
 
-from service.access.dialect import error_event, speaks_anthropic
-from service.access.refusal import refuse
+from service.access.dialect import EVENTS, error_event, speaks_anthropic
+from service.access.parameters import body_of
+from service.access.refusal import error_answer, refuse
 from service.access.slow_reader import within
 from service.access.visit import Visit
-from service.api.parameters import body_of
-from service.api.route import error_answer
-from service.api.streaming import EVENTS
 from service.errors import BadRequestError, DeadlineError, RequestError, SlowClientError, echo
 from service.metrics import REJECTED
 from service.settings import Settings

@@ -1,4 +1,4 @@
-"""The forms of an error: OpenAI's, and Anthropic's below ``/v1/messages``."""
+"""Server-sent events, and the forms of an error: OpenAI's, and Anthropic's."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import orjson
 
-from service.api.streaming import sse_event
 from service.errors import MAX_ECHO, BadRequestError, NotFoundError, RequestError, error_body
 
+EVENTS = "text/event-stream"
+"""The media type of server-sent events."""
 _ANTHROPIC = "/v1/messages"
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
@@ -26,6 +27,11 @@ ANTHROPIC_EVENT = b"event: error\n"
 """How Anthropic's event of an error begins."""
 _MOST = 10 * MAX_ECHO
 """Characters of a message that vLLM or a middleware wrote."""
+
+
+def sse_event(body: Mapping[str, Any]) -> bytes:
+    """Return a server-sent event."""
+    return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
 def speaks_anthropic(path: str) -> bool:

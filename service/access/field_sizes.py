@@ -16,7 +16,8 @@ MAX_N = 128
 MAX_STOPS = 64
 MAX_STOP_CHARACTERS = 1024
 MAX_STOP_IDS = 128
-"""More, with min_tokens, end the engine on vLLM's V2 runner, as do more of the next."""
+"""More, with min_tokens, end the engine on vLLM's V2 runner, as do more of the next: its
+``MAX_NUM_STOP_TOKEN_IDS`` and ``MAX_NUM_ALLOWED_TOKEN_IDS``."""
 MAX_ALLOWED_IDS = 1024
 MAX_BAD_WORDS = 128
 MAX_BAD_CHARACTERS = 1 << 14

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.access.cors import Headers, cors_headers
 from service.access.dialect import (
     ANTHROPIC_EVENT,
+    EVENTS,
     anthropic_error,
     error_event,
     is_openai,
@@ -25,9 +26,8 @@ from service.access.dialect import (
     openai_error,
     speaks_anthropic,
 )
+from service.access.refusal import error_response
 from service.access.visit import Visit
-from service.api.route import error_response
-from service.api.streaming import EVENTS
 from service.errors import NotReadyError, RequestError
 
 FINAL = frozenset({409, 504, 507})

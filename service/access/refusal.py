@@ -1,11 +1,12 @@
-"""A refusal at the door, in the protocol that was spoken."""
+"""Refusals: OpenAI error objects, or the close of a WebSocket."""
 
 from __future__ import annotations
 
+from fastapi.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from service.api.route import error_response
 from service.errors import RequestError
+from service.metrics import REJECTED
 
 _POLICY_VIOLATION = 1008
 
@@ -16,3 +17,14 @@ async def refuse(error: RequestError, scope: Scope, receive: Receive, send: Send
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
     else:
         await error_response(error)(scope, receive, send)
+
+
+def error_response(error: RequestError) -> JSONResponse:
+    """Return the answer to a refused request, and count it."""
+    REJECTED.labels(str(error.status), error.kind).inc()
+    return error_answer(error)
+
+
+def error_answer(error: RequestError) -> JSONResponse:
+    """Return an error as the answer to a request."""
+    return JSONResponse(error.to_body(), error.status, error.headers)

@@ -17,8 +17,8 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
 from logit_processors.row_spec import TokenRow
+from service.access.parameters import body_of
 from service.access.visit import outcome_of
-from service.api.parameters import body_of
 from service.api.rows_tap import check_rows, count_divergences, count_rows
 from service.distributions.arrow import BROKEN_OFF, END, ERROR, MEDIA_TYPE, RESPONSE, ArrowEncoder
 from service.distributions.token_texts import TokenTexts

@@ -17,18 +17,19 @@ from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
 from vllm.exceptions import RetryableRequestError, VLLMError
 
+from service.access.dialect import EVENTS, sse_event
+from service.access.parameters import body_of
 from service.access.visit import Visit
 from service.api.answers import ChatAnswer, TextAnswer
 from service.api.arrow import ArrowAnswer, accepts_arrow
+from service.api.context import context_of
 from service.api.documentation import statuses
 from service.api.outcome import Outcome
-from service.api.parameters import body_of
 from service.api.requests import ChatRequest, TextRequest
 from service.api.route import SensefieldRoute
 from service.api.serving import ChatServing, TextServing
-from service.api.streaming import EVENTS, PiecedAnswer, PiecedStream, error_in, sse_event
+from service.api.streaming import PiecedAnswer, PiecedStream, error_in
 from service.api.validation import from_validation
-from service.context import context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.engine.grammar_gate import GrammarGate
 from service.engine.prompt_claims import PromptClaims
@@ -116,7 +117,7 @@ async def _serve(
             plan.enter_queue()
             await context.prepare(plan)
             if plan.prompt_spec is not None:
-                serving = serving.through(PromptClaims(serving.engine_client, plan))
+                serving = serving.through(PromptClaims(serving.engine_client, plan.claim_prompt))
             if arrow:
                 stream = ArrowAnswer(
                     serving.engine_client, plan, context.texts, request.n or 1, visit.sent

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.access.refusal import error_answer, error_response
+from service.api.context import context_of
 from service.api.documentation import statuses
-from service.api.route import error_answer, error_response
-from service.context import context_of
 from service.errors import NotReadyError
 from service.schemas.answers import Readiness
 

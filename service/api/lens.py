@@ -17,18 +17,18 @@ from vllm.sampling_params import RequestOutputKind
 from logit_processors.residual import ResidualSteer
 from service.access.visit import Visit
 from service.api.arrow import accepts_arrow
+from service.api.context import Context, context_of
 from service.api.outcome import Outcome, counted
-from service.api.pieces import Later, in_slices, json_list, json_pieces
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
 from service.api.sight import answered, check_model, planned, prompt_tokens
 from service.api.streaming import PiecedAnswer
-from service.context import Context, context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.distributions.sight_arrow import lens_stream
 from service.distributions.tensors import PIECES
 from service.engine.scoring import run
 from service.errors import BadRequestError, echo
+from service.pieces import Later, in_slices, json_list, json_pieces
 from service.planning.plan import Plan
 from service.schemas.answers import LensAnswer
 from service.schemas.sight import LensRequest

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access.dialect import openai_error
-from service.api.route import error_response
+from service.access.refusal import error_response
 from service.errors import MethodError, NotFoundError, echo
 
 

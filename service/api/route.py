@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response, params
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute, request_response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -16,10 +15,11 @@ from starlette.requests import ClientDisconnect
 from vllm.exceptions import VLLMError
 
 from service.access.bodies import CheckedRequest, StockRequest
+from service.access.parameters import answer_of
+from service.access.refusal import error_answer, error_response
 from service.access.visit import Visit
 from service.api import unknown_fields
 from service.api.lazy_lists import reading_lists
-from service.api.parameters import answer_of
 from service.api.validation import from_validation
 from service.errors import (
     MAX_ECHO,
@@ -29,7 +29,6 @@ from service.errors import (
     UnsupportedMediaError,
     echo,
 )
-from service.metrics import REJECTED
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 CLIENT_LEFT = 499
@@ -169,14 +168,3 @@ class SensefieldRoute(APIRoute):
                 return answer_of(await _as_app_answers(request, error), request)
 
         return answer
-
-
-def error_response(error: RequestError) -> JSONResponse:
-    """Return the answer to a refused request, and count it."""
-    REJECTED.labels(str(error.status), error.kind).inc()
-    return error_answer(error)
-
-
-def error_answer(error: RequestError) -> JSONResponse:
-    """Return an error as the answer to a request."""
-    return JSONResponse(error.to_body(), error.status, error.headers)

@@ -13,7 +13,6 @@ from vllm.outputs import CompletionOutput, RequestOutput
 
 from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, COLUMN, EXHAUSTED, RowSpec, TokenRow
-from service.api.pieces import Later
 from service.api.text_logprobs import TextLogprobs
 from service.distributions.encode import DistributionEncoder
 from service.distributions.openai_logprobs import chat_logprobs, prompt_logprobs
@@ -21,6 +20,7 @@ from service.distributions.text_walk import TextWalk
 from service.distributions.token_texts import TokenTexts
 from service.engine.exhaustion import no_token_left
 from service.metrics import ENCODE_SECONDS, KL_NATS, ROW_BYTES, ROWS
+from service.pieces import Later
 from service.planning.plan import Plan
 from service.schemas.distribution import DistributionRequest
 

@@ -19,17 +19,17 @@ from logit_processors.program import MAX_FORCED
 from logit_processors.row_spec import COLUMN, TokenRow
 from service.access.visit import Visit
 from service.api.arrow import accepts_arrow
+from service.api.context import Context, context_of
 from service.api.outcome import Outcome, counted
-from service.api.pieces import Later, in_slices, json_list, json_pieces
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
 from service.api.sight import answered, check_model, check_tokens, planned, prompt_tokens
 from service.api.streaming import PiecedAnswer
-from service.context import Context, context_of
 from service.distributions.arrow import MEDIA_TYPE
 from service.distributions.sight_arrow import score_stream
 from service.engine.scoring import base_rows, controlled_rows
 from service.errors import BadRequestError
+from service.pieces import Later, in_slices, json_list, json_pieces
 from service.planning.plan import Plan
 from service.schemas.answers import ScoreAnswer
 from service.schemas.distribution import DistributionRequest
@@ -154,7 +154,7 @@ async def _score(
     }
     if plan is not None:
         with closing(plan):
-            rows = await controlled_rows(context.generating, prompt, wanted, plan)
+            rows = await controlled_rows(context.generating, prompt, wanted, plan.apply_to)
         try:
             check_rows(rows, plan.program)
         except VLLMValidationError as error:

@@ -19,12 +19,12 @@ from vllm.outputs import RequestOutput
 from logit_processors.row_spec import DENSE
 from service.api.echoes import echo_is_lost, keep_prompt_only, with_prompts
 from service.api.held_back import same_reasons, told_whole
-from service.api.pieces import Later, in_slices, json_list, json_pieces
 from service.api.requests import ChatRequest, TextRequest
 from service.api.rows_tap import RowsTap
 from service.api.text_logprobs import TextLogprobs
 from service.distributions.token_texts import TokenTexts
 from service.engine.cache_salt import SaltingEngine
+from service.pieces import Later, in_slices, json_list, json_pieces
 
 
 class _Adopting:

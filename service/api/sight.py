@@ -11,8 +11,8 @@ from fastapi import Request
 from pydantic import BaseModel
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
 
+from service.api.context import Context
 from service.api.documentation import statuses
-from service.context import Context
 from service.distributions.arrow import MEDIA_TYPE
 from service.errors import BadRequestError, NotFoundError, SaturatedError, echo
 from service.planning.asked import Asked

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
-from typing import Any
 from weakref import finalize
 
 import orjson
@@ -15,17 +14,10 @@ from vllm.entrypoints.serve.engine.protocol import ErrorInfo
 
 from service.access.visit import Visit
 
-EVENTS = "text/event-stream"
-"""The media type of server-sent events."""
 _EVENT = "data: "
 _ERROR = _EVENT + '{"error":'
 _PIECE = 64 << 10
 """Bytes sent at once: the door gives a reader its time for each message."""
-
-
-def sse_event(body: Mapping[str, Any]) -> bytes:
-    """Return a server-sent event."""
-    return _EVENT.encode() + orjson.dumps(body) + b"\n\n"
 
 
 def error_in(event: bytes | memoryview | str) -> ErrorInfo | None:

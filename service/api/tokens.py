@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
+from service.api.context import Context, context_of
 from service.api.route import SensefieldRoute
-from service.context import Context, context_of
 from service.errors import BadRequestError, echo
 from service.schemas.vector_answers import NeighboursAnswer, TokenTextsAnswer
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
+from service.api.context import Context, context_of
 from service.api.documentation import STATUSES, statuses
 from service.api.preconditions import (
     ANY,
@@ -19,7 +20,6 @@ from service.api.preconditions import (
     quoted,
 )
 from service.api.route import SensefieldRoute
-from service.context import Context, context_of
 from service.errors import TooLargeError
 from service.schemas.vector_answers import (
     DescribedVector,

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from service.errors import BadRequestError
-from service.planning.plan import Plan
 
 
 class PromptClaims:
-    """vLLM's engine client for one request whose prompt has rows."""
+    """vLLM's engine client for one request whose prompt has rows.
 
-    def __init__(self, engine: Any, plan: Plan) -> None:
+    Args:
+        engine: the client.
+        claim: claims the memory of a prompt of so many tokens, or raises.
+
+    """
+
+    def __init__(self, engine: Any, claim: Callable[[int], None]) -> None:
         self._engine = engine
-        self._plan = plan
+        self._claim = claim
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
     def generate(self, prompt: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
-        """Claim and generate; raises as :meth:`Plan.claim_prompt` does."""
+        """Claim and generate; raises as the claim does."""
         tokens = prompt.get("prompt_token_ids")
         if tokens is None:
             raise BadRequestError("a prompt of embeddings has no tokens to tell of", "prompt")
-        self._plan.claim_prompt(len(tokens))
+        self._claim(len(tokens))
         generator: AsyncGenerator[Any, None] = self._engine.generate(prompt, *args, **kwargs)
         return generator

@@ -7,8 +7,7 @@ from typing import Any
 from vllm import envs
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
-
-from service.access.field_sizes import MAX_STOP_IDS
+from vllm.v1.worker.gpu.sample.logit_bias import MAX_NUM_STOP_TOKEN_IDS
 
 MAX_SEED = 2**63 - 1
 """V2 keeps the seed of each choice in an int64, and vLLM counts up from the request's."""
@@ -22,10 +21,10 @@ def check_room(params: SamplingParams) -> None:
 
     """
     stops = len(params.all_stop_token_ids)
-    if params.min_tokens and stops > MAX_STOP_IDS:
+    if params.min_tokens and stops > MAX_NUM_STOP_TOKEN_IDS:
         raise VLLMValidationError(
             f"{stops} tokens, with those that end the model's texts, are too many beside "
-            f"min_tokens; allowed: {MAX_STOP_IDS}",
+            f"min_tokens; allowed: {MAX_NUM_STOP_TOKEN_IDS}",
             parameter="stop_token_ids",
         )
     if params.seed is not None and params.seed + params.n - 1 > MAX_SEED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vllm import SamplingParams
@@ -13,7 +13,6 @@ from vllm.sampling_params import RequestOutputKind
 
 from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import PROMPT_FROM_KEY, PROMPT_KEY, RowSpec, TokenRow
-from service.planning.plan import Plan
 
 _BASE = RowSpec(top_k=1, base=True)
 
@@ -35,12 +34,23 @@ async def base_rows(engine: Any, prompt: Sequence[int], wanted: Sequence[int]) -
 
 
 async def controlled_rows(
-    engine: Any, prompt: Sequence[int], wanted: Sequence[int], plan: Plan
+    engine: Any,
+    prompt: Sequence[int],
+    wanted: Sequence[int],
+    force: Callable[[SamplingParams, int], None],
 ) -> list[TokenRow]:
-    """Return the row of each wanted token under a plan that forces them, one a step."""
+    """Return the row of each wanted token under control that forces them, one a step.
+
+    Args:
+        engine: vLLM's client.
+        prompt: token ids.
+        wanted: token ids.
+        force: puts the control of so many tokens into sampling parameters.
+
+    """
     params = _params(len(wanted))
     params.ignore_eos = True
-    plan.apply_to(params, len(wanted))
+    force(params, len(wanted))
     result = await run(engine, prompt, params)
     rows: Any = result.outputs[0].logprobs
     return list(rows)

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from service.engine.turns import InTurns
 from service.vectors.content import VectorContent
 from service.vectors.leases import Leases
+from service.vectors.turns import InTurns
 
 HOLDER = secrets.token_hex(8)
 """This API process, among those that may serve the same engine."""

@@ -67,7 +67,7 @@ def test_the_plan_holds_what_is_named_in_the_order_of_its_worth() -> None:
 
 
 def test_vllm_knows_the_flags() -> None:
-    from service.engine.launch import parse
+    from service.launch import parse
 
     args = parse(["model", "--load-format", "dummy", *ENGINE_FLAGS.split()])
     assert args.load_format == "dummy"

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from service import __version__, cli
-from service.engine import launch
+from service import __version__, cli, launch
 from service.errors import StartupError
 from service.settings import PREFIX, Settings
 

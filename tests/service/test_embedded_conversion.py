@@ -57,7 +57,7 @@ def test_it_equals_what_transformers_converts(full: bool, tmp_path: Path) -> Non
     gguf = _packaged_gguf()
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.mkdir()
-    convert(gguf, ours)
+    convert(gguf, ours, WEIGHTS)
     converted_by_transformers(gguf, theirs)
     found, wanted = load_file(ours / WEIGHTS), load_file(theirs / WEIGHTS)
     assert found.keys() == wanted.keys()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from service import life as module
+from service.engine.readiness import Readiness
 from service.life import Life
-from service.readiness import Readiness
 from tests.waiting import until
 
 LONG = 3600.0

@@ -17,8 +17,9 @@ from vllm.entrypoints.serve.exception_handling.error_response import create_erro
 from vllm.entrypoints.serve.exception_handling.register import init_exception_handler
 from vllm.exceptions import VLLMValidationError
 
+from service.access.refusal import error_response
 from service.access.visit import Visit
-from service.api.route import CLIENT_LEFT, SensefieldRoute, check_bodies, error_response
+from service.api.route import CLIENT_LEFT, SensefieldRoute, check_bodies
 from service.errors import (
     BadRequestError,
     NotFoundError,

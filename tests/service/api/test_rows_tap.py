@@ -21,9 +21,9 @@ from logit_processors.program import Program
 from logit_processors.residual import ResidualSteer
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
 from logit_processors.vocabulary import Vocabulary
-from service.api.pieces import json_pieces
 from service.api.rows_tap import RowsTap, count_divergences
 from service.distributions.token_texts import TokenTexts
+from service.pieces import json_pieces
 from service.planning.budget import Budget
 from service.planning.plan import Plan
 from service.schemas.distribution import DistributionRequest, Stage

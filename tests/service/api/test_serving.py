@@ -14,10 +14,10 @@ from vllm.outputs import CompletionOutput, RequestOutput
 
 from logit_processors.row_spec import ALIVE
 from logit_processors.vocabulary import Vocabulary
-from service.api.pieces import json_pieces
 from service.api.requests import TextRequest
 from service.api.serving import TextServing
 from service.distributions.token_texts import TokenTexts
+from service.pieces import json_pieces
 from service.planning.planner import Planner
 from tests.service.planning.asking import new_planner
 from tests.unit_support import FakeEngine, token_row

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from starlette.background import BackgroundTask
 
-from service.api.streaming import PiecedAnswer, PiecedStream, error_in, sse_event
+from service.access.dialect import sse_event
+from service.api.streaming import PiecedAnswer, PiecedStream, error_in
 
 SCOPE: dict[str, Any] = {"type": "http", "asgi": {"spec_version": "2.4"}}
 

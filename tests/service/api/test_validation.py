@@ -12,7 +12,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 
 from logit_processors.checks import ControlError
-from service.api.route import error_response
+from service.access.refusal import error_response
 from service.api.validation import from_validation
 from service.errors import BadRequestError
 from service.schemas.sight import ScoreRequest

@@ -12,9 +12,9 @@ from fastapi import FastAPI
 
 from service.api import vector_making
 from service.api import vectors as routes
-from service.context import Context
+from service.api.context import Context
+from service.api.prompts import PromptEncoder
 from service.distributions.token_texts import TokenTexts
-from service.prompts import PromptEncoder
 from service.vectors.registry import VectorRegistry
 from service.vectors.store import VectorStore
 from tests.unit_support import FOUR, FakeEngine, FakeStates, model_facts, safetensors

@@ -12,7 +12,7 @@ from vllm.config import ModelConfig, VllmConfig
 from vllm.entrypoints.cli.serve import ServeSubcommand
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from service.engine import launch
+from service import launch
 from service.engine.front_ends import FLAGS, refuse_variables
 from service.errors import StartupError
 

@@ -9,8 +9,9 @@ import pytest
 from vllm import SamplingParams, envs
 from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine import EngineCoreRequest
+from vllm.v1.worker.gpu.sample.logit_bias import MAX_NUM_ALLOWED_TOKEN_IDS, MAX_NUM_STOP_TOKEN_IDS
 
-from service.access.field_sizes import MAX_STOP_IDS
+from service.access.field_sizes import MAX_ALLOWED_IDS, MAX_STOP_IDS
 from service.engine.sampling_room import MAX_SEED, check_room, keep_room
 from tests.vllm_objects import engine_request
 
@@ -77,3 +78,7 @@ def test_each_request_is_checked_as_the_engine_gets_it() -> None:
         assert engine.input_processor.process_inputs(passing) is made[-1]
     with pytest.raises(VLLMValidationError):
         engine.input_processor.process_inputs(without(MOST_TOKENS + 1))
+
+
+def test_a_request_may_bring_as_many_tokens_as_the_runner_has_room_for() -> None:
+    assert (MAX_STOP_IDS, MAX_ALLOWED_IDS) == (MAX_NUM_STOP_TOKEN_IDS, MAX_NUM_ALLOWED_TOKEN_IDS)

@@ -14,8 +14,8 @@ from service.access.keys import Key, KeyRing
 from service.access.roles import ROLES
 from service.embedded_model import embedded_model_dir
 from service.engine.front_ends import refuse_flags, refuse_variables
-from service.engine.plugins import NAME, endpoint_plugin
 from service.errors import StartupError
+from service.plugins import NAME, endpoint_plugin
 from service.settings import PREFIX, settings
 from service.startup import passed
 from service.vectors.store import VectorStore
@@ -87,7 +87,7 @@ def parse(flags: Sequence[str]) -> Namespace:
     if _given(flags, "--served-model-name") and flags[0].startswith("-"):
         # These names take all that follows them: a model can only stand ahead of them.
         flags = _embedded(flags)
-    args = parser.parse_args(["serve", *flags])
+    args: Namespace = parser.parse_args(["serve", *flags])
     if args.model_tag is None:
         flags = _embedded(flags)
         args = parser.parse_args(["serve", *flags])

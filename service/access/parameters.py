@@ -107,8 +107,8 @@ def _named(message: str, sent: Collection[str]) -> str | None:
     first = message.partition(" ")[0].strip("`'\"")
     if first in sent or first in SamplingParams.__struct_fields__:
         return first
-    quoted = (name for name in re.findall(r"[`'\"](\w+)[`'\"]", message) if name in sent)
-    if (name := next(quoted, None)) is not None:
+    quoted: list[str] = re.findall(r"[`'\"](\w+)[`'\"]", message)
+    if (name := next((each for each in quoted if each in sent), None)) is not None:
         return name
     return next((field for words, field in _WORDS if re.search(words, message)), None)
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from vllm.config import ModelConfig, SpeculativeConfig, VllmConfig
 
+from service import launch
 from service.access.keys import Key, KeyRing
 from service.access.roles import ROLES
 from service.embedded_model import embedded_model_dir
-from service.engine import launch
-from service.engine.plugins import NAME
 from service.errors import StartupError
+from service.plugins import NAME
 from service.settings import settings
 
 

@@ -10,7 +10,7 @@ from vllm.entrypoints.serve.exception_handling.error_response import create_erro
 from vllm.exceptions import VLLMError, VLLMValidationError
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
-from service.api.parameters import MAX_MESSAGE, body_of
+from service.access.parameters import MAX_MESSAGE, body_of
 from service.api.requests import ChatRequest, TextRequest
 
 CHAT = {"messages": 1, "max_tokens": 1, "model": 1}

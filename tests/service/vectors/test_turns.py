@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.engine.turns import InTurns
+from service.vectors.turns import InTurns
 
 
 class Engine:

@@ -8,15 +8,15 @@ from fastapi import Request
 
 from logit_processors.vocabulary import Vocabulary
 from service.access.visit import Visit
+from service.api.prompts import PromptEncoder
 from service.api.serving import ChatServing, TextServing
 from service.distributions.token_texts import TokenTexts
 from service.engine.cache_salt import SaltingEngine
 from service.engine.grammar_gate import GrammarGate
 from service.engine.prompt_states import PromptStates
+from service.engine.readiness import Readiness
 from service.planning.plan import Plan
 from service.planning.planner import Planner
-from service.prompts import PromptEncoder
-from service.readiness import Readiness
 from service.vectors.content import ModelFacts
 from service.vectors.registry import VectorRegistry
 from service.vectors.resident import Engine

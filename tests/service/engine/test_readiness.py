@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from vllm.exceptions import GracefulHTTPError
 
-from service import readiness as module
+from service.engine import readiness as module
+from service.engine.readiness import Readiness
 from service.errors import NotReadyError
-from service.readiness import Readiness
 
 LONG = 3600.0
 

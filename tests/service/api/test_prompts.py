@@ -9,9 +9,9 @@ import pytest
 from transformers import AutoTokenizer
 from vllm.tokenizers.hf import get_cached_tokenizer
 
+from service.api.prompts import PromptEncoder
 from service.embedded_model import embedded_model_dir
 from service.errors import BadRequestError
-from service.prompts import PromptEncoder
 
 
 @pytest.fixture(scope="module")

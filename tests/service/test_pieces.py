@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.api import pieces
-from service.api.pieces import PIECE, Later, in_slices, json_list, json_pieces
+from service import pieces
+from service.pieces import PIECE, Later, in_slices, json_list, json_pieces
 
 
 def joined(value: object) -> object:
