@@ -55,12 +55,13 @@ test-gpu: $(VENV)/sensefield $(VENV)/dev ## what control does, on a GPU: eager, 
 	SENSEFIELD_TEST_FLAGS="--no-enforce-eager" $(VENV)/bin/python -m pytest $(EXACT) $(ISOLATED) $(ARGS)
 	SENSEFIELD_TEST_FLAGS="--no-enforce-eager --dtype bfloat16" $(VENV)/bin/python -m pytest $(ISOLATED) $(ARGS)
 
-check: lint ## lint, formatting and types
+check: lint ## lint, formatting, imports and types
 	$(VENV)/bin/mypy
 
 lint: $(VENV)/sensefield $(VENV)/dev
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/sensefield $(VENV)/dev ## run the benchmarks; ARGS='--help'
 	$(VENV)/bin/python -m loadtests.bench $(ARGS)
