@@ -5,18 +5,29 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import ConfigDict, with_config
 from starlette.types import ASGIApp, Receive, Scope, Send
+from typing_extensions import TypedDict
 
 from service.access.refusal import error_answer, error_response
 from service.api.context import context_of
 from service.api.documentation import statuses
 from service.errors import NotReadyError
-from service.schemas.answers import Readiness
 
 _ASKING = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that are always answered."""
+
+
+@with_config(ConfigDict(extra="forbid"))
+class Readiness(TypedDict):
+    """The engine answers."""
+
+    status: Literal["ready"]
+
 
 router = APIRouter(tags=["health"])
 
@@ -32,7 +43,7 @@ async def ready(request: Request) -> Response:
         await context_of(request).readiness.check()
     except NotReadyError as error:
         return error_answer(error)
-    return JSONResponse({"status": "ready"})
+    return JSONResponse(Readiness(status="ready"))
 
 
 class Gate:

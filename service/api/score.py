@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, closing
 from math import exp
-from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
@@ -31,8 +30,8 @@ from service.engine.scoring import base_rows, controlled_rows
 from service.errors import BadRequestError
 from service.pieces import Later, in_slices, json_list, json_pieces
 from service.planning.plan import Plan
-from service.schemas.answers import ScoreAnswer
 from service.schemas.distribution import DistributionRequest
+from service.schemas.score_answer import ScoreAnswer, ScoredContinuation, StageScore
 from service.schemas.sight import ScoreRequest
 
 MAX_SCORED_TOKENS = 1 << 17
@@ -70,7 +69,7 @@ async def _answer(body: ScoreRequest, raw_request: Request, outcome: Outcome) ->
             plans = [_forcing(plan, token_ids, at) for at, token_ids in enumerate(wanted)]
             outcome.uses(plan.controls)
         continuations = await _scored(context, prompt, wanted, plans)
-    answer: dict[str, Any] = {
+    answer: ScoreAnswer = {
         "object": "score",
         "model": context.model.name,
         "prompt_tokens": len(prompt),
@@ -79,8 +78,8 @@ async def _answer(body: ScoreRequest, raw_request: Request, outcome: Outcome) ->
     if accepts_arrow(raw_request.headers.get("accept", "")):
         data = await asyncio.to_thread(score_stream, answer)
         return PiecedAnswer(data, media_type=MEDIA_TYPE)
-    answer["continuations"] = Later(json_list(continuations))
-    return PiecedAnswer(await in_slices(json_pieces(answer)))
+    in_pieces = {**answer, "continuations": Later(json_list(continuations))}
+    return PiecedAnswer(await in_slices(json_pieces(in_pieces)))
 
 
 def _forcing(plan: Plan, token_ids: list[int], at: int) -> Plan:
@@ -93,11 +92,11 @@ def _forcing(plan: Plan, token_ids: list[int], at: int) -> Plan:
 
 async def _scored(
     context: Context, prompt: list[int], wanted: list[list[int]], plans: list[Plan] | None
-) -> list[dict[str, Any]]:
+) -> list[ScoredContinuation]:
     """Return the scores of all continuations, some at a time; with plans, under these as well."""
     room = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(at: int) -> dict[str, Any]:
+    async def one(at: int) -> ScoredContinuation:
         async with room:
             plan = None if plans is None else plans[at]
             return await _score(context, prompt, wanted[at], plan, at)
@@ -144,9 +143,9 @@ def _wanted(context: Context, body: ScoreRequest, prompt_len: int) -> list[list[
 
 async def _score(
     context: Context, prompt: list[int], wanted: list[int], plan: Plan | None, at: int
-) -> dict[str, Any]:
+) -> ScoredContinuation:
     rows = await base_rows(context.generating, prompt, wanted)
-    told = {
+    told: ScoredContinuation = {
         "index": at,
         "token_ids": wanted,
         "tokens": [context.texts.text(token) for token in wanted],
@@ -163,7 +162,7 @@ async def _score(
     return told
 
 
-def _told(context: Context, rows: Sequence[TokenRow], stage: str) -> dict[str, Any]:
+def _told(context: Context, rows: Sequence[TokenRow], stage: str) -> StageScore:
     logprobs = _column(rows, f"{stage}_logprob")
     loss = -float(logprobs.mean(dtype=np.float64))
     ranks = _column(rows, f"{stage}_rank").astype(int).tolist()

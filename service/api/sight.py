@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Request
-from pydantic import BaseModel
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
 
 from service.api.context import Context
@@ -22,7 +21,7 @@ from service.schemas.distribution import DistributionRequest
 from service.schemas.sight import Prompted
 
 
-def answered(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+def answered(model: Any) -> dict[int | str, dict[str, Any]]:
     """Return what the documentation says of answers."""
     told = "What was asked; with `Accept: application/vnd.apache.arrow.stream` in Arrow."
     content: dict[str, Any] = {MEDIA_TYPE: {}}

@@ -11,7 +11,7 @@ from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 from service.api.context import Context, context_of
 from service.api.route import SensefieldRoute
 from service.errors import BadRequestError, echo
-from service.schemas.vector_answers import NeighboursAnswer, TokenTextsAnswer
+from service.schemas.vector_answers import NearToken, NeighboursAnswer, TokenTextsAnswer
 
 router = APIRouter(route_class=SensefieldRoute, tags=["tokens"])
 
@@ -34,7 +34,7 @@ async def get_nearest(
     text: Annotated[str | None, Query(max_length=256, description="Its tokens' mean.")] = None,
     token_id: Annotated[int | None, Query(ge=0, description="One token.")] = None,
     k: Annotated[int, Query(ge=1, le=1000, description="Tokens of each space.")] = 20,
-) -> dict[str, Any]:
+) -> NeighboursAnswer:
     """Return the tokens nearest to a text or token, by cosine, where they go in and come out."""
     context = context_of(raw_request)
     token_ids = await asyncio.to_thread(_token_ids, context, text, token_id)
@@ -43,17 +43,22 @@ async def get_nearest(
         "sensefield_token_neighbours", None, (token_ids, size, k)
     )
     spaces = {space: found for answer in answers for space, found in answer.items()}
-    return {
+    told: NeighboursAnswer = {
         "token_ids": token_ids,
         "tokens": [context.texts.text(each) for each in token_ids],
-        **{
-            space: [
-                {"token_id": each, "token": context.texts.text(each), "cosine": cosine}
-                for each, cosine in zip(found["token_ids"], found["cosines"], strict=True)
-            ]
-            for space, found in spaces.items()
-        },
     }
+    if (found := spaces.get("embedding")) is not None:
+        told["embedding"] = _near(context, found)
+    if (found := spaces.get("unembedding")) is not None:
+        told["unembedding"] = _near(context, found)
+    return told
+
+
+def _near(context: Context, found: dict[str, list[Any]]) -> list[NearToken]:
+    return [
+        {"token_id": each, "token": context.texts.text(each), "cosine": cosine}
+        for each, cosine in zip(found["token_ids"], found["cosines"], strict=True)
+    ]
 
 
 def _token_ids(context: Context, text: str | None, token_id: int | None) -> list[int]:

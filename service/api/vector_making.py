@@ -87,7 +87,7 @@ def _guard(body: MakeVector, request: Request) -> Guard:
 
 async def _make_and_keep(
     context: Context, body: MakeVector, guard: Guard, progress: Progress
-) -> tuple[dict[str, Any], bool]:
+) -> tuple[VectorAnswer, bool]:
     made = await _make(context, body.from_, progress)
     return await context.vectors.keep(body.name, made, guard)
 

@@ -23,6 +23,8 @@ from service.api.route import SensefieldRoute
 from service.errors import TooLargeError
 from service.schemas.vector_answers import (
     DescribedVector,
+    MovedToken,
+    MovedTokens,
     NearestAnswer,
     VectorAnswer,
     VectorPage,
@@ -48,7 +50,7 @@ async def list_vectors(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Vectors of a page.")] = 100,
     after: Annotated[str | None, Query(description="Start after this name.")] = None,
-) -> dict[str, Any]:
+) -> VectorPage:
     """List vectors by name, a page at a time; ``last_id`` is the next page's ``after``."""
     if after is not None:
         check_name(after, "after")
@@ -71,7 +73,7 @@ async def list_vectors(
         **documented("If-Match", "If-None-Match"),
     },
 )
-async def put_vector(name: Name, request: Request, response: Response) -> dict[str, Any]:
+async def put_vector(name: Name, request: Request, response: Response) -> VectorAnswer:
     """Store a safetensors or GGUF file as a vector, in the place of what the name pointed at."""
     check_name(name)
     wanted = preconditions_of(request)
@@ -91,13 +93,13 @@ async def get_vector(
     request: Request,
     response: Response,
     k: Annotated[int, Query(ge=0, le=1000, description="Tokens a side.")] = 10,
-) -> dict[str, Any]:
+) -> DescribedVector:
     """Describe a vector and, if it can steer logits, the k tokens that it moves most."""
     context = context_of(request)
     described = await context.vectors.describe(check_name(name))
     readable = described["usable"] and await context.vectors.steers_logits(name)
     nearest = await _nearest(context, name, k) if readable else None
-    return answer(response, described, new=False) | {"nearest": nearest}
+    return {**answer(response, described, new=False), "nearest": nearest}
 
 
 @router.get(
@@ -132,7 +134,7 @@ async def get_nearest(
     name: Name,
     raw_request: Request,
     k: Annotated[int, Query(ge=1, le=1000, description="Tokens a side.")] = 20,
-) -> dict[str, Any]:
+) -> NearestAnswer:
     """Return the k tokens that a vector raises and lowers most in logit space.
 
     Of a vector of the residual stream each layer's, too, read as if it were the last one's.
@@ -158,31 +160,30 @@ async def delete_vector(name: Name, request: Request) -> Response:
     return Response(status_code=204)
 
 
-def answer(response: Response, described: dict[str, Any], new: bool) -> dict[str, Any]:
+def answer(response: Response, described: VectorAnswer, new: bool) -> VectorAnswer:
     """Return a description, with its entity tag and, if the name is new, where it is."""
-    if "sha256" in described:
-        response.headers["ETag"] = quoted(described["sha256"])
+    if (sha256 := described.get("sha256")) is not None:
+        response.headers["ETag"] = quoted(sha256)
     response.status_code = 201 if new else 200
     if new:
         response.headers["Location"] = f"/v1/vectors/{described['name']}"
     return described
 
 
-async def _nearest(context: Context, name: str, k: int) -> dict[str, Any]:
+async def _nearest(context: Context, name: str, k: int) -> MovedTokens:
     tokens = len(context.vocabulary)
     found = await context.vectors.nearest(name, tokens, min(k, tokens))
     return _told(context, found)
 
 
-def _told(context: Context, found: dict[str, list[Any]]) -> dict[str, Any]:
-    texts = context.texts
-    return {
-        side: [
-            {"token_id": token_id, "token": texts.text(token_id), "score": score}
+def _told(context: Context, found: dict[str, list[Any]]) -> MovedTokens:
+    def tokens(side: str) -> list[MovedToken]:
+        return [
+            {"token_id": token_id, "token": context.texts.text(token_id), "score": score}
             for token_id, score in zip(found[f"{side}_ids"], found[side], strict=True)
         ]
-        for side in ("raised", "lowered")
-    }
+
+    return {"raised": tokens("raised"), "lowered": tokens("lowered")}
 
 
 async def _body(request: Request, limit: int) -> bytes:

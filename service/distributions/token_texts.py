@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from logit_processors.vocabulary import Vocabulary
 from service.distributions.token_names import different_names
+from service.schemas.vector_answers import TokenTextsAnswer
 
 
 class TokenTexts:
@@ -41,7 +42,8 @@ class TokenTexts:
     @cached_property
     def listed(self) -> bytes:
         """``{"object":"list","data":[text, …]}``, a text for each token that exists."""
-        return orjson.dumps({"object": "list", "data": self.all[: len(self._vocabulary.tokens)]})
+        texts = self.all[: len(self._vocabulary.tokens)]
+        return orjson.dumps(TokenTextsAnswer(object="list", data=texts))
 
     def fragments(self, token_ids: Sequence[int]) -> list[bytes]:
         """Return ``},{"token":…,"bytes":[…],"logprob":`` of tokens, between two numbers."""

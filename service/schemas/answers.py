@@ -1,4 +1,6 @@
-"""What Sensefield's part of an answer looks like. For the documentation: nothing is made of these.
+"""Distributions and the lens as clients read them.
+
+Nothing is made of these: their arrays become text piece by piece, and never are one object.
 
 Shapes: ``n`` generated tokens, ``k`` entries a row, ``v`` tokens of the vocabulary.
 """
@@ -70,47 +72,6 @@ class Distribution(StrictModel):
     )
 
 
-class BestToken(StrictModel):
-    """The most likely token of a position."""
-
-    token_id: int
-    token: str
-    logprob: float = Field(description="Nats.")
-
-
-class StageScore(StrictModel):
-    """A continuation of n tokens as one stage sees it."""
-
-    logprobs: list[float] = Field(description="[n], nats.")
-    ranks: list[int] = Field(description="[n], from 1.")
-    entropies: list[float] = Field(description="[n], nats.")
-    best: list[BestToken] = Field(description="[n]")
-    loss: float = Field(description="Mean negative log-likelihood a token, nats.")
-    perplexity: float | None = Field(description="exp(loss); null where no float holds it.")
-    parts_at: int | None = Field(
-        description="First position whose token is not the most likely one; null if none is."
-    )
-
-
-class ScoredContinuation(StrictModel):
-    """What a continuation costs the model."""
-
-    index: int
-    token_ids: list[int]
-    tokens: list[str]
-    base: StageScore = Field(description="Of the unsteered model, without any control.")
-    controlled: StageScore | None = Field(None, description="With `logit_control`.")
-
-
-class ScoreAnswer(StrictModel):
-    """The continuations in the order in which they were asked."""
-
-    object: Literal["score"]
-    model: str
-    prompt_tokens: int
-    continuations: list[ScoredContinuation]
-
-
 class LensTop(StrictModel):
     """The most likely tokens of each layer and position: [layers, positions, k]."""
 
@@ -142,9 +103,3 @@ class LensAnswer(StrictModel):
     entropy: Array = Field(description="[layers, positions], nats.")
     kl: Array = Field(description="[layers, positions]: KL(final layer || layer), nats.")
     next: LensNext
-
-
-class Readiness(StrictModel):
-    """The engine answers."""
-
-    status: Literal["ready"]

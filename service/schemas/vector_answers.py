@@ -1,83 +1,111 @@
-"""What the routes of vectors and tokens answer. For the documentation: nothing is made of these."""
+"""What the routes of vectors and tokens answer: the objects that they build."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
-from service.schemas.control import StrictModel
+_WHOLE = ConfigDict(extra="forbid")
+"""An answer has no other fields."""
 
 
-class MovedToken(StrictModel):
+@with_config(_WHOLE)
+class MovedToken(TypedDict):
     """A token that a vector moves."""
 
     token_id: int
     token: str
-    score: float = Field(description="Standard deviations of logits at strength 1.")
+    score: Annotated[float, Field(description="Standard deviations of logits at strength 1.")]
 
 
-class MovedTokens(StrictModel):
+@with_config(_WHOLE)
+class MovedTokens(TypedDict):
     """The tokens that a vector raises and lowers most, strongest first."""
 
     raised: list[MovedToken]
     lowered: list[MovedToken]
 
 
+@with_config(_WHOLE)
 class NearestAnswer(MovedTokens):
     """In logit space, and layer by layer for a vector of the residual stream."""
 
-    layers: dict[str, MovedTokens] = Field(
-        description="By layer; none of one that moves all tokens alike."
-    )
+    layers: Annotated[
+        dict[str, MovedTokens],
+        Field(description="By layer; none of one that moves all tokens alike."),
+    ]
 
 
-class VectorAnswer(StrictModel):
+class SummaryAnswer(TypedDict):
+    """A vector's content in numbers."""
+
+    space: Literal["unembedding", "residual"]
+    hidden_size: int
+    layers: list[int]
+    norm: float
+    layer_norms: dict[str, float]
+
+
+@with_config(_WHOLE)
+class VectorAnswer(TypedDict):
     """A stored vector; one whose name cannot be read tells only that."""
 
-    id: str = Field(description="Its name.")
+    id: Annotated[str, Field(description="Its name.")]
     name: str
     object: Literal["vector"]
-    usable: bool = Field(description="Whether the served model can use it.")
-    reason: str | None = Field(description="Why it is not usable.")
-    created: int | None = Field(None, description="Seconds since 1970.")
-    model: str | None = Field(None, description="That it was made with.")
-    made_from: Any = Field(None, description="What it was made from, as it was asked for.")
-    sha256: str | None = Field(None, description="Of its directions; its entity tag.")
-    bytes: int | None = None
-    space: Literal["unembedding", "residual"] | None = None
-    hidden_size: int | None = None
-    layers: list[int] | None = Field(None, description="Of the residual stream.")
-    norm: float | None = Field(
-        None, description="Euclidean, of all its directions together, in either space."
-    )
-    layer_norms: dict[str, float] | None = Field(None, description="By layer.")
+    usable: Annotated[bool, Field(description="Whether the served model can use it.")]
+    reason: Annotated[str | None, Field(description="Why it is not usable.")]
+    created: NotRequired[Annotated[int | None, Field(description="Seconds since 1970.")]]
+    model: NotRequired[Annotated[str | None, Field(description="That it was made with.")]]
+    made_from: NotRequired[
+        Annotated[Any, Field(description="What it was made from, as it was asked for.")]
+    ]
+    sha256: NotRequired[
+        Annotated[str | None, Field(description="Of its directions; its entity tag.")]
+    ]
+    bytes: NotRequired[int | None]
+    space: NotRequired[Literal["unembedding", "residual"] | None]
+    hidden_size: NotRequired[int | None]
+    layers: NotRequired[Annotated[list[int] | None, Field(description="Of the residual stream.")]]
+    norm: NotRequired[
+        Annotated[
+            float | None,
+            Field(description="Euclidean, of all its directions together, in either space."),
+        ]
+    ]
+    layer_norms: NotRequired[Annotated[dict[str, float] | None, Field(description="By layer.")]]
 
 
+@with_config(_WHOLE)
 class DescribedVector(VectorAnswer):
     """A vector and what it moves."""
 
-    nearest: MovedTokens | None = Field(description="If it can steer logits.")
+    nearest: Annotated[MovedTokens | None, Field(description="If it can steer logits.")]
 
 
-class VectorPage(StrictModel):
+@with_config(_WHOLE)
+class VectorPage(TypedDict):
     """A page of vectors, by name."""
 
     object: Literal["list"]
     data: list[VectorAnswer]
     first_id: str | None
-    last_id: str | None = Field(description="The next page's `after`.")
+    last_id: Annotated[str | None, Field(description="The next page's `after`.")]
     has_more: bool
 
 
-class TokenTextsAnswer(StrictModel):
+@with_config(_WHOLE)
+class TokenTextsAnswer(TypedDict):
     """The text of every token, in the order of token ids."""
 
     object: Literal["list"]
     data: list[str]
 
 
-class NearToken(StrictModel):
+@with_config(_WHOLE)
+class NearToken(TypedDict):
     """A neighbour."""
 
     token_id: int
@@ -85,10 +113,15 @@ class NearToken(StrictModel):
     cosine: float
 
 
-class NeighboursAnswer(StrictModel):
+@with_config(_WHOLE)
+class NeighboursAnswer(TypedDict):
     """The neighbours of a text's tokens, nearest first, in each space that the model has."""
 
     token_ids: list[int]
     tokens: list[str]
-    embedding: list[NearToken] | None = Field(None, description="Where tokens go in.")
-    unembedding: list[NearToken] | None = Field(None, description="Where they come out.")
+    embedding: NotRequired[
+        Annotated[list[NearToken] | None, Field(description="Where tokens go in.")]
+    ]
+    unembedding: NotRequired[
+        Annotated[list[NearToken] | None, Field(description="Where they come out.")]
+    ]

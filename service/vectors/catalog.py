@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from service.errors import (
     BadRequestError,
@@ -20,6 +19,7 @@ from service.errors import (
     StoreUnavailableError,
 )
 from service.metrics import VECTORS
+from service.schemas.vector_answers import VectorAnswer
 from service.unbroken import unbroken
 from service.vectors.content import ModelFacts, VectorContent
 from service.vectors.entries import UNREADABLE, UnusableVectorError, describe, read_content
@@ -170,7 +170,7 @@ class Catalog:
             await asyncio.to_thread(self.store.delete, name, guard)
             await self._settle()
 
-    def describe(self, entry: Entry) -> dict[str, Any]:
+    def describe(self, entry: Entry) -> VectorAnswer:
         """Return what the API tells of an entry."""
         known = self._unusable.get(entry.name)
         found = known.reason if known is not None and known.entry == entry else None

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import BadRequestError, echo
+from service.schemas.vector_answers import SummaryAnswer
 
 DIRECTION = "direction"
 _HEADER_BYTES = 2 << 20
@@ -121,7 +122,7 @@ class Summary:
             return f"it holds {self.largest:g}, which overflows the model's {model.dtype}"
         return None
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> SummaryAnswer:
         """Return what the API tells of it."""
         return {
             "space": self.space,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from service.errors import BadRequestError, ConflictError, echo
+from service.schemas.vector_answers import VectorAnswer
 from service.vectors.content import ModelFacts, VectorContent
 from service.vectors.names import plain
 from service.vectors.safetensors_file import read_safetensors
@@ -26,7 +25,7 @@ class UnusableVectorError(ConflictError):
         self.reason = reason
 
 
-def describe(entry: Entry, model: ModelFacts, damage: str | None = None) -> dict[str, Any]:
+def describe(entry: Entry, model: ModelFacts, damage: str | None = None) -> VectorAnswer:
     """Return what the API tells of an entry.
 
     Args:
@@ -36,12 +35,19 @@ def describe(entry: Entry, model: ModelFacts, damage: str | None = None) -> dict
 
     """
     name = plain(entry.name)
-    described: dict[str, Any] = {"id": name, "name": name, "object": "vector"}
     if isinstance(entry, BrokenName):
-        return {**described, "usable": False, "reason": UNREADABLE}
+        return {
+            "id": name,
+            "name": name,
+            "object": "vector",
+            "usable": False,
+            "reason": UNREADABLE,
+        }
     reason = entry.summary.misfit(model) or damage
     return {
-        **described,
+        "id": name,
+        "name": name,
+        "object": "vector",
         "created": entry.created,
         "model": entry.model,
         "made_from": entry.made_from,

@@ -14,6 +14,7 @@ from operator import itemgetter
 from typing import Any, Self
 
 from service.errors import BadRequestError
+from service.schemas.vector_answers import VectorAnswer
 from service.vectors.catalog import Catalog
 from service.vectors.content import ModelFacts, VectorContent
 from service.vectors.exchange import Format, Made, export, read_upload
@@ -119,7 +120,7 @@ class VectorRegistry:
 
     async def describe_all(
         self, limit: int, after: str | None = None
-    ) -> tuple[list[dict[str, Any]], bool]:
+    ) -> tuple[list[VectorAnswer], bool]:
         """Describe up to ``limit`` vectors by name, and say whether there are more.
 
         Args:
@@ -134,7 +135,7 @@ class VectorRegistry:
         found = [self._catalog.describe(entry) for entry in entries.values()]
         return sorted(found, key=itemgetter("name")), len(names) > limit
 
-    async def describe(self, name: str) -> dict[str, Any]:
+    async def describe(self, name: str) -> VectorAnswer:
         """Describe one vector; NotFoundError if there is none of that name."""
         return self._catalog.describe(await self._entry(name))
 
@@ -168,7 +169,7 @@ class VectorRegistry:
 
     async def put(
         self, name: str, data: bytes, guard: Guard = anything
-    ) -> tuple[dict[str, Any], bool]:
+    ) -> tuple[VectorAnswer, bool]:
         """Store a file under a name; returns its description and whether the name is new."""
         check_name(name)
         made = await asyncio.to_thread(read_upload, data, self._catalog.model)
@@ -176,7 +177,7 @@ class VectorRegistry:
 
     async def keep(
         self, name: str, made: Made, guard: Guard = anything
-    ) -> tuple[dict[str, Any], bool]:
+    ) -> tuple[VectorAnswer, bool]:
         """Store what was made under a name.
 
         Returns:
