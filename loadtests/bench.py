@@ -1,15 +1,13 @@
 """Measures Sensefield against stock vLLM on this machine: `python -m loadtests.bench`.
 
 Both servers serve the same model with the same engine flags and are up all the time; one is
-asked at a time. Writes bench.json, bench.md and bench.png, of a sweep sweep.png too, or
-memory.json and memory.md.
+asked at a time. Writes bench.json, bench.md and bench.png, of a sweep sweep.png too.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import shlex
 import sys
 import time
@@ -20,7 +18,6 @@ from typing import Any
 from loadtests.cases.chats import make_vectors
 from loadtests.cases.sweeps import SWEEPS, sweep_cases
 from loadtests.cases.throughput import PLAIN, Case, throughput_cases
-from loadtests.measure import memory
 from loadtests.measure.client import FAILURES, connected
 from loadtests.measure.encode import measure_encoding
 from loadtests.measure.machine import describe_command, describe_machine
@@ -31,7 +28,6 @@ from loadtests.measure.signals import cancel_on_signals
 from loadtests.measure.stall import STALL, measure_stall
 from loadtests.report import pages
 from loadtests.report.chart import draw
-from loadtests.report.memory_page import memory_markdown
 from loadtests.report.sweep_chart import draw_sweeps
 from service.embedded_model import embedded_model_dir
 from service.errors import SensefieldError
@@ -75,7 +71,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", help="folder or hub name; the embedded model")
     add("--engine-flags", default=ENGINE_FLAGS, help="of both servers; '%(default)s'")
     add("--out", type=Path, default=Path("docs/bench"), help="folder of the report; %(default)s")
-    add("--memory", action="store_true", help="measure Sensefield's memory instead of the cases")
     return parser
 
 
@@ -97,10 +92,7 @@ async def _run(options: argparse.Namespace, command: str) -> int:
         "tokens": options.tokens,
     }
     started = time.monotonic()
-    if options.memory:
-        await _memory(options, model, settings)
-    else:
-        _report(options.out, await _cases(options, model), settings)
+    _report(options.out, await _cases(options, model), settings)
     print(f"took {(time.monotonic() - started) / 60:.1f} minutes")
     return 0
 
@@ -131,21 +123,6 @@ async def _cases(options: argparse.Namespace, model: str) -> list[Result]:
         for case in chosen[len(plain) :]:
             results.append(await measure(client, servers, case, options.rounds))
     return results
-
-
-async def _memory(options: argparse.Namespace, model: str, settings: dict[str, Any]) -> None:
-    engine_flags = shlex.split(options.engine_flags)
-    short = {}
-    async with running((SENSEFIELD, STOCK), model, engine_flags) as servers, connected() as client:
-        streams = await memory.measure_streams(client, servers[SENSEFIELD])
-        for name, make in ((SENSEFIELD, memory.short_request), (STOCK, memory.short_chat)):
-            short[name] = await memory.measure_short_requests(client, servers[name], make)
-    machine = describe_machine()
-    content = {"machine": machine, "settings": settings, "streams": streams, "short": short}
-    text = memory_markdown(streams, short, settings, machine)
-    print(f"\n{text}")
-    pages.write(options.out, "memory.md", text)
-    pages.write(options.out, "memory.json", json.dumps(content, indent=1) + "\n")
 
 
 def _report(folder: Path, results: Sequence[Result], settings: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ import pytest
 from loadtests.measure.machine import describe_command, describe_machine
 from loadtests.measure.results import MICROSECONDS, SECONDS, Result, at_least, at_most
 from loadtests.report.chart import draw
-from loadtests.report.memory_page import memory_markdown
 from loadtests.report.pages import (
     benchmark_json,
     benchmark_markdown,
@@ -117,26 +116,3 @@ def test_a_command_shows_names_of_folders_and_not_where_they_are() -> None:
 
 def test_the_machine_is_described_with_all_that_a_page_needs() -> None:
     assert describe_machine().keys() >= MACHINE.keys()
-
-
-def test_memory_is_shown_by_process_and_in_all() -> None:
-    mib = 2**20
-    streams = {
-        "before": {"API server": 100 * mib, "Worker": 200 * mib},
-        "peak": {"API server": 150 * mib, "Worker": 210 * mib},
-        "after": {"API server": 101 * mib, "Worker": 200 * mib},
-        "promised_bytes": 750.0 * mib,
-        "received_bytes": 1000 * mib,
-    }
-    short = {
-        "sensefield": [{"requests": 250, "resident": {"API server": 102 * mib}}],
-        "stock": [{"requests": 250, "resident": {"API server": 99 * mib}}],
-    }
-    page = memory_markdown(streams, short, SETTINGS, MACHINE)
-    rows = [cells(line) for line in page.splitlines() if line.startswith("|")]
-    assert ["", "API server", "Worker", "all"] in rows
-    assert ["peak", "150", "210", "360"] in rows
-    assert ["after 250 requests", "102", "102"] in rows
-    assert ["after 250 requests", "99", "99"] in rows
-    assert "750 MiB were promised" in page
-    assert "grew by 60 MiB" in page
