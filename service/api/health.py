@@ -40,7 +40,7 @@ router = APIRouter(tags=["health"])
 async def ready(request: Request) -> Response:
     """Say whether the engine answers requests and the server takes them."""
     try:
-        await context_of(request).readiness.check()
+        context_of(request).readiness.check()
     except NotReadyError as error:
         return error_answer(error)
     return JSONResponse(Readiness(status="ready"))

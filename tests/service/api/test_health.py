@@ -21,7 +21,7 @@ class StubReadiness:
         if self.reason is not None:
             raise self.reason
 
-    async def check(self) -> None:
+    def check(self) -> None:
         self.admit()
 
 
