@@ -41,6 +41,7 @@ def paths(case: str, rows: int) -> list[Callable[[], object]]:
     import numpy as np
     import torch
 
+    from loadtests.operations import measure_by_operations
     from logit_processors.controls import Steer, TokenBias, TokenSuppress
     from logit_processors.directions import Directions
     from logit_processors.host_text import HostText
@@ -48,7 +49,7 @@ def paths(case: str, rows: int) -> list[Callable[[], object]]:
     from logit_processors.row_spec import STATISTICS
     from logit_processors.slots import Slots
     from logit_processors.token_sets import TokenSets
-    from service.engine.measured import measure_by_kernels, measure_by_operations
+    from service.engine.measured import measure_by_kernels
 
     gpu = torch.device("cuda")
     shape = (max(1, _BEYOND_CACHE // (rows * VOCAB * 4)), rows, VOCAB)

@@ -1,18 +1,15 @@
 """Rows of logits, measured: by Triton's kernels where there is Triton, row by row on a CPU.
 
-torch's operations are the reference of both, and what is left for other devices: all fill
-the same columns of the statistics and keep rows that answer alike.
+Both fill the same columns of the statistics and keep rows that answer alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 
-from logit_processors import measure
 from logit_processors.device_measure import measure_one, measure_two
 from logit_processors.host_measure import measure_on_host
 from logit_processors.kernels import has_kernels
@@ -45,19 +42,13 @@ def measure_stages(
         statistics: ``[rows, 8]`` float32, see ``STATISTICS``.
 
     """
-    by = _way(sampled.device)
+    by = measure_by_kernels if has_kernels(sampled.device) else measure_by_host
     if len(stages) == 2 and stages["base"] is stages["controlled"]:
         (rows,) = by({"base": stages["base"]}, sampled, statistics)
         for name in ("logprob", "rank", "entropy"):
             statistics[:, COLUMN[f"controlled_{name}"]] = statistics[:, COLUMN[f"base_{name}"]]
         return [rows, rows]
     return by(stages, sampled, statistics)
-
-
-def _way(device: torch.device) -> Callable[..., list[MeasuredRows]]:
-    if has_kernels(device):
-        return measure_by_kernels
-    return measure_by_host if device.type == "cpu" else measure_by_operations
 
 
 def measure_by_kernels(
@@ -74,31 +65,3 @@ def measure_by_host(
 ) -> list[MeasuredRows]:
     """Do what :func:`measure_stages` says for different stages, row by row."""
     return [*measure_on_host(stages, sampled, statistics)]
-
-
-def measure_by_operations(
-    stages: Mapping[str, torch.Tensor], sampled: torch.Tensor, statistics: torch.Tensor
-) -> list[MeasuredRows]:
-    """Do what :func:`measure_stages` says for different stages, with torch's operations."""
-    logprobs = {name: measure.log_softmax(logits) for name, logits in stages.items()}
-    for name, values in logprobs.items():
-        statistics[:, COLUMN[f"{name}_logprob"]] = measure.gather(values, sampled)
-        statistics[:, COLUMN[f"{name}_rank"]] = measure.ranks(values, sampled).float()
-        statistics[:, COLUMN[f"{name}_entropy"]] = measure.entropy(values)
-    if len(logprobs) == 2:
-        kl = measure.kl_divergence(logprobs["controlled"], logprobs["base"])
-        statistics[:, COLUMN["kl"]] = kl
-    return [_LogprobRows(values) for values in logprobs.values()]
-
-
-@dataclass(frozen=True)
-class _LogprobRows:
-    """Log-probabilities that are all there, ``[rows, vocab]`` float32."""
-
-    values: torch.Tensor
-
-    def top_k(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return measure.top_k(self.values, k)
-
-    def write(self, out: torch.Tensor) -> None:
-        out.copy_(self.values)

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from loadtests.kernels import PASSES, floor_lines, main
+from loadtests.operations import measure_by_operations
 from logit_processors.controls import Steer, TokenBias, TokenSuppress
 from logit_processors.directions import Directions
 from logit_processors.host_text import HostText
@@ -19,7 +20,6 @@ from logit_processors.program import Program
 from logit_processors.row_spec import STATISTICS
 from logit_processors.slots import Slots
 from logit_processors.token_sets import TokenSets
-from service.engine.measured import measure_by_operations
 
 NOTE = Path(__file__).parents[2] / "docs" / "kernels.md"
 META = torch.device("meta")  # shapes without data, on the way that a GPU's tensors take

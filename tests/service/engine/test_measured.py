@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loadtests.operations import measure_by_operations
 from logit_processors.row_spec import STATISTICS
 from service.engine.measured import (
     MeasuredRows,
     measure_by_host,
     measure_by_kernels,
-    measure_by_operations,
 )
 from tests.unit_support import CPU, INF, KERNEL_DEVICE
 
