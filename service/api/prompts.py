@@ -1,4 +1,4 @@
-"""Prompts that routes of our own take, text or chat, as token ids."""
+"""Prompts that routes take: text and chat as token ids, and token ids checked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from service.errors import BadRequestError
+from service.errors import BadRequestError, echo
 
 
 @dataclass(frozen=True)
@@ -80,3 +80,23 @@ class PromptEncoder:
         self._check_length(text, param)
         token_ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return token_ids
+
+
+def check_tokens(token_ids: Sequence[int], vocab_size: int, param: str) -> None:
+    """Refuse an id that is no token's; BadRequestError names the first one."""
+    for at, token_id in enumerate(token_ids):
+        if token_id >= vocab_size:
+            check_token(token_id, vocab_size, f"{param}[{at}]")
+
+
+def check_token(token_id: int, vocab_size: int, param: str) -> None:
+    """Refuse an id that is no token's.
+
+    Raises:
+        BadRequestError: blames ``param``.
+
+    """
+    if token_id >= vocab_size:
+        raise BadRequestError(
+            f"{echo(token_id)} is no token; allowed: 0 to {vocab_size - 1}", param
+        )

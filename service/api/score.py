@@ -20,9 +20,10 @@ from service.access.visit import Visit
 from service.api.arrow import accepts_arrow
 from service.api.context import Context, context_of
 from service.api.outcome import Outcome, counted
+from service.api.prompts import check_tokens
 from service.api.route import SensefieldRoute
 from service.api.rows_tap import check_rows
-from service.api.sight import answered, check_model, check_tokens, planned, prompt_tokens
+from service.api.sight import answered, check_model, planned, prompt_tokens
 from service.api.streaming import PiecedAnswer
 from service.distributions.arrow import MEDIA_TYPE
 from service.distributions.sight_arrow import score_stream
@@ -119,7 +120,7 @@ def _wanted(context: Context, body: ScoreRequest, prompt_len: int) -> list[list[
             token_ids = context.prompts.continuation(text, param)
         else:
             token_ids = text
-            check_tokens(context, token_ids, param)
+            check_tokens(token_ids, len(context.vocabulary), param)
         if not 0 < len(token_ids) <= room:
             raise BadRequestError(
                 f"{param} has {len(token_ids)} tokens; allowed: 1 to {room} after this prompt",

@@ -12,6 +12,7 @@ from vllm.exceptions import RetryableRequestError, VLLMValidationError
 
 from service.api.context import Context
 from service.api.documentation import statuses
+from service.api.prompts import check_tokens
 from service.distributions.arrow import MEDIA_TYPE
 from service.errors import BadRequestError, NotFoundError, SaturatedError, echo
 from service.planning.asked import Asked
@@ -40,7 +41,7 @@ def check_model(name: str | None, request: Request) -> None:
 async def prompt_tokens(context: Context, asked: Prompted) -> list[int]:
     """Return a prompt's token ids; BadRequestError for one that cannot be."""
     if isinstance(asked.prompt, list):
-        check_tokens(context, asked.prompt, "prompt")
+        check_tokens(asked.prompt, len(context.vocabulary), "prompt")
         if len(asked.prompt) > context.prompts.max_tokens:
             raise BadRequestError(
                 f"a prompt of {len(asked.prompt)} tokens; allowed: 1 to "
@@ -52,16 +53,6 @@ async def prompt_tokens(context: Context, asked: Prompted) -> list[int]:
         return await asyncio.to_thread(context.prompts.encode, asked.prompt, "prompt")
     messages = [message.model_dump() for message in asked.messages or ()]
     return await asyncio.to_thread(context.prompts.encode, messages, "messages")
-
-
-def check_tokens(context: Context, token_ids: list[int], param: str) -> None:
-    """Refuse what is no token of the vocabulary."""
-    for at, token_id in enumerate(token_ids):
-        if token_id >= len(context.vocabulary):
-            raise BadRequestError(
-                f"{echo(token_id)} is no token; allowed: 0 to {len(context.vocabulary) - 1}",
-                f"{param}[{at}]",
-            )
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ vLLM's serving objects stay as they are, but for the methods that its routes cal
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -14,6 +14,7 @@ from vllm.entrypoints.anthropic.protocol import AnthropicMessagesResponse
 from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
 
 from service.api.held_back import WholeAtTheEnd, same_reasons, told_whole
+from service.api.prompts import check_tokens
 from service.errors import BadRequestError, echo
 
 _SHOWN_TO_THE_MODEL = {"function", "custom", "namespace"}
@@ -103,7 +104,7 @@ def _mend_detokenize(serving: Any, vocab_size: int) -> None:
     stock = serving.create_detokenize
 
     async def create_detokenize(request: Any, *args: Any, **kwargs: Any) -> Any:
-        check_tokens(request.tokens, vocab_size)
+        check_tokens(request.tokens, vocab_size, "tokens")
         return await stock(request, *args, **kwargs)
 
     serving.create_detokenize = create_detokenize
@@ -157,17 +158,3 @@ def _is_run(kind: str, tool_server: Any) -> bool:
     if tool_server is None:
         return False
     return kind == "mcp" or (kind in _RUN_BY_SERVER and tool_server.has_tool(_RUN_BY_SERVER[kind]))
-
-
-def check_tokens(token_ids: Sequence[int], vocab_size: int) -> None:
-    """Refuse an id that is no token's.
-
-    Raises:
-        BadRequestError: names the first one.
-
-    """
-    for at, token_id in enumerate(token_ids):
-        if token_id >= vocab_size:
-            raise BadRequestError(
-                f"{token_id} is no token; allowed: 0 to {vocab_size - 1}", f"tokens[{at}]"
-            )

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from service.api.context import Context, context_of
+from service.api.prompts import check_token
 from service.api.route import SensefieldRoute
 from service.errors import BadRequestError, echo
 from service.schemas.vector_answers import NearToken, NeighboursAnswer, TokenTextsAnswer
@@ -65,11 +66,7 @@ def _token_ids(context: Context, text: str | None, token_id: int | None) -> list
     if (text is None) == (token_id is None):
         raise BadRequestError("exactly one of text and token_id is required", "text")
     if token_id is not None:
-        if token_id >= len(context.vocabulary):
-            raise BadRequestError(
-                f"{echo(token_id)} is no token; allowed: 0 to {len(context.vocabulary) - 1}",
-                "token_id",
-            )
+        check_token(token_id, len(context.vocabulary), "token_id")
         return [token_id]
     assert text is not None
     token_ids = context.prompts.continuation(text)

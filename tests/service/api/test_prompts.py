@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoTokenizer
 from vllm.tokenizers.hf import get_cached_tokenizer
 
-from service.api.prompts import PromptEncoder
+from service.api.prompts import PromptEncoder, check_tokens
 from service.embedded_model import embedded_model_dir
 from service.errors import BadRequestError
 
@@ -75,3 +75,11 @@ def test_a_text_of_too_many_characters_is_not_encoded(tokenizer: Any) -> None:
             refused("p")
         assert caught.value.param == "p"
     assert PromptEncoder(tokenizer, None, 3).encode(" " * 3, "p")
+
+
+def test_an_id_beyond_the_vocabulary_is_no_token() -> None:
+    check_tokens([0, 9], 10, "tokens")
+    with pytest.raises(BadRequestError) as caught:
+        check_tokens([0, 10], 10, "tokens")
+    assert caught.value.param == "tokens[1]"
+    assert "10 is no token; allowed: 0 to 9" in str(caught.value)

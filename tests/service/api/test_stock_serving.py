@@ -15,8 +15,7 @@ from vllm.entrypoints.openai.responses.protocol import (
 )
 from vllm.sampling_params import SamplingParams
 
-from service.api.stock_serving import MessagesAnswer, check_tokens, truthful
-from service.errors import BadRequestError
+from service.api.stock_serving import MessagesAnswer, truthful
 
 
 @pytest.mark.parametrize("sequence", [None, "STOP"])
@@ -47,11 +46,3 @@ async def test_the_last_event_of_a_response_tells_how_it_ended(status: str, kind
     sent = json.loads(told.model_dump_json(indent=None, by_alias=True))
     expected = json.loads(stock.model_dump_json(indent=None, by_alias=True))
     assert sent == {**expected, "type": f"response.{kind}"}
-
-
-def test_an_id_beyond_the_vocabulary_is_no_token() -> None:
-    check_tokens([0, 9], 10)
-    with pytest.raises(BadRequestError) as caught:
-        check_tokens([0, 10], 10)
-    assert caught.value.param == "tokens[1]"
-    assert "10 is no token; allowed: 0 to 9" in str(caught.value)
