@@ -79,7 +79,7 @@ soak: faults ## the faults, then half an hour of mixed load; writes docs/faults/
 	$(VENV)/bin/python -m loadtests.soak
 
 clean: ## remove the environment, caches and benchmark scratch
-	rm -rf $(VENV) .bench .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .bench .grimp_cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # An engine makes the environment anew: nothing of the old one stays behind.
