@@ -48,7 +48,7 @@ async def measure_streams(client: Client, server: Server) -> dict[str, Any]:
     await _check_streams(client, server, iter(range(4)))
     before = await idle_memory(client, server)
     numbers = iter(range(STREAMS))
-    async with watching(client, server) as watch:
+    async with watching(server) as watch:
         counts = await asyncio.gather(
             *(_check_streams(client, server, numbers) for _ in range(AT_ONCE))
         )

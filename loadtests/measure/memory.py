@@ -29,16 +29,14 @@ Sizes = dict[str, int]
 
 @dataclass
 class Watch:
-    """The largest of everything that was seen."""
+    """The largest memory that was seen."""
 
     resident: Sizes = field(default_factory=dict)
-    promised_bytes: float = 0.0
 
-    def see(self, resident: Sizes, promised_bytes: float) -> None:
-        """Keep the larger values; memory is compared by its total."""
+    def see(self, resident: Sizes) -> None:
+        """Keep the larger memory, by its total."""
         if sum(resident.values()) > sum(self.resident.values()):
             self.resident = resident
-        self.promised_bytes = max(self.promised_bytes, promised_bytes)
 
 
 async def leave(client: Client, server: Server, request: Request) -> None:
@@ -71,14 +69,13 @@ def _topic(number: int) -> str:
 
 
 @asynccontextmanager
-async def watching(client: Client, server: Server) -> AsyncIterator[Watch]:
-    """Look at a server's memory and promises for as long as the context lasts."""
+async def watching(server: Server) -> AsyncIterator[Watch]:
+    """Look at a server's memory for as long as the context lasts."""
     watch = Watch()
 
     async def look() -> None:
         while True:
-            promised = await _metric(client, server, _PROMISED)
-            watch.see(resident_bytes(server.group), promised)
+            watch.see(resident_bytes(server.group))
             await asyncio.sleep(_POLL_SECONDS)
 
     looking = asyncio.create_task(look())
