@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import cycle
 from statistics import median
+from typing import Any
 
 VOCAB = 151_936
 BATCHES = (1, 8, 64, 256)
@@ -42,13 +43,16 @@ def paths(case: str, rows: int) -> list[Callable[[], object]]:
     import torch
 
     from loadtests.operations import measure_by_operations
-    from logit_processors.controls import Steer, TokenBias, TokenSuppress
+    from logit_processors.controls.bias import BiasEntry
+    from logit_processors.controls.steer import SteerEntry
+    from logit_processors.controls.suppress import SuppressEntry
     from logit_processors.directions import Directions
-    from logit_processors.host_text import HostText
+    from logit_processors.history import HostHistory
+    from logit_processors.host_text import HostTexts
+    from logit_processors.pipeline import Pipeline
     from logit_processors.program import Program
     from logit_processors.row_spec import STATISTICS
-    from logit_processors.slots import Slots
-    from logit_processors.token_sets import TokenSets
+    from logit_processors.table import EngineFacts, Rows
     from service.engine.measured import measure_by_kernels
 
     gpu = torch.device("cuda")
@@ -68,15 +72,21 @@ def paths(case: str, rows: int) -> list[Callable[[], object]]:
     directions = Directions()
     for row in range(rows):
         directions.put(str(row), torch.randn(VOCAB, device=gpu))
-    host_slots, text = np.arange(rows), HostText([], TokenSets(gpu))
-    on_gpu, out = torch.arange(rows, device=gpu), torch.empty(rows, VOCAB, device=gpu)
+    slots = torch.arange(rows, device=gpu)
+    history = HostHistory([()] * rows, [()] * rows, gpu)
+    at, out = Rows(np.arange(rows), slots, zeros, history), torch.empty(rows, VOCAB, device=gpu)
 
     def applied(kernels: bool) -> Callable[[], object]:
-        slots = Slots(rows, gpu, directions, kernels=kernels)
+        engine = EngineFacts(rows + 1, gpu, kernels, directions, HostTexts(None, gpu))
+        pipeline = Pipeline(engine)
         for row in range(rows):
-            steer = (Steer(str(row), 1.5),)
-            slots.set(row, Program((TokenBias(row, 1.0),), (), steer, (TokenSuppress(7),)))
-        return lambda: slots.apply(next(batches), host_slots, on_gpu, zeros, text, out)
+            entries: dict[str, list[Any]] = {
+                "token_bias": [BiasEntry(token_id=row, add=1.0)],
+                "steer_logits": [SteerEntry(vector=str(row), strength=1.5)],
+                "token_suppress": [SuppressEntry(token_id=7)],
+            }
+            pipeline.set(row, Program.of(entries))
+        return lambda: pipeline.apply(next(batches), at, out=out)
 
     return [applied(False), applied(True)]
 

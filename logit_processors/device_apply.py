@@ -12,8 +12,7 @@ import torch
 from vllm.triton_utils import tl, triton
 
 from logit_processors.blocks import block_of
-from logit_processors.entries import EntryTable
-from logit_processors.force import ForceTable
+from logit_processors.slot_lists import EntryTable
 
 _BLOCK = 1024
 _LANES = 64
@@ -189,13 +188,18 @@ def edit_tokens(
 
 
 def force_tokens(
-    logits: torch.Tensor, force: ForceTable, slots: torch.Tensor, positions: torch.Tensor
+    logits: torch.Tensor,
+    ids: torch.Tensor,
+    counts: torch.Tensor,
+    slots: torch.Tensor,
+    positions: torch.Tensor,
 ) -> None:
     """Set all logits but the forced token's to -inf where a slot forces one, in place.
 
     Args:
         logits: ``[rows, vocab]`` float32.
-        force: tokens by slot.
+        ids: ``[slots, width]`` int32, the tokens of each slot by position.
+        counts: ``[slots]`` int32, how many there are.
         slots: ``[rows]`` int.
         positions: ``[rows]`` int, tokens generated before the one being chosen.
 
@@ -208,8 +212,8 @@ def force_tokens(
         vocab,
         slots,
         positions,
-        force.counts,
-        force.ids,
-        force.ids.shape[1],
+        counts,
+        ids,
+        ids.shape[1],
         BLOCK=block,
     )

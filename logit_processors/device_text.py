@@ -8,44 +8,24 @@ leave anything behind.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from vllm.triton_utils import tl, triton
 
 from logit_processors.blocks import block_of
-from logit_processors.entries import EntryTable
+from logit_processors.control import Control, WindowedEntry
+from logit_processors.history import DeviceHistory
+from logit_processors.pattern_sets import CompiledPattern
+from logit_processors.patterns import POOL_BYTES, Pattern
+from logit_processors.slot_lists import EntryTable
+from logit_processors.table import Rows, Table
+from logit_processors.texts import ValueOf
 from logit_processors.token_masks import MaskPool, TokenBytes
+from logit_processors.vocabulary import Vocabulary
 
 _BLOCK = 1024
-
-
-@dataclass(frozen=True)
-class History:
-    """Where the tokens of a step's rows are.
-
-    ``fed`` and ``offset`` are ``[step rows]``: the token at each row's input position, and
-    how many rows of the same request come before it (draft tokens). Older tokens are in
-    ``committed`` ``[slots, max_len]`` int32.
-    """
-
-    fed: torch.Tensor
-    offset: torch.Tensor
-    committed: torch.Tensor
-
-
-@dataclass(frozen=True)
-class TextRows:
-    """Rows that text patterns apply to, ``[rows]`` each.
-
-    ``step_rows``: their places in the step; ``slots``: their requests'; ``last``: absolute
-    position of the token just fed; ``positions``: tokens generated before this one.
-    """
-
-    step_rows: torch.Tensor
-    slots: torch.Tensor
-    last: torch.Tensor
-    positions: torch.Tensor
 
 
 @triton.jit
@@ -143,71 +123,111 @@ def _apply_kernel(  # type: ignore[no-untyped-def]
         tl.store(where, tl.load(where, mask=inside, other=0.0) + total, mask=inside)
 
 
-class DeviceText:
-    """The text controls of one application to some rows."""
+class DeviceTexts:
+    """Matches text patterns on the device, out of a pool of all running requests' patterns."""
 
+    def __init__(self, vocabulary: Vocabulary, device: torch.device) -> None:
+        self.pool = MaskPool(vocabulary.width, device, POOL_BYTES)
+        self.tokens = TokenBytes(vocabulary, device)
+        self._device = device
+
+    def table(self, slots: int, control: Control[Any], value_of: ValueOf) -> Table[Any]:
+        """Return a table of entries with a text pattern each."""
+        return _DeviceTextTable(self, EntryTable(slots, self._device), control, value_of)
+
+
+class _DeviceTextTable(Table[WindowedEntry]):
     def __init__(
-        self,
-        patterns: tuple[MaskPool, TokenBytes] | None,
-        bias: EntryTable | None,
-        suppress: EntryTable | None,
-        rows: TextRows,
-        history: History,
+        self, texts: DeviceTexts, entries: EntryTable, control: Control[Any], value_of: ValueOf
     ) -> None:
-        self._patterns = patterns
-        self._bias = bias
-        self._suppress = suppress
-        self._rows = rows
-        self._history = history
+        self._texts = texts
+        self._entries = entries
+        self._control = control
+        self._value_of = value_of
+        self._held: dict[int, list[Pattern]] = {}
+        self.used = entries.used
 
-    def apply_bias(self, logits: torch.Tensor) -> None:
-        """Add to every token that advances or completes a biased text, in place."""
-        if self._bias is not None:
-            self._apply(logits, self._bias)
-
-    def apply_suppress(self, logits: torch.Tensor) -> None:
-        """Set every token that would complete a suppressed text to -inf, in place."""
-        if self._suppress is not None:
-            self._apply(logits, self._suppress)
-
-    def _apply(self, logits: torch.Tensor, table: EntryTable) -> None:
-        assert self._patterns is not None, "text patterns need a vocabulary"
-        pool, tokens = self._patterns
-        rows, history = self._rows, self._history
-        patterns, adds, active = table.at(rows.slots, rows.positions)
-        patterns = torch.where(active, patterns, -1)
-        count, entries = patterns.shape
-        states = torch.empty((count, entries), dtype=torch.int32, device=logits.device)
-        _walk_kernel[(count, entries)](
-            states,
-            patterns,
-            entries,
-            rows.step_rows,
-            rows.slots,
-            rows.last,
-            rows.positions,
-            history.fed,
-            history.offset,
-            history.committed,
-            history.committed.stride(0),
-            tokens.offsets,
-            tokens.data,
-            pool.rows,
-            pool.rows.stride(0),
-            pool.lengths,
-            pool.transitions,
-            pool.transitions.stride(0),
+    def write(
+        self,
+        slot: int,
+        entries: Sequence[WindowedEntry],
+        patterns: Mapping[Pattern, CompiledPattern],
+    ) -> bool:
+        pool = self._texts.pool
+        pool.release(self._held.pop(slot, ()))
+        matched = [
+            (entry, pattern) for entry in entries for pattern in self._control.patterns(entry)
+        ]
+        numbers = pool.acquire([patterns[pattern] for _, pattern in matched])
+        if numbers is None:
+            self._entries.put(slot, ())
+            return False
+        if matched:
+            self._held[slot] = [pattern for _, pattern in matched]
+        self._entries.put(
+            slot,
+            [
+                (number, self._value_of(entry), entry.bounds)
+                for number, (entry, _) in zip(numbers, matched, strict=True)
+            ],
         )
-        vocab = logits.shape[1]
+        return True
+
+    def flush(self) -> None:
+        self._entries.flush()
+
+    def apply(self, logits: torch.Tensor, rows: Rows) -> None:
+        pool, history = self._texts.pool, rows.history
+        assert isinstance(history, DeviceHistory)
+        patterns, values, active = self._entries.at(rows.slots, rows.positions)
+        states = states_after(torch.where(active, patterns, -1), pool, self._texts.tokens, history)
+        rows_count, vocab = logits.shape
         block = block_of(vocab, logits.device, _BLOCK)
-        _apply_kernel[(count, triton.cdiv(vocab, block))](
+        _apply_kernel[(rows_count, triton.cdiv(vocab, block))](
             logits,
             logits.stride(0),
             vocab,
             states,
-            adds,
-            entries,
+            values,
+            states.shape[1],
             pool.masks,
             pool.masks.stride(0),
             BLOCK=block,
         )
+
+
+def states_after(
+    patterns: torch.Tensor, pool: MaskPool, tokens: TokenBytes, history: DeviceHistory
+) -> torch.Tensor:
+    """Return the pool's row of the state that each pattern is in: int32 ``[rows, entries]``.
+
+    Args:
+        patterns: ``[rows, entries]`` int64, numbers of the pool; -1 is none, and stays -1.
+        pool: of patterns.
+        tokens: the vocabulary's text.
+        history: of the rows.
+
+    """
+    count, entries = patterns.shape
+    states = torch.empty((count, entries), dtype=torch.int32, device=patterns.device)
+    _walk_kernel[(count, entries)](
+        states,
+        patterns,
+        entries,
+        history.step_rows,
+        history.slots,
+        history.newest,
+        history.positions,
+        history.fed,
+        history.offset,
+        history.committed,
+        history.committed.stride(0),
+        tokens.offsets,
+        tokens.data,
+        pool.rows,
+        pool.rows.stride(0),
+        pool.lengths,
+        pool.transitions,
+        pool.transitions.stride(0),
+    )
+    return states

@@ -8,11 +8,8 @@ import torch
 from vllm.platforms import current_platform
 from vllm.triton_utils import HAS_TRITON
 
-from logit_processors.controls import ALWAYS
-from logit_processors.device_apply import add_directions, edit_tokens, force_tokens
 from logit_processors.device_measure import measure_one, measure_two
-from logit_processors.entries import EntryTable
-from logit_processors.force import ForceTable
+from logit_processors.pipeline import Pipeline
 from logit_processors.row_spec import STATISTICS
 
 
@@ -21,26 +18,23 @@ def has_kernels(device: torch.device) -> bool:
     return HAS_TRITON and device.type == current_platform.device_type
 
 
-def warm_up(model_config: Any, device: torch.device) -> None:
+def warm_up(model_config: Any, pipeline: Pipeline) -> None:
     """Compile what requests will need, which takes seconds, on a GPU; do nothing elsewhere."""
+    device = pipeline.device
     if device.type != "cpu" and has_kernels(device):
-        run_every_kernel(model_config.get_vocab_size(), model_config.dtype, device)
+        run_every_kernel(model_config.get_vocab_size(), model_config.dtype, pipeline)
 
 
-def run_every_kernel(vocab: int, dtype: torch.dtype, device: torch.device) -> None:
+def run_every_kernel(vocab: int, dtype: torch.dtype, pipeline: Pipeline) -> None:
     """Apply and measure a row of ``vocab`` logits of a dtype in all the ways there are."""
+    pipeline.warm_up(vocab, dtype)
+    device = pipeline.device
     # Two rows, since Triton compiles for arguments that are 1 apart from others.
     zeros = torch.zeros(2, dtype=torch.int64, device=device)
-    entries = EntryTable(1, device)
-    entries.write(0, [(0, 1.0, ALWAYS)])
     controlled = torch.zeros(2, vocab, device=device)
     statistics = torch.zeros(2, len(STATISTICS), device=device)
-    add_directions(controlled, controlled, entries, controlled, zeros, zeros)
-    edit_tokens(controlled, entries, zeros, zeros)
-    force_tokens(controlled, ForceTable(1, device), zeros, zeros)
     for raw in {dtype, torch.float32}:
         logits = torch.zeros(2, vocab, dtype=raw, device=device)
-        add_directions(logits, controlled, entries, controlled, zeros, zeros)
         rows = measure_one(logits, zeros, statistics, "base")
         measure_two(logits, controlled, zeros, statistics)
         for kept in (torch.float32, torch.float16):

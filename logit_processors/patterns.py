@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from logit_processors.program import Program
 from logit_processors.vocabulary import Vocabulary, fold_ascii
 
+MAX_PATTERN_BYTES = 256
+"""UTF-8 length of one text pattern."""
 POOL_BYTES = 256 << 20
 """Memory on the device for the patterns of running requests."""
 
@@ -107,12 +108,3 @@ class Pattern:
     def ignore_case(self) -> bool:
         """Say whether ASCII letters match in either case."""
         return self.automaton.ignore_case
-
-
-def patterns_of(program: Program) -> list[Pattern]:
-    """Return the patterns of a program's text biases, and then of its text suppressions."""
-    return [
-        Pattern(Automaton.of(entry.text, ignore_case=entry.ignore_case), advancing)
-        for entries, advancing in ((program.text_bias, True), (program.text_suppress, False))
-        for entry in entries
-    ]

@@ -1,15 +1,15 @@
 """The logits processor that vLLM loads, whichever of its model runners is at work.
 
-V1 names rows by their place in the batch and tells when requests come, go and move; V2
-names them by a slot that it hands out. Each has an adapter of its own; vLLM is told of
-this one class, which makes the right one.
+V1 names rows by their place in the batch and reports requests that come, go and move; V2 names
+them by a slot that it hands out. Each has an adapter of its own; vLLM loads this one class, which
+makes the right one.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -21,12 +21,12 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import (
 
 from logit_processors.checks import ControlError, require
 from logit_processors.pattern_sets import CompiledPattern
-from logit_processors.patterns import patterns_of
+from logit_processors.patterns import Pattern
+from logit_processors.pipeline import Pipeline
 from logit_processors.places import Places
-from logit_processors.program import PATTERNS_KEY, WIRE_KEY, Program
+from logit_processors.program import NO_PROGRAM, PATTERNS_KEY, WIRE_KEY, Program
 from logit_processors.residual import StreamRequest
 from logit_processors.row_spec import PlainLogprobs, RowSpec, masks_of
-from logit_processors.slots import Slots
 from logit_processors.vocabulary import Vocabulary
 
 
@@ -35,9 +35,10 @@ class Wanted:
     """What one request asks of its rows: a program to run and something to see."""
 
     program: Program | None = None
+    """None if it does nothing to logits."""
     rows: RowSpec | PlainLogprobs | None = None
-    patterns: tuple[CompiledPattern, ...] = ()
-    """Those of the program's text biases, then those of its text suppressions."""
+    patterns: Mapping[Pattern, CompiledPattern] = field(default_factory=dict)
+    """The program's text patterns, compiled."""
     masked: bool = False
     """True if vLLM's own masks may leave it no token."""
 
@@ -60,20 +61,21 @@ class Wanted:
             return cls(None, _plain_logprobs(sampling_params), masked=masked)
         if not isinstance(wire, dict):
             raise ControlError(WIRE_KEY, f"an object is expected, not {type(wire).__name__}")
-        program = Program.from_wire(wire["program"]) if wire.get("program") else None
-        rows = RowSpec.from_wire(wire["rows"]) if wire.get("rows") else None
-        patterns = _patterns(program or Program(), wire.get(PATTERNS_KEY, ()))
-        return cls(program, rows or _plain_logprobs(sampling_params), patterns, masked)
+        program = Program.from_wire(wire["program"]) if wire.get("program") else NO_PROGRAM
+        rows = RowSpec.model_validate(wire["rows"]) if wire.get("rows") else None
+        patterns = _patterns(program, wire.get(PATTERNS_KEY, ()))
+        rows_wanted = rows or _plain_logprobs(sampling_params)
+        return cls(program if program.at_logits else None, rows_wanted, patterns, masked)
 
 
-def _patterns(program: Program, wire: Sequence[Any]) -> tuple[CompiledPattern, ...]:
-    patterns = patterns_of(program)
+def _patterns(program: Program, wire: Sequence[Any]) -> dict[Pattern, CompiledPattern]:
+    patterns = program.patterns
     require(
         len(wire) == len(patterns),
         PATTERNS_KEY,
         f"{len(wire)} compiled patterns do not fit a program of {len(patterns)}",
     )
-    return tuple(map(CompiledPattern.from_wire, patterns, wire))
+    return dict(zip(patterns, map(CompiledPattern.from_wire, patterns, wire), strict=True))
 
 
 def _plain_logprobs(sampling_params: Any) -> PlainLogprobs | None:
@@ -87,7 +89,7 @@ def _plain_logprobs(sampling_params: Any) -> PlainLogprobs | None:
 class ControlProcessor(V1LogitsProcessor, V2LogitsProcessor):
     """Runs each request's control program on its rows."""
 
-    _slots: Slots
+    _pipeline: Pipeline
 
     def __new__(cls, _config: Any, *arguments: Any) -> Self:
         """Make the adapter of the runner that asks: V1 passes a device, V2 its request state."""
@@ -114,7 +116,7 @@ class ControlProcessor(V1LogitsProcessor, V2LogitsProcessor):
 
     def held(self) -> dict[str, int]:
         """Return what the slots hold for running requests."""
-        return self._slots.held()
+        return self._pipeline.held()
 
     @abstractmethod
     def wanted_rows(self, count: int) -> dict[int, RowSpec | PlainLogprobs]:

@@ -1,117 +1,69 @@
-"""The control program: what one request asks to be done to its logits.
-
-Import-light (no torch): the API process validates programs, the worker runs them. A
-program crosses between the two as plain lists and dicts (:meth:`Program.to_wire`).
-"""
+"""The control program: the entries of one request, by kind of control."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any, Self
 
+from pydantic import TypeAdapter, ValidationError
+
 from logit_processors.checks import ControlError, require
-from logit_processors.controls import (
-    ALWAYS,
-    KINDS,
-    Entry,
-    Steer,
-    TextBias,
-    TextSuppress,
-    TokenBias,
-    TokenSuppress,
-    Window,
-    check_token_id,
-)
+from logit_processors.control import Control, Entry, Phase
+from logit_processors.patterns import Pattern
+from logit_processors.registry import by_name, controls
 
 MAX_ENTRIES = 1024
 """Entries in one program, all kinds together."""
 MAX_PATTERNS = 64
 """Text patterns in one program."""
-MAX_FORCED = 16_384
-"""Tokens that one program may force."""
 WIRE_KEY = "sensefield"
 """Where a program travels in vLLM's ``SamplingParams.extra_args``."""
 PATTERNS_KEY = "patterns"
 """Where its compiled text patterns travel, beside it."""
 
+Entries = Mapping[str, tuple[Entry, ...]]
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Program:
-    """Everything one request asks of its logits, applied as bias, steer, suppress.
+    """The entries of one request: each kind's by its name, in the order in which kinds act.
 
-    ``force`` are the tokens that the text begins with. Forcing says which token is drawn and
-    leaves the distribution that it is drawn from as it is told; it revives no token.
+    Kinds that the request does not use are absent.
     """
 
-    token_bias: tuple[TokenBias, ...] = ()
-    text_bias: tuple[TextBias, ...] = ()
-    steer: tuple[Steer, ...] = ()
-    token_suppress: tuple[TokenSuppress, ...] = ()
-    text_suppress: tuple[TextSuppress, ...] = ()
-    force: tuple[int, ...] = ()
+    entries: Entries
 
-    def __post_init__(self) -> None:
-        self._check_force()
-        entries = sum(len(getattr(self, group)) for group in KINDS)
+    @classmethod
+    def of(cls, entries: Mapping[str, Sequence[Entry]]) -> Self:
+        """Return the program of some entries, checked together.
+
+        Raises:
+            ControlError: they are too many, or exclude one another.
+
+        """
+        used = {
+            control.name: tuple(entries[control.name])
+            for control in controls()
+            if entries.get(control.name)
+        }
+        count = sum(map(len, used.values()))
         require(
-            entries <= MAX_ENTRIES,
+            count <= MAX_ENTRIES,
             "",
-            f"{entries} entries are too many; allowed: {MAX_ENTRIES} in one request",
+            f"{count} entries are too many; allowed: {MAX_ENTRIES} in one request",
         )
-        patterns = len(self.text_bias) + len(self.text_suppress)
+        program = cls(used)
+        patterns = sum(1 for _ in program._each_pattern())
         require(
             patterns <= MAX_PATTERNS,
             "",
             f"{patterns} text patterns are too many; allowed: {MAX_PATTERNS} in one request",
         )
-
-    def _check_force(self) -> None:
-        require(
-            len(self.force) <= MAX_FORCED,
-            "force",
-            f"{len(self.force)} tokens are too many; allowed: {MAX_FORCED}",
-        )
-        for at, token_id in enumerate(self.force):
-            try:
-                check_token_id(token_id)
-            except ControlError as error:
-                raise ControlError(f"force[{at}]", error.message) from None
-        suppressed: dict[int, list[Window]] = {}
-        for entry in self.token_suppress:
-            suppressed.setdefault(entry.token_id, []).append(entry.when)
-        for at, token_id in enumerate(self.force):
-            require(
-                not any(when.covers(at) for when in suppressed.get(token_id, ())),
-                "force",
-                f"token {token_id} is suppressed at position {at}, where it is forced",
-            )
-
-    @property
-    def suppresses(self) -> bool:
-        """Say whether the program gives some tokens probability 0."""
-        return bool(self.token_suppress or self.text_suppress)
-
-    @property
-    def can_fail(self) -> bool:
-        """Whether a row can run out of tokens, or of a vector or pattern, under this program."""
-        return self.suppresses or bool(self.force or self.text_bias or self.steer)
-
-    @property
-    def pattern_bytes(self) -> int:
-        """Return the bytes of its text patterns, one state of an automaton each."""
-        texts = [entry.text for entry in self.text_bias]
-        texts += [entry.text for entry in self.text_suppress]
-        return sum(len(text.encode()) for text in texts)
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return the program as lists and dicts that msgpack carries."""
-        wire: dict[str, Any] = {
-            group: [_entry_to_wire(entry) for entry in getattr(self, group)]
-            for group in KINDS
-            if getattr(self, group)
-        }
-        return wire | {"force": list(self.force)} if self.force else wire
+        for control, own in program.used():
+            control.check(own, used)
+        return program
 
     @classmethod
     def from_wire(cls, wire: object) -> Self:
@@ -123,36 +75,96 @@ class Program:
         """
         if not isinstance(wire, Mapping):
             raise ControlError("", f"a control program is an object, not {type(wire).__name__}")
-        entries = dict(wire)
-        force = entries.pop("force", ())
-        for group in entries:
-            require(group in KINDS, str(group), f"unknown; allowed: {', '.join(KINDS)}, force")
-        if not isinstance(force, list | tuple):
-            raise ControlError("force", f"a list of tokens is expected, not {type(force).__name__}")
-        groups = {group: _entries_from_wire(group, entries[group]) for group in entries}
-        return cls(**groups, force=tuple(force))
+        allowed = by_name()
+        for name in wire:
+            require(name in allowed, str(name), f"unknown; allowed: {', '.join(allowed)}")
+        return cls.of({name: _validated(allowed[name], listed) for name, listed in wire.items()})
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the program as lists and dicts that msgpack carries."""
+        return {
+            name: _adapter(by_name()[name]).dump_python(
+                list(entries), by_alias=True, exclude_defaults=True
+            )
+            for name, entries in self.entries.items()
+        }
+
+    def used(self) -> Iterable[tuple[Control[Any], tuple[Entry, ...]]]:
+        """Yield the kinds that the request uses, with their entries."""
+        return ((by_name()[name], entries) for name, entries in self.entries.items())
+
+    def has(self, phase: Phase) -> bool:
+        """Say whether the request uses a kind of a phase."""
+        return any(control.phase is phase for control, _ in self.used())
+
+    @cached_property
+    def at_logits(self) -> bool:
+        """Whether it does anything to logits."""
+        return any(control.phase is not Phase.MODEL for control, _ in self.used())
+
+    @cached_property
+    def can_fail(self) -> bool:
+        """Whether a row can run out of tokens, or of a vector or pattern, under this program."""
+        return any(entry.can_fail for entries in self.entries.values() for entry in entries)
+
+    @cached_property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """The text patterns that its entries need, each once."""
+        return tuple(dict.fromkeys(self._each_pattern()))
+
+    @property
+    def never(self) -> set[int]:
+        """The tokens that have probability 0 at every position."""
+        return {
+            entry.forbidden_token
+            for entries in self.entries.values()
+            for entry in entries
+            if entry.forbidden_token is not None and entry.is_always
+        }
+
+    @property
+    def pattern_bytes(self) -> int:
+        """The bytes of its text patterns, one state of an automaton each."""
+        return sum(map(len, self._each_pattern()))
+
+    def vectors(self, *phases: Phase) -> set[str]:
+        """Return the SHA-256 of the vectors that kinds of these phases need."""
+        return {
+            vector
+            for control, entries in self.used()
+            if control.phase in phases
+            for entry in entries
+            for vector in control.vectors(entry)
+        }
+
+    def _each_pattern(self) -> Iterable[Pattern]:
+        return (
+            pattern
+            for control, entries in self.used()
+            for entry in entries
+            for pattern in control.patterns(entry)
+        )
 
 
-def _entry_to_wire(entry: Entry) -> dict[str, Any]:
-    fields = asdict(entry)
-    del fields["when"]
-    if entry.when != ALWAYS:
-        fields["when"] = [entry.when.start, entry.when.stop]
-    return fields
+NO_PROGRAM = Program({})
 
 
-def _entries_from_wire(group: str, wire: object) -> tuple[Any, ...]:
-    if not isinstance(wire, list | tuple):
-        raise ControlError(group, f"a list of entries is expected, not {type(wire).__name__}")
-    entries = []
-    for index, fields in enumerate(wire):
-        try:
-            values = dict(fields)
-            if "when" in values:
-                values["when"] = Window(*values["when"])
-            entries.append(KINDS[group](**values))
-        except ControlError as error:
-            raise error.under(f"{group}[{index}]") from None
-        except (TypeError, ValueError) as error:
-            raise ControlError(f"{group}[{index}]", str(error)) from None
-    return tuple(entries)
+@cache
+def _adapter(control: Control[Any]) -> TypeAdapter[list[Any]]:
+    form: Any = control.entry
+    return TypeAdapter(list[form])
+
+
+def _validated(control: Control[Any], wire: object) -> list[Any]:
+    try:
+        entries = _adapter(control).validate_python(wire)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        cause = (first.get("ctx") or {}).get("error")
+        if isinstance(cause, ControlError):
+            raise cause.under(f"{control.name}{at}") from None
+        raise ControlError(f"{control.name}{at}", first["msg"]) from None
+    for number, entry in enumerate(entries):
+        require(control.takes(entry), f"{control.name}[{number}]", "is an entry of another kind")
+    return entries

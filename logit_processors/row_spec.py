@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+
+from logit_processors.control import Form
 
 PROMPT_KEY = "prompt_rows"
 """Where a request carries the row spec of its prompt, beside that of its tokens."""
@@ -16,39 +19,22 @@ DENSE = -1
 """``top_k`` of a request for the whole vocabulary in token-id order."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowSpec:
+class RowSpec(Form):
     """What is kept of every generated token's row.
 
     ``base`` is the model's own distribution, ``controlled`` the one after the program.
-    With neither, a row tells only whether its program and masks left it a token.
+    With neither, a row says only whether its program and masks left it a token.
     """
 
-    top_k: int = 0
+    top_k: Annotated[int, Field(ge=DENSE)] = 0
     base: bool = False
     controlled: bool = False
     half: bool = False
-
-    def __post_init__(self) -> None:
-        if self.top_k < DENSE:
-            raise ValueError(f"top_k {self.top_k!r} is out of range; allowed: -1 (all) and up")
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages kept, in the order in which rows carry them."""
         return ("base",) * self.base + ("controlled",) * self.controlled
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return a dict that msgpack carries."""
-        return asdict(self)
-
-    @classmethod
-    def from_wire(cls, wire: object) -> Self:
-        """Build the spec that :meth:`to_wire` described; ValueError if it is not one."""
-        try:
-            return cls(**wire)  # type: ignore[arg-type]
-        except TypeError as error:
-            raise ValueError(f"not a row spec: {error}") from None
 
 
 def masks_of(sampling_params: Any) -> tuple[str, ...]:

@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import torch
 
-from logit_processors.controls import MAX_PATTERN_BYTES
 from logit_processors.mask_writing import masks_of, transitions_of
 from logit_processors.pattern_sets import CompiledPattern
-from logit_processors.patterns import Pattern, state_bytes
+from logit_processors.patterns import MAX_PATTERN_BYTES, Pattern, state_bytes
 from logit_processors.upload import upload
 from logit_processors.vocabulary import Vocabulary
 

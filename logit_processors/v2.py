@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from logit_processors.device_text import DeviceText, History, TextRows
+from logit_processors.control import Phase
+from logit_processors.device_text import DeviceTexts
 from logit_processors.directions import DIRECTIONS
-from logit_processors.entries import EntryTable
-from logit_processors.kernels import warm_up
-from logit_processors.pattern_sets import CompiledPattern
-from logit_processors.patterns import POOL_BYTES, Pattern
+from logit_processors.exhausted import exhausted
+from logit_processors.history import DeviceHistory
+from logit_processors.host_text import HostTexts
+from logit_processors.kernels import has_kernels, warm_up
+from logit_processors.pipeline import Pipeline
 from logit_processors.places import Places
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
-from logit_processors.program import Program
 from logit_processors.row_spec import BROKEN, PlainLogprobs, RowSpec
-from logit_processors.slots import Slots
-from logit_processors.suppress import exhausted
-from logit_processors.token_masks import MaskPool, TokenBytes
+from logit_processors.table import EngineFacts, Rows
+from logit_processors.texts import Texts
 from logit_processors.upload import upload
 
 
@@ -49,20 +48,19 @@ class V2ControlProcessor(ControlProcessor):
     def __init__(self, vllm_config: Any, req_states: Any) -> None:
         device = req_states.device
         self._states = req_states
-        self._slots = Slots(req_states.max_num_reqs, device, DIRECTIONS)
+        slots = req_states.max_num_reqs + 1
+        vocabulary = load_vocabulary(vllm_config.model_config)
+        texts: Texts = HostTexts(None, device)
+        if vocabulary is not None:
+            texts = DeviceTexts(vocabulary, device)
+        self._pipeline = Pipeline(
+            EngineFacts(slots, device, has_kernels(device), DIRECTIONS, texts)
+        )
+        warm_up(vllm_config.model_config, self._pipeline)
         self._wanted = [Wanted()] * req_states.max_num_reqs
         self._watched: NDArray[np.bool_] = np.zeros(req_states.max_num_reqs, bool)
         self._alive: torch.Tensor | None = None
         self._step: Step | None = None
-        warm_up(vllm_config.model_config, device)
-        vocabulary = load_vocabulary(vllm_config.model_config)
-        self._patterns: tuple[MaskPool, TokenBytes] | None = None
-        if vocabulary is not None:
-            pool = MaskPool(vocabulary.width, device, POOL_BYTES)
-            self._patterns = pool, TokenBytes(vocabulary, device)
-        self._text_bias = EntryTable(req_states.max_num_reqs + 1, device)
-        self._text_suppress = EntryTable(req_states.max_num_reqs + 1, device)
-        self._held: dict[int, list[Pattern]] = {}
         self._controlled: set[int] = set()
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
@@ -86,8 +84,11 @@ class V2ControlProcessor(ControlProcessor):
             self._controlled.discard(slot)
         else:
             self._controlled.add(slot)
-        self._slots.set(slot, wanted.program)
-        self._set_text(slot, wanted.program or Program(), wanted.patterns)
+        self._pipeline.set(slot, wanted.program, wanted.patterns)
+
+    def apply_staged_writes(self) -> None:
+        """Bring what the requests that began ask to the device, before the model runs."""
+        self._pipeline.flush()
 
     def look_at(self, batch: Any) -> None:
         """Take the layout of the step about to be sampled from vLLM's input batch."""
@@ -108,7 +109,7 @@ class V2ControlProcessor(ControlProcessor):
             return logits
         first = self._first_row(ctx.idx_mapping_np)
         part = slice(first, first + len(logits))
-        self._run(logits, ctx.idx_mapping_np.astype(np.int64), part, logits, forced=True)
+        self._run(logits, ctx.idx_mapping_np.astype(np.int64), part, Phase.FORCE, None)
         self._note_alive(part, ~exhausted(logits))
         return logits
 
@@ -122,7 +123,7 @@ class V2ControlProcessor(ControlProcessor):
         return int(self._step.first_rows[request])
 
     def _note_alive(self, part: slice, alive: torch.Tensor) -> None:
-        """Keep what a part of the step says, ``[part]`` bool; parts not told of are alive."""
+        """Keep what a part of the step says, ``[part]`` bool; other parts are alive."""
         assert self._step is not None
         if len(alive) == len(self._step.slots):
             self._alive = alive
@@ -136,7 +137,7 @@ class V2ControlProcessor(ControlProcessor):
         assert self._step is not None
         out = torch.empty_like(logits, dtype=torch.float32)
         host_slots = self._step.host_slots[places.requests]
-        return self._run(logits, host_slots, places.rows, out, forced=False)
+        return self._run(logits, host_slots, places.rows, Phase.MASK, out)
 
     def has_program(self, request: int) -> bool:
         """Say whether a request of the step has a control program."""
@@ -153,8 +154,8 @@ class V2ControlProcessor(ControlProcessor):
         """Say how :meth:`apply` left rows of the step, ``[rows]`` float32."""
         assert self._step is not None
         host_slots = self._step.host_slots[places.requests]
-        broken = self._slots.broken[host_slots]
-        device = self._slots.device
+        broken = self._pipeline.broken[host_slots]
+        device = self._pipeline.device
         alive = torch.ones(len(places), device=device)
         if self._alive is not None:
             unwatched = upload(~self._watched[host_slots], device, torch.bool)
@@ -168,9 +169,8 @@ class V2ControlProcessor(ControlProcessor):
         logits: torch.Tensor,
         host_slots: NDArray[np.int64],
         rows: torch.Tensor | slice,
-        out: torch.Tensor,
-        *,
-        forced: bool,
+        upto: Phase,
+        out: torch.Tensor | None,
     ) -> torch.Tensor:
         """Run the programs of rows of the step: of any, by their places, or of a part of it.
 
@@ -178,42 +178,17 @@ class V2ControlProcessor(ControlProcessor):
         """
         step = self._step
         assert step is not None
-        slots, last = step.slots[rows], step.last[rows]
+        slots, newest = step.slots[rows], step.last[rows]
         if isinstance(rows, slice):
             rows = torch.arange(rows.start, rows.stop, device=logits.device)
-        positions = last + 1 - self._states.prompt_len.gpu[slots]
-        text = DeviceText(
-            self._patterns,
-            self._text_bias if self._text_bias.used[host_slots].any() else None,
-            self._text_suppress if self._text_suppress.used[host_slots].any() else None,
-            TextRows(rows, slots, last, positions),
-            History(step.fed, step.offset, self._states.all_token_ids.gpu),
+        positions = newest + 1 - self._states.prompt_len.gpu[slots]
+        history = DeviceHistory(
+            step.fed,
+            step.offset,
+            self._states.all_token_ids.gpu,
+            rows,
+            slots,
+            newest,
+            positions,
         )
-        self._slots.apply(logits, host_slots, slots, positions, text, out)
-        if forced:
-            self._slots.force(out, host_slots, slots, positions)
-        return out
-
-    def _set_text(self, slot: int, program: Program, patterns: Sequence[CompiledPattern]) -> None:
-        """Give a slot the text patterns of its program; without room for them it is broken."""
-        numbers = self._hold(slot, patterns)
-        if numbers is None:
-            self._slots.broken[slot] = True
-            program, numbers = Program(), []
-        biases = len(program.text_bias)
-        biased = zip(numbers[:biases], program.text_bias, strict=True)
-        suppressed = zip(numbers[biases:], program.text_suppress, strict=True)
-        self._text_bias.write(slot, [(number, each.add, each.when) for number, each in biased])
-        self._text_suppress.write(slot, [(number, -inf, each.when) for number, each in suppressed])
-
-    def _hold(self, slot: int, patterns: Sequence[CompiledPattern]) -> list[int] | None:
-        """Return the pool's numbers of a slot's new patterns, or None without room for them."""
-        if self._patterns is None:
-            assert not patterns, "text patterns need a vocabulary"
-            return []
-        pool = self._patterns[0]
-        pool.release(self._held.pop(slot, ()))
-        numbers = pool.acquire(patterns)
-        if numbers is not None:
-            self._held[slot] = [compiled.pattern for compiled in patterns]
-        return numbers
+        return self._pipeline.apply(logits, Rows(host_slots, slots, positions, history), upto, out)

@@ -15,13 +15,15 @@ from vllm.platforms import current_platform
 from vllm.triton_utils import HAS_TRITON
 
 from logit_processors.directions import Directions
-from logit_processors.host_text import HostText, TextStates
+from logit_processors.history import HostHistory
+from logit_processors.host_text import HostTexts
+from logit_processors.kernels import has_kernels
 from logit_processors.pattern_sets import CompiledPattern
-from logit_processors.patterns import patterns_of
+from logit_processors.patterns import Pattern
+from logit_processors.pipeline import Pipeline
 from logit_processors.program import Program
 from logit_processors.row_spec import STATISTICS, TokenRow
-from logit_processors.slots import Slots
-from logit_processors.token_sets import TokenSets
+from logit_processors.table import EngineFacts, Rows
 from logit_processors.vocabulary import Vocabulary
 from service.vectors.content import ModelFacts
 
@@ -34,9 +36,40 @@ FOUR = Vocabulary([b"a", b"b", b"ab", b" "])
 """Four tokens, so that a distribution can be worked out by hand."""
 
 
-def compiled_of(program: Program, vocabulary: Vocabulary = FOUR) -> tuple[CompiledPattern, ...]:
+def compiled_of(program: Program, vocabulary: Vocabulary = FOUR) -> dict[Pattern, CompiledPattern]:
     """Return a program's text patterns, compiled."""
-    return tuple(CompiledPattern.of(pattern, vocabulary) for pattern in patterns_of(program))
+    return {pattern: CompiledPattern.of(pattern, vocabulary) for pattern in program.patterns}
+
+
+def pipeline_of(
+    count: int,
+    directions: Directions | None = None,
+    vocabulary: Vocabulary = FOUR,
+    *,
+    device: torch.device = CPU,
+    kernels: bool | None = None,
+) -> Pipeline:
+    """Return a pipeline with so many slots for requests; it matches texts on the host."""
+    kernels = has_kernels(device) if kernels is None else kernels
+    texts = HostTexts(vocabulary, CPU)
+    return Pipeline(EngineFacts(count + 1, device, kernels, directions or Directions(), texts))
+
+
+def rows_of(
+    slots: Sequence[int] | NDArray[np.int64],
+    positions: Sequence[int],
+    outputs: Sequence[Sequence[int]] | None = None,
+    device: torch.device = CPU,
+) -> Rows:
+    """Return rows of slots at positions, whose generated tokens the host knows."""
+    host_slots = np.array(slots, np.int64)
+    nothing: Sequence[Sequence[int]] = [()] * len(host_slots)
+    return Rows(
+        host_slots,
+        torch.from_numpy(host_slots).to(device),
+        torch.tensor(list(positions), device=device),
+        HostHistory(outputs or nothing, nothing, device),
+    )
 
 
 def run_programs(
@@ -48,38 +81,11 @@ def run_programs(
 ) -> torch.Tensor:
     """Apply one program a row to a copy of ``[rows, vocab]`` logits, as the V1 adapter does."""
     outputs = outputs if outputs is not None else [[]] * len(programs)
-    slots = Slots(len(programs), CPU, directions or Directions())
-    states = []
+    pipeline = pipeline_of(len(programs), directions, vocabulary)
     for row, program in enumerate(programs):
-        slots.set(row, program)
-        if program is not None and (program.text_bias or program.text_suppress):
-            text = TextStates(program, compiled_of(program, vocabulary), outputs[row])
-            text.advance(vocabulary)
-            states.append((row, text))
-    return apply_slots(
-        slots,
-        logits.clone(),
-        np.arange(len(programs)),
-        [len(output) for output in outputs],
-        HostText(states, TokenSets(CPU)),
-    )
-
-
-def apply_slots(
-    slots: Slots,
-    logits: torch.Tensor,
-    rows: NDArray[np.int64],
-    positions: Sequence[int],
-    text: HostText | None = None,
-) -> torch.Tensor:
-    """Apply the programs of the slots ``rows`` to as many rows of logits, in place."""
-    return slots.apply(
-        logits,
-        rows,
-        torch.from_numpy(rows),
-        torch.tensor(positions),
-        text or HostText([], TokenSets(CPU)),
-    )
+        pipeline.set(row, program, compiled_of(program, vocabulary) if program else None)
+    rows = rows_of(range(len(programs)), [len(output) for output in outputs], outputs)
+    return pipeline.apply(logits.clone(), rows)
 
 
 def same(left: torch.Tensor, right: torch.Tensor) -> bool:

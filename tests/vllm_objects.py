@@ -57,7 +57,7 @@ def engine_request(params: SamplingParams | None = None) -> EngineCoreRequest:
 
 def program_wire(program: Program, vocabulary: Vocabulary) -> dict[str, Any]:
     """Return what a request with a program carries, its text patterns compiled."""
-    patterns = [compiled.to_wire() for compiled in compiled_of(program, vocabulary)]
+    patterns = [compiled.to_wire() for compiled in compiled_of(program, vocabulary).values()]
     return {"program": program.to_wire(), PATTERNS_KEY: patterns}
 
 

@@ -107,8 +107,7 @@ async def _serve(
         result: Any
         try:
             if request.logit_control is not None:
-                steer = request.logit_control.steer
-                await context.vectors.refresh([entry.vector for entry in steer])
+                await context.vectors.refresh(request.logit_control.vector_names())
             _check_shown(request, serving, arrow)
             planner = await context.planner.knowing(request.logit_control)
             plan = request.make_plan(planner, arrow=arrow)

@@ -14,7 +14,7 @@ from vllm import SamplingParams
 from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 from vllm.sampling_params import RequestOutputKind
 
-from logit_processors.residual import ResidualSteer
+from logit_processors.controls.steer import SteerEntry
 from service.access.visit import Visit
 from service.api.arrow import accepts_arrow
 from service.api.context import Context, context_of
@@ -179,7 +179,7 @@ async def _read(
     layers: Sequence[int],
     positions: Sequence[int],
     k: int,
-    steer: Sequence[ResidualSteer],
+    steer: Sequence[SteerEntry],
     prompt_len: int,
 ) -> Read:
     """Return what the layers say, few rows at a time: others' steps run in between."""

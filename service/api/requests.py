@@ -11,7 +11,6 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.renderers import TokenizeParams
 from vllm.sampling_params import SamplingParams
 
-from logit_processors.controls import ALWAYS
 from logit_processors.program import Program
 from service.engine.grammar_gate import GrammarGate
 from service.errors import BadRequestError
@@ -131,11 +130,11 @@ class TextRequest(_Planned, CompletionRequest):
         return self.logprobs
 
 
-def _check_allowed(program: Program | None, allowed: list[int] | None) -> None:
+def _check_allowed(program: Program, allowed: list[int] | None) -> None:
     """Refuse suppression of all that ``allowed_token_ids`` leaves."""
-    if program is None or not allowed:
+    if not allowed:
         return
-    never = {entry.token_id for entry in program.token_suppress if entry.when == ALWAYS}
+    never = program.never
     if never.issuperset(allowed):
         raise BadRequestError(
             "every token of allowed_token_ids is suppressed", "logit_control.suppress"

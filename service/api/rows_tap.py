@@ -11,6 +11,7 @@ import orjson
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.outputs import CompletionOutput, RequestOutput
 
+from logit_processors.control import Phase
 from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, COLUMN, EXHAUSTED, RowSpec, TokenRow
 from service.api.text_logprobs import TextLogprobs
@@ -27,9 +28,7 @@ from service.schemas.distribution import DistributionRequest
 _EVENT = b"data: "
 
 
-def check_rows(
-    rows: Sequence[TokenRow], program: Program | None, masks: Sequence[str] = ()
-) -> None:
+def check_rows(rows: Sequence[TokenRow], program: Program, masks: Sequence[str] = ()) -> None:
     """Make sure that the tokens of these rows were chosen as their request asked.
 
     Tokens without a row were.
@@ -51,13 +50,13 @@ def check_rows(
             "the engine does not hold a vector or text pattern of this request at the "
             "moment; send it again"
         )
-    if worst == EXHAUSTED and program is not None and program.force:
+    if worst == EXHAUSTED and program.has(Phase.FORCE):
         raise VLLMValidationError(
             "a forced token is forbidden by suppression, the grammar, allowed_token_ids, "
             "bad_words or min_tokens, or they left no token to choose",
             parameter="logit_control.force",
         )
-    if worst == EXHAUSTED and masks and not (program is not None and program.suppresses):
+    if worst == EXHAUSTED and masks and not program.has(Phase.MASK):
         raise no_token_left(masks)
     if worst == EXHAUSTED:
         raise VLLMValidationError(
@@ -83,7 +82,7 @@ def count_divergences(plan: Plan, rows: Sequence[TokenRow]) -> None:
     Steering of the residual stream is in both stages, so what it did is not known here.
     """
     asked = plan.asked.distribution
-    if asked is None or len(asked.stages) < 2 or plan.program is None or plan.residual:
+    if asked is None or len(asked.stages) < 2 or not plan.program.entries or plan.residual:
         return
     for row in rows:
         # One that is none, of a model steered out of its numbers, would stay in the sum.

@@ -14,7 +14,7 @@ from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 from vllm.exceptions import VLLMValidationError
 
 from logit_processors.checks import ControlError
-from logit_processors.program import MAX_FORCED
+from logit_processors.controls.force import MAX_FORCED
 from logit_processors.row_spec import COLUMN, TokenRow
 from service.access.visit import Visit
 from service.api.arrow import accepts_arrow

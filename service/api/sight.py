@@ -60,7 +60,7 @@ async def planned(
     context: Context, control: LogitControl, distribution: DistributionRequest | None = None
 ) -> AsyncIterator[Plan]:
     """Hold what a request under control needs until it has ended."""
-    await context.vectors.refresh([entry.vector for entry in control.steer])
+    await context.vectors.refresh(control.vector_names())
     asked = Asked(
         control=control,
         distribution=distribution,

@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from logit_processors.residual import EVERYWHERE, ResidualSteer, StreamRequest
+from logit_processors.control import EVERYWHERE
+from logit_processors.controls.steer import SteerEntry
+from logit_processors.residual import StreamRequest
 
 LayersOf = Callable[[str], Collection[int]]
 """Layers that a vector, by the SHA-256 of its content, carries."""
 
 
-def fingerprint(steer: Sequence[ResidualSteer], layers_of: LayersOf, prompt_len: int) -> str | None:
+def fingerprint(steer: Sequence[SteerEntry], layers_of: LayersOf, prompt_len: int) -> str | None:
     """Return what tells steering apart, equal for equal steering; None if it changes nothing.
 
     Args:
@@ -33,7 +35,7 @@ def fingerprint(steer: Sequence[ResidualSteer], layers_of: LayersOf, prompt_len:
     """
     sums: dict[tuple[str, int, int], dict[int, float]] = {}
     for entry in steer:
-        by_layer = sums.setdefault((entry.vector, *entry.when.bounds), {})
+        by_layer = sums.setdefault((entry.vector, *entry.bounds), {})
         for layer in layers_of(entry.vector) if entry.layers is None else entry.layers:
             by_layer[layer] = by_layer.get(layer, 0.0) + entry.strength
     told = []
@@ -83,7 +85,7 @@ class SaltingEngine:
         )
         return generator
 
-    def _salted(self, prompt: Mapping[str, Any], steer: Sequence[ResidualSteer]) -> dict[str, Any]:
+    def _salted(self, prompt: Mapping[str, Any], steer: Sequence[SteerEntry]) -> dict[str, Any]:
         tokens = prompt.get("prompt_token_ids")
         size = len(prompt["prompt_embeds"] if tokens is None else tokens)
         steering = fingerprint(steer, self._layers_of, size)

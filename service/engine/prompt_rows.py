@@ -37,7 +37,7 @@ def prompt_spec_of(sampling_params: Any) -> RowSpec | None:
     """Return what a request wants of its prompt's rows."""
     wire = (sampling_params.extra_args or {}).get(WIRE_KEY)
     told = wire.get(PROMPT_KEY) if isinstance(wire, dict) else None
-    return None if told is None else RowSpec.from_wire(told)
+    return None if told is None else RowSpec.model_validate(told)
 
 
 def first_row_of(sampling_params: Any) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ from vllm.exceptions import RetryableRequestError
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind
 
-from logit_processors.program import WIRE_KEY
-from logit_processors.residual import MAX_CAPTURED, Capture, ResidualSteer
+from logit_processors.controls.steer import SteerEntry, SteerResidual
+from logit_processors.program import WIRE_KEY, Program
+from logit_processors.residual import CAPTURE_KEY, MAX_CAPTURED, Capture, moved
 from logit_processors.row_spec import BROKEN, COLUMN, RowSpec
 from service.errors import SaturatedError
 from service.unbroken import begin
@@ -80,7 +80,7 @@ class PromptStates:
         text: Sequence[int],
         layers: Sequence[int],
         positions: Sequence[int],
-        steer: Sequence[ResidualSteer],
+        steer: Sequence[SteerEntry],
         prompt_len: int,
     ) -> AsyncIterator[tuple[list[int], NDArray[np.float32]]]:
         """Yield positions of a text and the stream there, ``[layers, positions, hidden]``.
@@ -103,8 +103,9 @@ class PromptStates:
         salt = f"lens-{uuid.uuid4().hex}"
         for part in _parts(positions):
             end = part[-1] + 1
-            moved = [replace(each, when=each.when.moved(prompt_len - end)) for each in steer]
-            wire = {"residual": [each.to_wire() for each in moved], "rows": RowSpec().to_wire()}
+            here = [moved(each, prompt_len - end) for each in steer]
+            program = Program.of({SteerResidual.name: here})
+            wire = {"program": program.to_wire(), "rows": RowSpec().model_dump()}
             async with self._turn:
                 states = await self._take_one(
                     text[:end], layers, end - part[0], salt, wire if steer else None
@@ -121,13 +122,13 @@ class PromptStates:
     ) -> NDArray[np.float32]:
         """Return the stream ``[layers, hidden]``, or that of each token if a salt is given."""
         tag = f"capture-{uuid.uuid4().hex}"
-        capture = Capture(tag, last, tuple(layers), each=salt is not None)
+        capture = Capture(tag=tag, last=last, layers=list(layers), each=salt is not None)
         params = SamplingParams(
             max_tokens=1,
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
             logprobs=None if wire is None else 0,
-            extra_args={WIRE_KEY: {"capture": capture.to_wire(), **(wire or {})}},
+            extra_args={WIRE_KEY: {CAPTURE_KEY: capture.model_dump(), **(wire or {})}},
         )
         # Tokens out of the prefix cache would pass no layer.
         tokens = tokens_input(list(prompt), cache_salt=salt or tag)

@@ -26,7 +26,7 @@ async def base_rows(engine: Any, prompt: Sequence[int], wanted: Sequence[int]) -
     params.prompt_logprobs = 1
     # Up to the first row only, see ``prompt_cache``; a KV connector knows no such end.
     params.skip_reading_prefix_cache = engine.vllm_config.kv_transfer_config is not None
-    rows_from = {PROMPT_KEY: _BASE.to_wire(), PROMPT_FROM_KEY: len(prompt) - 1}
+    rows_from = {PROMPT_KEY: _BASE.model_dump(), PROMPT_FROM_KEY: len(prompt) - 1}
     params.extra_args = {WIRE_KEY: rows_from}
     result = await run(engine, [*prompt, *wanted], params)
     rows: Any = result.prompt_logprobs

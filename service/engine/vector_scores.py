@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from logit_processors.directions import DIRECTIONS
-from logit_processors.steer import standardise
+from logit_processors.standardise import standardise
 from service.engine.final_norm import read_directions
 from service.engine.unembedding import UnembeddingError, token_scores
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from logit_processors.pattern_sets import CompiledPattern
-from logit_processors.patterns import Pattern, patterns_of, pool_states
+from logit_processors.patterns import Pattern, pool_states
 from logit_processors.program import Program
 from logit_processors.vocabulary import Vocabulary
 from service.errors import BadRequestError, SaturatedError
@@ -58,7 +58,7 @@ class Patterns:
                 f"{self.limit} bytes in one request",
                 "logit_control",
             )
-        patterns = set(patterns_of(program))
+        patterns = set(program.patterns)
         new = sum(len(pattern) for pattern in patterns if pattern not in self._users)
         if self._is_pooled and self._bytes + new > self.limit:
             raise SaturatedError(
@@ -82,7 +82,7 @@ class Patterns:
 
     async def compile(self, program: Program) -> tuple[CompiledPattern, ...]:
         """Return the token sets of a program's patterns, made in a thread, one at a time."""
-        return tuple([await self._one(pattern) for pattern in patterns_of(program)])
+        return tuple([await self._one(pattern) for pattern in program.patterns])
 
     async def _one(self, pattern: Pattern) -> CompiledPattern:
         compiled = self._compiled.get(pattern)

@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from logit_processors.controls.force import Force, ForceTokens
+from logit_processors.controls.steer import SteerEntry, SteerResidual
 from logit_processors.pattern_sets import CompiledPattern
 from logit_processors.program import PATTERNS_KEY, WIRE_KEY, Program
-from logit_processors.residual import ResidualSteer
 from logit_processors.row_spec import PROMPT_KEY, RowSpec, masks_of
 from service.metrics import QUEUED
 from service.planning.asked import Asked, prompt_bytes, request_bytes
@@ -21,8 +22,7 @@ class Plan:
     """One request's plan, from admission to the end of its answer."""
 
     asked: Asked
-    program: Program | None
-    residual: tuple[ResidualSteer, ...]
+    program: Program
     spec: RowSpec | None
     prompt_spec: RowSpec | None
     width: int
@@ -57,17 +57,16 @@ class Plan:
     @property
     def controls(self) -> dict[str, int]:
         """Return how many entries of each kind of control are used."""
-        program = self.program or Program()
-        used = {
-            "token_bias": program.token_bias,
-            "text_bias": program.text_bias,
-            "steer_logits": program.steer,
-            "steer_residual": self.residual,
-            "token_suppress": program.token_suppress,
-            "text_suppress": program.text_suppress,
-            "force": program.force,
+        return {
+            control.name: sum(entry.count for entry in entries)
+            for control, entries in self.program.used()
         }
-        return {kind: len(entries) for kind, entries in used.items() if entries}
+
+    @property
+    def residual(self) -> tuple[SteerEntry, ...]:
+        """The entries that steer the residual stream."""
+        steer: Any = self.program.entries.get(SteerResidual.name, ())
+        return tuple(steer)
 
     def apply_to(self, params: Any, max_tokens: int) -> None:
         """Put the plan into a request's ``SamplingParams`` and claim its memory.
@@ -82,14 +81,12 @@ class Plan:
         if self.masks and self.spec is None and not self.asked.scored_token_ids:
             # A row that says whether they left the token a choice.
             self.spec = RowSpec()
-        if self.program is not None:
+        if self.program.entries:
             wire["program"] = self.program.to_wire()
         if self.patterns:
             wire[PATTERNS_KEY] = [compiled.to_wire() for compiled in self.patterns]
-        if self.residual:
-            wire["residual"] = [entry.to_wire() for entry in self.residual]
         if self.spec is not None:
-            wire["rows"] = self.spec.to_wire()
+            wire["rows"] = self.spec.model_dump()
             asked = self.asked
             param = "distribution" if asked.distribution is not None else asked.logprobs_field
             size = request_bytes(self.asked, self.spec, self.width, max_tokens)
@@ -98,7 +95,7 @@ class Plan:
             # Any number makes the scheduler hand rows on; the rows have their own width.
             params.logprobs = 0
         if self.prompt_spec is not None:
-            wire[PROMPT_KEY] = self.prompt_spec.to_wire()
+            wire[PROMPT_KEY] = self.prompt_spec.model_dump()
             # Any number makes the runner look at the prompt; what is in the prefix cache is
             # not computed again, and has no rows.
             params.prompt_logprobs = 1
@@ -115,7 +112,8 @@ class Plan:
             ControlError: a token that the control suppresses where it would be forced.
 
         """
-        program = replace(self.program or Program(), force=tuple(token_ids))
+        force = {ForceTokens.name: [Force(token_ids=list(token_ids))]}
+        program = Program.of({**self.program.entries, **force})
         spec = self.spec or RowSpec()
         return replace(self, program=program, spec=spec, resources=ExitStack(), _claims=[])
 

@@ -8,14 +8,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from logit_processors.checks import ControlError
+from logit_processors.control import Phase, Server
 from logit_processors.row_spec import DENSE
-from service.errors import BadRequestError, echo
+from service.errors import BadRequestError, RequestError, echo
 from service.planning.asked import Asked, prompt_spec, row_spec
 from service.planning.budget import Budget
 from service.planning.patterns import Patterns
 from service.planning.plan import Plan
-from service.schemas.control import LogitControl, build_program
-from service.schemas.residual import build_residual
+from service.planning.programs import build_program
+from service.schemas.control import LogitControl
 from service.settings import Settings
 from service.vectors.registry import VectorRegistry
 
@@ -36,16 +37,17 @@ class Planner:
     """The tokens of a text that goes on."""
 
     async def knowing(self, control: LogitControl | None) -> Planner:
-        """Return a planner that has the tokens of a forced text: to find them may take long.
+        """Return a planner that has the tokens of the control's texts: to find them may take long.
 
         Raises:
             BadRequestError: the text is longer than any that the model takes.
 
         """
-        if control is None or control.force is None or control.force.text is None:
+        texts = [] if control is None else control.texts()
+        if not texts:
             return self
-        token_ids = await asyncio.to_thread(self.encode, control.force.text)
-        return replace(self, encode=lambda _: token_ids)
+        known = {text: await asyncio.to_thread(self.encode, text) for text in texts}
+        return replace(self, encode=lambda text: known[text])
 
     def plan(self, asked: Asked) -> Plan:
         """Return the plan of a request.
@@ -57,42 +59,35 @@ class Planner:
 
         """
         try:
-            program = build_program(
-                asked.control,
-                asked.logit_bias,
-                self.vocab_size,
-                self.vectors.scored_content_of,
-                self.encode,
-            )
-            residual = build_residual(
-                asked.control,
-                self.vectors.content_of,
-                self.vectors.layers_of,
-                self.vectors.residual.support.unsupported,
-            )
+            program = build_program(asked.control, asked.logit_bias, self._server())
         except ControlError as error:
             raise BadRequestError(error.message, error.param) from None
-        can_fail = bool(residual) or (program is not None and program.can_fail)
-        self._check(asked, program is not None or bool(residual), can_fail)
-        spec = row_spec(asked, can_fail)
+        self._check(asked, bool(program.entries), program.can_fail)
+        spec = row_spec(asked, program.can_fail)
         with ExitStack() as holding:
-            if program is not None and program.pattern_bytes:
+            if program.pattern_bytes:
                 holding.enter_context(self.patterns.hold(program))
-            if program is not None and program.steer:
-                leased = {entry.vector for entry in program.steer}
-                holding.enter_context(self.vectors.lease(leased))
-            if residual:
-                leased = {entry.vector for entry in residual}
-                holding.enter_context(self.vectors.lease(leased))
-                holding.enter_context(self.vectors.residual.lease(leased))
+            if vectors := program.vectors(*Phase):
+                holding.enter_context(self.vectors.lease(vectors))
+            if vectors := program.vectors(Phase.MODEL):
+                holding.enter_context(self.vectors.residual.lease(vectors))
             resources = holding.pop_all()
         prompt = prompt_spec(asked)
-        return Plan(asked, program, residual, spec, prompt, self.width, self.budget, resources)
+        return Plan(asked, program, spec, prompt, self.width, self.budget, resources)
+
+    def _server(self) -> Server:
+        return Server(
+            vocab_size=self.vocab_size,
+            encode=self.encode,
+            scored_vector=_named(self.vectors.scored_content_of),
+            vector=_named(self.vectors.content_of),
+            layers_of=self.vectors.layers_of,
+            unsupported=self.vectors.residual.support.unsupported,
+        )
 
     async def compile(self, plan: Plan) -> None:
         """Compile the plan's text patterns, which it needs before its request begins."""
-        if plan.program is not None:
-            plan.patterns = await self.patterns.compile(plan.program)
+        plan.patterns = await self.patterns.compile(plan.program)
 
     def _check(self, asked: Asked, controls: bool, can_fail: bool) -> None:
         distribution = asked.distribution
@@ -154,3 +149,16 @@ class Planner:
                 "Accept: application/vnd.apache.arrow.stream",
                 "distribution.compression",
             )
+
+
+def _named(find: Callable[[str], str]) -> Callable[[str], str]:
+    """Return a look-up of vectors whose refusals name the field."""
+
+    def found(name: str) -> str:
+        try:
+            return find(name)
+        except RequestError as error:
+            error.param = "vector"
+            raise
+
+    return found

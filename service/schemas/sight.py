@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from logit_processors.checks import ControlError
+from logit_processors.control import Phase
 from service.schemas.control import LogitControl, StrictModel
 from service.schemas.vectors import PromptMessage
 
@@ -50,7 +51,8 @@ class ScoreRequest(Prompted):
 
     @model_validator(mode="after")
     def _forces_nothing_else(self) -> Self:
-        if self.logit_control is not None and self.logit_control.force is not None:
+        control = self.logit_control
+        if control is not None and any(k.phase is Phase.FORCE for k, _, _ in control.entries()):
             raise ControlError("logit_control.force", "the continuations are what is forced here")
         return self
 

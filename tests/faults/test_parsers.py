@@ -19,16 +19,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from logit_processors.checks import ControlError
-from logit_processors.controls import MAX_ADD, MAX_STRENGTH
+from logit_processors.control import Server
+from logit_processors.controls.bias import MAX_ADD
+from logit_processors.controls.steer import MAX_STRENGTH
 from logit_processors.program import Program
 from service.api.validation import from_validation
 from service.errors import BadRequestError, NotFoundError, RequestError, UnsupportedMediaError
-from service.schemas.control import LogitControl, build_program
+from service.planning.programs import build_program
+from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
-from service.schemas.residual import build_residual
 from service.vectors.content import DIRECTION, VectorContent
 from service.vectors.exchange import read_upload
 from service.vectors.gguf_file import write_gguf
+from tests.entries import entries_of
 from tests.unit_support import model_facts, safetensors
 
 MODEL = model_facts()
@@ -176,18 +179,17 @@ def test_a_control_is_a_program_or_refused(tried: Callable[..., Any]) -> None:
     def parse(value: Any) -> None:
         try:
             control = LogitControl.model_validate(value)
-            program = build_program(control, None, VOCABULARY, content_of, encode)
-            build_residual(control, content_of, layers_of)
+            program = build_program(control, None, SERVER)
         except ValidationError as error:
             assert_told(from_validation(error.errors()))
         except (ControlError, BadRequestError, NotFoundError) as error:
             assert_told(error, "logit_control")
         else:
             accepted.append(program)
-            assert program is None or is_kept(program)
+            assert is_kept(program)
 
     parse()
-    assert any(accepted)
+    assert any(program.entries for program in accepted)
 
 
 def test_a_distribution_is_one_or_refused(tried: Callable[..., Any]) -> None:
@@ -231,16 +233,20 @@ def encode(text: str) -> list[int]:
     return list(text.encode())
 
 
+SERVER = Server(VOCABULARY, encode, content_of, content_of, layers_of)
+
+
 def is_kept(program: Program) -> bool:
     """Say whether a program holds what the contract says it may, and survives the wire."""
-    biased = [entry.token_id for entry in program.token_bias]
-    tokens = [*biased, *(entry.token_id for entry in program.token_suppress)]
-    adds = [entry.add for entry in program.token_bias]
-    adds += [entry.add for entry in program.text_bias]
+    biases = [*entries_of(program, "token_bias"), *entries_of(program, "text_bias")]
+    steers = entries_of(program, "steer_logits")
+    named = [*biases, *entries_of(program, "token_suppress")]
+    tokens = [entry.token_id for entry in named if entry.token_id is not None]
+    tokens += [token for entry in entries_of(program, "force") for token in entry.token_ids]
     return (
-        all(0 <= token < VOCABULARY for token in (*tokens, *program.force))
-        and all(abs(add) <= MAX_ADD for add in adds)
-        and all(abs(entry.strength) <= MAX_STRENGTH for entry in program.steer)
-        and all(entry.vector == SHA256 for entry in program.steer)
+        all(0 <= token < VOCABULARY for token in tokens)
+        and all(abs(entry.add) <= MAX_ADD for entry in biases)
+        and all(abs(entry.strength) <= MAX_STRENGTH for entry in steers)
+        and all(entry.vector == SHA256 for entry in steers)
         and Program.from_wire(program.to_wire()) == program
     )

@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch.nn import ModuleList
 
-from logit_processors.residual import ResidualSteer
+from logit_processors.controls.steer import SteerEntry
 from tests.integration.offline import vector
 
 LAYERS, SIZE = 4, 64
@@ -78,7 +78,7 @@ def final_norm(model: Any) -> Any:
 
 
 def forward(
-    model: Any, tokens: list[int], steer: tuple[ResidualSteer, ...]
+    model: Any, tokens: list[int], steer: tuple[SteerEntry, ...]
 ) -> tuple[torch.Tensor, Any]:
     """Return log-probabilities ``[tokens, vocab]`` and streams ``[layers, tokens, hidden]``."""
     positions = torch.arange(len(tokens)) + 1 - len(PROMPT)
@@ -88,7 +88,7 @@ def forward(
         def add(_module: Any, _arguments: Any, output: Any) -> Any:
             stream = output[0] if isinstance(output, tuple) else output
             for entry in steer:
-                start, stop = entry.when.bounds
+                start, stop = entry.bounds
                 if entry.layers is None or number in entry.layers:
                     inside = (positions >= start) & (positions < stop)
                     value = torch.from_numpy(vector(entry.vector, [number], SIZE)[0])

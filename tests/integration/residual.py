@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from logit_processors.residual import ResidualSteer, Span
+from logit_processors.controls.steer import SteerEntry
 from service.embedded_model import embedded_model_dir
+from tests.entries import span, steer_residual
 from tests.integration.client import Client, array
 from tests.integration.offline import vector
 
@@ -20,15 +21,15 @@ LAYERS = list(range(30))
 SEEN = {"top_k": 1, "stages": ["base"]}
 """The least distribution that gives the logprob of each token."""
 CARRIED = {"everywhere": LAYERS, "middle": list(range(8, 20)), "one": [14]}
-PROGRAMS: list[tuple[ResidualSteer, ...]] = [
+PROGRAMS: list[tuple[SteerEntry, ...]] = [
     (),
-    (ResidualSteer("one", 60.0),),
+    (steer_residual("one", 60.0),),
     (),
-    (ResidualSteer("everywhere", -1.5), ResidualSteer("middle", 4.0, layers=(8, 9, 19))),
-    (ResidualSteer("one", 60.0, when=Span(-6, 3)), ResidualSteer("middle", -3.0, when=Span(5))),
-    (ResidualSteer("one", 60.0, when=Span(None, -8)),),
-    (ResidualSteer("everywhere", 0.0),),
-    (ResidualSteer("middle", 9.0), ResidualSteer("middle", -9.0)),
+    (steer_residual("everywhere", -1.5), steer_residual("middle", 4.0, layers=(8, 9, 19))),
+    (steer_residual("one", 60.0, when=span(-6, 3)), steer_residual("middle", -3.0, when=span(5))),
+    (steer_residual("one", 60.0, when=span(None, -8)),),
+    (steer_residual("everywhere", 0.0),),
+    (steer_residual("middle", 9.0), steer_residual("middle", -9.0)),
 ]
 """One of each request in a batch; the last two change nothing."""
 
@@ -48,7 +49,7 @@ def put_all(client: Client) -> None:
         assert client.http.put(f"/v1/vectors/{name}", content=body).is_success
 
 
-def control(program: Sequence[ResidualSteer]) -> dict[str, Any]:
+def control(program: Sequence[SteerEntry]) -> dict[str, Any]:
     """Return the ``logit_control`` of a program."""
     return {
         "steer": [
@@ -57,7 +58,7 @@ def control(program: Sequence[ResidualSteer]) -> dict[str, Any]:
                 "strength": entry.strength,
                 "at": "residual",
                 "layers": None if entry.layers is None else list(entry.layers),
-                "when": {"from": entry.when.start, "until": entry.when.stop},
+                "when": None if entry.when is None else entry.when.model_dump(by_alias=True),
             }
             for entry in program
         ]
@@ -66,7 +67,7 @@ def control(program: Sequence[ResidualSteer]) -> dict[str, Any]:
 
 def requests(
     prompts: Sequence[Sequence[int]],
-    programs: Sequence[Sequence[ResidualSteer]],
+    programs: Sequence[Sequence[SteerEntry]],
     max_tokens: int,
 ) -> list[dict[str, Any]]:
     """Return one request of each prompt with its program, which shows its tokens' logprobs."""
@@ -95,7 +96,7 @@ class Reference:
         self._model = model
 
     def run(
-        self, tokens: Sequence[int], prompt_len: int, steer: Sequence[ResidualSteer] = ()
+        self, tokens: Sequence[int], prompt_len: int, steer: Sequence[SteerEntry] = ()
     ) -> tuple[torch.Tensor, NDArray[np.float32]]:
         """Return log-probabilities ``[tokens, vocab]`` and streams ``[layers, tokens, hidden]``."""
         positions = torch.arange(len(tokens)) + 1 - prompt_len
@@ -105,7 +106,7 @@ class Reference:
             def add(_module: Any, _arguments: Any, output: Any) -> torch.Tensor:
                 stream: torch.Tensor = output
                 for entry in steer:
-                    start, stop = entry.when.bounds
+                    start, stop = entry.bounds
                     named = CARRIED[entry.vector] if entry.layers is None else entry.layers
                     if layer in named:
                         inside = (positions >= start) & (positions < stop)
@@ -127,7 +128,7 @@ class Reference:
         return logits.log_softmax(-1), np.stack(streams)
 
     def check(
-        self, answer: Mapping[str, Any], prompt: Sequence[int], steer: Sequence[ResidualSteer]
+        self, answer: Mapping[str, Any], prompt: Sequence[int], steer: Sequence[SteerEntry]
     ) -> None:
         """Compare an engine's greedy tokens and their log-probabilities."""
         tokens = answer["tokens"]

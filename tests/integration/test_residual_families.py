@@ -10,9 +10,8 @@ import pytest
 import torch
 import transformers
 
-from logit_processors.controls import Steer, TokenBias
 from logit_processors.program import Program
-from logit_processors.residual import Capture, ResidualSteer, Span
+from tests.entries import bias_token, capture_of, program_of, span, steer_logits, steer_residual
 from tests.integration.families import (
     FAMILIES,
     LAYERS,
@@ -30,15 +29,17 @@ DAILY = ("qwen3 with experts", "gemma2", "gpt2", "pythia", "whole stream and a r
 """The families that differ most: experts, norms after the layers, no rotary positions, modules of
 transformers, a parallel block."""
 STEER = (
-    ResidualSteer("a", 6.0, layers=(1,)),
-    ResidualSteer("a", -4.0, layers=(0, 3), when=Span(-3, 2)),
+    steer_residual("a", 6.0, layers=(1,)),
+    steer_residual("a", -4.0, layers=(0, 3), when=span(-3, 2)),
 )
-ABSENT = ResidualSteer("absent", 1.0)
-CAPTURE = Capture("tag", 3)
+ABSENT = steer_residual("absent", 1.0)
+CAPTURE = capture_of("tag", 3)
+RESIDUAL = Program.of({"steer_residual": STEER}).to_wire()
+MISSING = Program.of({"steer_residual": [ABSENT]}).to_wire()
 TOKEN = 77
 STRENGTH = 2.0
 READ = {
-    "program": Program(steer=(Steer("r", STRENGTH),)).to_wire(),
+    "program": program_of(steer=(steer_logits("r", STRENGTH),)).to_wire(),
     "rows": {"base": True, "controlled": True},
 }
 CALLS: list[list[Any]] = [
@@ -48,8 +49,12 @@ CALLS: list[list[Any]] = [
         "generate",
         [
             {"prompt": PROMPT, "tokens": 4},
-            {"prompt": PROMPT, "tokens": 4, "wire": {"residual": [e.to_wire() for e in STEER]}},
-            {"prompt": PROMPT, "tokens": 1, "wire": {"capture": CAPTURE.to_wire()}},
+            {
+                "prompt": PROMPT,
+                "tokens": 4,
+                "wire": {"program": RESIDUAL},
+            },
+            {"prompt": PROMPT, "tokens": 1, "wire": {"capture": CAPTURE.model_dump()}},
         ],
     ],
     ["rpc", "sensefield_fetch_capture", "tag"],
@@ -57,7 +62,11 @@ CALLS: list[list[Any]] = [
         "generate",
         [
             {"prompt": PROMPT, "tokens": 4},
-            {"prompt": PROMPT, "tokens": 4, "wire": {"residual": [ABSENT.to_wire()]}},
+            {
+                "prompt": PROMPT,
+                "tokens": 4,
+                "wire": {"program": MISSING},
+            },
             {"prompt": PROMPT, "tokens": 1},
         ],
     ],
@@ -81,7 +90,7 @@ LOGITS_ONLY: list[list[Any]] = [
             {
                 "prompt": PROMPT,
                 "tokens": 4,
-                "wire": {"program": Program(token_bias=(TokenBias(TOKEN, 100.0),)).to_wire()},
+                "wire": {"program": program_of(token_bias=(bias_token(TOKEN, 100.0),)).to_wire()},
             },
         ],
     ],

@@ -13,14 +13,15 @@ import pytest
 import safetensors.numpy
 import torch
 
-from logit_processors.residual import ResidualSteer, Span
+from logit_processors.controls.steer import SteerEntry
+from tests.entries import span, steer_residual
 from tests.integration import residual
 from tests.integration.client import Client, array
 from tests.integration.offline import vector
 from tests.integration.residual import PROGRAMS, SEEN, Reference, answer_of, control, put_all
 from tests.integration.servers import MODEL
 
-ONE = ResidualSteer("one", 60.0)
+ONE = steer_residual("one", 60.0)
 REQUESTS = 150
 
 
@@ -63,14 +64,14 @@ def test_the_v2_runner_steers_the_same(
 def test_no_order_of_requests_mixes_their_caches(
     server: Client, prompts: list[list[int]], steered: Reference
 ) -> None:
-    kinds: list[tuple[ResidualSteer, ...]] = [
+    kinds: list[tuple[SteerEntry, ...]] = [
         (),
         (ONE,),
-        (ResidualSteer("one", -60.0),),
-        (ResidualSteer("one", 60.0, when=Span(None, -20)),),
+        (steer_residual("one", -60.0),),
+        (steer_residual("one", 60.0, when=span(None, -20)),),
     ]
     prompt = prompts[7]
-    first: dict[tuple[ResidualSteer, ...], dict[str, Any]] = {}
+    first: dict[tuple[SteerEntry, ...], dict[str, Any]] = {}
     for number, order in enumerate(itertools.islice(itertools.permutations(kinds), 0, None, 3)):
         for program in order:
             choice = server.choice(
@@ -93,7 +94,7 @@ def test_a_windowed_prompt_is_not_shared_with_its_continuation(
     server: Client, prompts: list[list[int]], steered: Reference
 ) -> None:
     """Positions are counted from a prompt's end, so its tokens stand elsewhere in a longer one."""
-    program = (ResidualSteer("one", 60.0, when=Span(-9, None)),)
+    program = (steer_residual("one", 60.0, when=span(-9, None)),)
     longest = prompts[7]
     for prompt in (longest[:-16], longest, longest[:-16]):
         choice = server.choice(
@@ -106,16 +107,16 @@ def test_a_windowed_prompt_is_not_shared_with_its_continuation(
 def test_equal_steering_shares_the_cache_and_other_steering_does_not(
     server: Client, prompts: list[list[int]]
 ) -> None:
-    halves = (ResidualSteer("one", 30.0), ResidualSteer("one", 30.0, layers=(14,)))
-    off = (ResidualSteer("one", 5.0), ResidualSteer("one", -5.0))
+    halves = (steer_residual("one", 30.0), steer_residual("one", 30.0, layers=(14,)))
+    off = (steer_residual("one", 5.0), steer_residual("one", -5.0))
     prompt = prompts[7][::-1]
-    expected: list[tuple[tuple[ResidualSteer, ...], bool]] = [
+    expected: list[tuple[tuple[SteerEntry, ...], bool]] = [
         ((ONE,), False),
         ((), False),
         ((ONE,), True),
         (halves, True),
         (off, True),
-        ((ResidualSteer("one", 61.0),), False),
+        ((steer_residual("one", 61.0),), False),
     ]
     for program, shared in expected:
         before = server.prefix_cache_hits()
@@ -124,8 +125,8 @@ def test_equal_steering_shares_the_cache_and_other_steering_does_not(
 
 
 IDENTITIES = {
-    "strength 0": (ResidualSteer("everywhere", 0.0),),
-    "there and back": (ResidualSteer("middle", 9.0), ResidualSteer("middle", -9.0)),
+    "strength 0": (steer_residual("everywhere", 0.0),),
+    "there and back": (steer_residual("middle", 9.0), steer_residual("middle", -9.0)),
 }
 
 
@@ -151,8 +152,8 @@ def test_two_halves_are_one(server: Client) -> None:
     one, halves = (
         server.choice("The sea is", max_tokens=16, logit_control=control(program))
         for program in (
-            (ResidualSteer("everywhere", 2.0),),
-            (ResidualSteer("everywhere", 1.0), ResidualSteer("everywhere", 1.0)),
+            (steer_residual("everywhere", 2.0),),
+            (steer_residual("everywhere", 1.0), steer_residual("everywhere", 1.0)),
         )
     )
     assert one["token_ids"] == halves["token_ids"]
@@ -198,9 +199,9 @@ def test_many_mixed_requests_do_not_touch_one_another(server: Client) -> None:
     plain: list[dict[str, Any]] = [{"prompt": text, "distribution": SEEN} for text in texts]
     alone = [answer_of(server.choice(**request)) for request in plain]
     kinds: list[Callable[[], dict[str, Any]]] = [
-        lambda: control((ResidualSteer("everywhere", rng.uniform(-3, 3)),)),
-        lambda: control((ResidualSteer("one", rng.choice([-60.0, 60.0])),)),
-        lambda: control((ResidualSteer("middle", 5.0, when=Span(rng.randint(-4, 2))),)),
+        lambda: control((steer_residual("everywhere", rng.uniform(-3, 3)),)),
+        lambda: control((steer_residual("one", rng.choice([-60.0, 60.0])),)),
+        lambda: control((steer_residual("middle", 5.0, when=span(rng.randint(-4, 2))),)),
         lambda: {"suppress": [{"text": "e"}]},
         lambda: {"bias": [{"token_id": rng.randrange(49152), "add": 50.0}]},
     ]
@@ -234,7 +235,7 @@ def test_a_vector_deleted_while_a_request_runs_with_it(server: Client) -> None:
         "max_tokens": 40,
         "temperature": 0,
         "ignore_eos": True,
-        "logit_control": control((ResidualSteer("brief-residual", 20.0),)),
+        "logit_control": control((steer_residual("brief-residual", 20.0),)),
     }
     undisturbed = server.http.post("/v1/completions", json=request).json()["choices"][0]["text"]
     parts: list[str] = []

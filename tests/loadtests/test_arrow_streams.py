@@ -10,10 +10,11 @@ import pytest
 
 from loadtests.arrow_streams import TOKENS, _check, streams_markdown
 from loadtests.measure.client import RequestError
-from logit_processors.row_spec import DENSE, RowSpec
+from logit_processors.row_spec import DENSE
 from service.distributions.arrow import END, RESPONSE, ArrowEncoder
 from service.distributions.token_texts import TokenTexts
 from service.schemas.distribution import DistributionRequest
+from tests.entries import spec_of
 from tests.unit_support import FOUR, token_row
 
 LOGPROBS = [-1.0, -0.5, -3.0, -4.0]
@@ -21,7 +22,7 @@ LOGPROBS = [-1.0, -0.5, -3.0, -4.0]
 
 def content(token_ids: list[int], text_ids: list[int], *, drawn: float | None = None) -> bytes:
     """Return a stream of these tokens, whose closing object tells of others."""
-    spec = RowSpec(DENSE, controlled=True)
+    spec = spec_of(DENSE, controlled=True)
     encoder = ArrowEncoder(DistributionRequest(top_k="all"), spec, 4, TokenTexts(FOUR))
     rows = [
         token_row([LOGPROBS], None, controlled_logprob=LOGPROBS[t] if drawn is None else drawn)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,13 +12,10 @@ from torch.utils._pytree import tree_leaves
 
 from loadtests.kernels import PASSES, floor_lines, main
 from loadtests.operations import measure_by_operations
-from logit_processors.controls import Steer, TokenBias, TokenSuppress
 from logit_processors.directions import Directions
-from logit_processors.host_text import HostText
-from logit_processors.program import Program
 from logit_processors.row_spec import STATISTICS
-from logit_processors.slots import Slots
-from logit_processors.token_sets import TokenSets
+from tests.entries import bias_token, program_of, steer_logits, suppress_token
+from tests.unit_support import pipeline_of, rows_of
 
 NOTE = Path(__file__).parents[2] / "docs" / "kernels.md"
 META = torch.device("meta")  # shapes without data, on the way that a GPU's tensors take
@@ -72,15 +68,15 @@ def test_what_operations_move_to_measure(stages: tuple[str, ...]) -> None:
 def test_what_operations_move_to_apply_a_program() -> None:
     directions = Directions()
     directions.put("vector", torch.zeros(VOCAB, device=META))
-    slots = Slots(ROWS, META, directions, kernels=False)
-    steer = (Steer("vector", 1.0),)
+    slots = pipeline_of(ROWS, directions, device=META, kernels=False)
+    steer = (steer_logits("vector", 1.0),)
     for slot in range(ROWS):
-        slots.set(slot, Program((TokenBias(1, 1.0),), (), steer, (TokenSuppress(2),)))
+        slots.set(slot, program_of((bias_token(1, 1.0),), (), steer, (suppress_token(2),)))
     logits = torch.zeros(ROWS, VOCAB, device=META)
-    zeros = torch.zeros(ROWS, dtype=torch.int64, device=META)
+    rows = rows_of(range(ROWS), [0] * ROWS, device=META)
+    slots.flush()
     with Traffic() as traffic:
-        out = torch.empty_like(logits)
-        slots.apply(logits, np.arange(ROWS), zeros, zeros, HostText([], TokenSets(META)), out)
+        slots.apply(logits, rows, out=torch.empty_like(logits))
     case = "apply bias, one steer and suppress"
     assert traffic.passes == pytest.approx(PASSES[case][0], rel=1e-2)
 

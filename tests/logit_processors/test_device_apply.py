@@ -8,18 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logit_processors.controls import Steer, TokenBias, TokenSuppress, Window
+from logit_processors.control import Phase, between
 from logit_processors.directions import Directions
-from logit_processors.host_text import HostText
 from logit_processors.program import Program
-from logit_processors.slots import Slots
-from logit_processors.token_sets import TokenSets
-from tests.unit_support import INF, KERNEL_DEVICE
+from tests.entries import bias_token, entries_of, program_of, steer_logits, suppress_token
+from tests.unit_support import INF, KERNEL_DEVICE, pipeline_of, rows_of
 
 pytestmark = pytest.mark.skipif(KERNEL_DEVICE is None, reason="no Triton here: see test_kernels")
 # Around the kernels' block of 1024 tokens, and odd ones.
 SIZES = st.sampled_from([4, 5, 1023, 1024, 1025, 2500])
-WINDOWS = st.just(Window()) | st.builds(Window, st.integers(0, 3), st.none() | st.integers(4, 6))
+WINDOWS = st.just(between()) | st.builds(between, st.integers(0, 3), st.none() | st.integers(4, 6))
 TOKENS = st.integers(0, 3) | st.integers(0, 2499)
 VECTORS = ("one", "two", "three")
 
@@ -29,10 +27,10 @@ def programs(draw: st.DrawFn, vocab: int) -> Program:
     """Draw entries that meet on few tokens, more of them than a kernel has lanes at times."""
     tokens = TOKENS.map(lambda token: token % vocab)
     most = draw(st.sampled_from([3, 3, 90]))
-    bias = st.builds(TokenBias, tokens, st.floats(-50, 50), WINDOWS)
-    steer = st.builds(Steer, st.sampled_from(VECTORS), st.floats(-5, 5), WINDOWS)
-    suppress = st.builds(TokenSuppress, tokens, WINDOWS)
-    return Program(
+    bias = st.builds(bias_token, tokens, st.floats(-50, 50), WINDOWS)
+    steer = st.builds(steer_logits, st.sampled_from(VECTORS), st.floats(-5, 5), WINDOWS)
+    suppress = st.builds(suppress_token, tokens, WINDOWS)
+    return program_of(
         token_bias=tuple(draw(st.lists(bias, min_size=most // 3, max_size=most))),
         steer=tuple(draw(st.lists(steer, max_size=5))),
         token_suppress=tuple(draw(st.lists(suppress, max_size=most))),
@@ -60,7 +58,8 @@ def applied(
 ) -> torch.Tensor:
     """Return ``[rows, vocab]`` after the programs of the rows' slots."""
     assert KERNEL_DEVICE is not None
-    slots = Slots(len(some), KERNEL_DEVICE, directions_of(logits.shape[1]), kernels=kernels)
+    directions = directions_of(logits.shape[1])
+    slots = pipeline_of(len(some), directions, device=KERNEL_DEVICE, kernels=kernels)
     for slot, program in enumerate(some):
         slots.set(slot, program)
     host_slots = np.array(range(len(some)) if slots_of_rows is None else slots_of_rows)
@@ -69,14 +68,8 @@ def applied(
     if not in_place:
         # Rubbish that must be gone, in rows of a larger tensor.
         out = torch.full((2 * len(logits), logits.shape[1]), np.nan, device=KERNEL_DEVICE)[::2]
-    result = slots.apply(
-        given_logits,
-        host_slots,
-        torch.from_numpy(host_slots).to(KERNEL_DEVICE),
-        torch.tensor(positions, device=KERNEL_DEVICE),
-        HostText([], TokenSets(torch.device("cpu"))),
-        out,
-    )
+    rows = rows_of(host_slots, positions, device=KERNEL_DEVICE)
+    result = slots.apply(given_logits, rows, out=out)
     assert result is out
     assert in_place or torch.equal(given_logits.cpu(), logits)
     return result.cpu()
@@ -108,22 +101,23 @@ def test_the_same_as_with_operations(
         if program is None:
             assert torch.equal(got[row], logits[row].float())
             continue
-        gone = [e.token_id for e in program.token_suppress if e.when.covers(positions[row])]
+        suppressed = entries_of(program, "token_suppress")
+        gone = [e.token_id for e in suppressed if e.covers(positions[row])]
         assert (got[row, gone] == -INF).all()
 
 
 def test_bias_steer_and_suppress_on_paper() -> None:
-    program = Program(
+    program = program_of(
         token_bias=(
-            TokenBias(0, 1.0),
-            TokenBias(0, 0.5),
-            TokenBias(0, 2.0, Window(2, 4)),
-            TokenBias(1, 100.0),
+            bias_token(0, 1.0),
+            bias_token(0, 0.5),
+            bias_token(0, 2.0, between(2, 4)),
+            bias_token(1, 100.0),
         ),
         token_suppress=(
-            TokenSuppress(1),
-            TokenSuppress(1, Window(0, 9)),
-            TokenSuppress(2, Window(3)),
+            suppress_token(1),
+            suppress_token(1, between(0, 9)),
+            suppress_token(2, between(3)),
         ),
     )
     rows = applied([program] * 5, torch.full((5, 4), 8.0), [0, 1, 2, 3, 4])
@@ -139,13 +133,13 @@ def test_bias_steer_and_suppress_on_paper() -> None:
 @pytest.mark.parametrize("in_place", [False, True])
 def test_steers_add_up_within_their_windows(in_place: bool) -> None:
     steer = (
-        Steer("one", 2.0),
-        Steer("two", -1.5, Window(1)),
-        Steer("one", 1.0, Window(2, 3)),
-        Steer("three", 0.0),
+        steer_logits("one", 2.0),
+        steer_logits("two", -1.5, between(1)),
+        steer_logits("one", 1.0, between(2, 3)),
+        steer_logits("three", 0.0),
     )
     logits = torch.zeros(3, 2000)
-    rows = applied([Program(steer=steer)] * 3, logits, [0, 1, 2], in_place=in_place)
+    rows = applied([program_of(steer=steer)] * 3, logits, [0, 1, 2], in_place=in_place)
     directions = directions_of(2000)
     one, two = (directions.scores(name).cpu() for name in ("one", "two"))
     for row, expected in zip(
@@ -156,15 +150,15 @@ def test_steers_add_up_within_their_windows(in_place: bool) -> None:
 
 def test_opposite_steers_leave_a_row_as_it_was_to_the_bit() -> None:
     logits = torch.randn(1, 1500)
-    program = Program(steer=(Steer("one", 9.3), Steer("one", -9.3)))
+    program = program_of(steer=(steer_logits("one", 9.3), steer_logits("one", -9.3)))
     assert torch.equal(applied([program], logits, [0]), logits)
 
 
 def test_rows_may_share_slots_in_any_order() -> None:
     logits = torch.zeros(4, 4)
     some: list[Program | None] = [
-        Program(token_bias=(TokenBias(3, 1.0),)),
-        Program(token_suppress=(TokenSuppress(0),)),
+        program_of(token_bias=(bias_token(3, 1.0),)),
+        program_of(token_suppress=(suppress_token(0),)),
     ]
     # Slot 2 is the one that stays empty.
     rows = applied(some, logits, [0] * 4, slots_of_rows=[1, 2, 0, 1])
@@ -173,16 +167,18 @@ def test_rows_may_share_slots_in_any_order() -> None:
 
 
 def test_more_entries_than_lanes() -> None:
-    program = Program(token_bias=tuple(TokenBias(token, float(token)) for token in range(1, 100)))
+    program = program_of(
+        token_bias=tuple(bias_token(token, float(token)) for token in range(1, 100))
+    )
     row = applied([program, None], torch.zeros(2, 300), [0, 0])
     assert row[0].tolist() == [*map(float, range(100)), *[0.0] * 200]
     assert not row[1].any()
 
 
 def test_a_suppressed_token_is_gone_whatever_its_logit() -> None:
-    program = Program(
-        token_bias=(TokenBias(0, 100.0), TokenBias(1, -3.0)),
-        token_suppress=tuple(TokenSuppress(token) for token in range(3)),
+    program = program_of(
+        token_bias=(bias_token(0, 100.0), bias_token(1, -3.0)),
+        token_suppress=tuple(suppress_token(token) for token in range(3)),
     )
     row = applied([program], torch.tensor([[INF, -INF, 3e38, 1.0]]), [0])
     assert row.tolist() == [[-INF, -INF, -INF, 1.0]]
@@ -200,13 +196,11 @@ def test_force_is_the_same_as_with_operations(
     rows = torch.randn(len(forces), vocab)
     got = []
     for kernels in (True, False):
-        slots = Slots(len(forces), KERNEL_DEVICE, directions_of(vocab), kernels=kernels)
+        slots = pipeline_of(len(forces), device=KERNEL_DEVICE, kernels=kernels)
         for slot, force in enumerate(forces):
-            slots.set(slot, Program(force=tuple(force)))
+            slots.set(slot, program_of(force=tuple(force)))
         logits = rows.to(KERNEL_DEVICE, copy=True)
-        on_device = torch.from_numpy(host_slots).to(KERNEL_DEVICE)
-        at = torch.tensor(positions, device=KERNEL_DEVICE)
-        slots.force(logits, host_slots, on_device, at)
+        slots.apply(logits, rows_of(host_slots, positions, device=KERNEL_DEVICE), Phase.FORCE)
         got.append(logits.cpu())
     assert torch.equal(*got)
     for row, (force, position) in enumerate(zip(forces, positions, strict=True)):

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcRequestState
 
 from logit_processors import v2
-from logit_processors.controls import TextBias, TextSuppress, Window
+from logit_processors.control import between
 from logit_processors.processor import ControlProcessor
 from logit_processors.program import Program
 from logit_processors.vocabulary import Vocabulary
+from tests.entries import bias_text, program_of, suppress_text
 from tests.unit_support import INF, KERNEL_DEVICE, run_programs
 from tests.vllm_objects import (
     context_of,
@@ -32,14 +33,14 @@ TOKENS = [b"a", b"b", b"ab", b" ", *(b"x%d" % number for number in range(1200)),
 VOCABULARY = Vocabulary(TOKENS)
 TOKEN_IDS = st.integers(0, 3) | st.just(len(TOKENS) - 2)
 TEXTS = st.text("ab ", min_size=1, max_size=3)
-WINDOWS = st.just(Window()) | st.builds(Window, st.integers(0, 2), st.none() | st.integers(3, 4))
+WINDOWS = st.just(between()) | st.builds(between, st.integers(0, 2), st.none() | st.integers(3, 4))
 AMOUNTS = st.integers(-40, 40).map(lambda n: n / 4)
 PROGRAMS = st.builds(
-    Program,
-    text_bias=st.lists(st.builds(TextBias, TEXTS, AMOUNTS, st.booleans(), WINDOWS), max_size=3).map(
-        tuple
-    ),
-    text_suppress=st.lists(st.builds(TextSuppress, TEXTS, st.booleans(), WINDOWS), max_size=3).map(
+    program_of,
+    text_bias=st.lists(
+        st.builds(bias_text, TEXTS, AMOUNTS, st.booleans(), WINDOWS), max_size=3
+    ).map(tuple),
+    text_suppress=st.lists(st.builds(suppress_text, TEXTS, st.booleans(), WINDOWS), max_size=3).map(
         tuple
     ),
 )
@@ -59,7 +60,7 @@ def on_device(
     state.all_token_ids.gpu.copy_(committed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(v2, "load_vocabulary", lambda model_config: VOCABULARY)
-        patch.setattr(v2, "warm_up", lambda model_config, device: None)
+        patch.setattr(v2, "warm_up", lambda model_config, pipeline: None)
         states = LogitsProcRequestState.from_request_state(state)
         processor: Any = ControlProcessor(vllm_config(count), states)
     for slot, program in enumerate(programs):
@@ -86,7 +87,7 @@ def test_the_same_as_on_the_host(requests: list[tuple[Program, list[int]]]) -> N
 
 
 def test_a_suppressed_text_wins_over_its_bias_in_every_block() -> None:
-    program = Program(text_bias=(TextBias("ab", 2.0),), text_suppress=(TextSuppress(" ab"),))
+    program = program_of(text_bias=(bias_text("ab", 2.0),), text_suppress=(suppress_text(" ab"),))
     row = on_device([program], torch.zeros(1, len(TOKENS)), [[0, 3]])[0]
     expected = torch.zeros(len(TOKENS))
     expected[[0, 2]] = 2.0

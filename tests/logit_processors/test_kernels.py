@@ -12,15 +12,14 @@ import torch
 
 from logit_processors.kernels import has_kernels, run_every_kernel, warm_up
 from tests.integration.servers import REPOSITORY, V2_ENVIRONMENT
-from tests.unit_support import CPU, KERNEL_DEVICE
+from tests.unit_support import CPU, KERNEL_DEVICE, pipeline_of
 
 FILES = (
     "logit_processors/test_device_apply.py",
     "logit_processors/test_device_text.py",
     "logit_processors/test_kernels.py",
-    "logit_processors/test_slots.py",
-    "logit_processors/test_steer.py",
-    "logit_processors/test_suppress.py",
+    "logit_processors/controls",
+    "logit_processors/test_pipeline.py",
     "logit_processors/test_v2.py",
     "service/engine/test_capture.py",
     "service/engine/test_measured.py",
@@ -31,11 +30,11 @@ FILES = (
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_kernel_runs_once(dtype: torch.dtype) -> None:
     assert KERNEL_DEVICE is not None
-    run_every_kernel(2049, dtype, KERNEL_DEVICE)
+    run_every_kernel(2049, dtype, pipeline_of(1, device=KERNEL_DEVICE))
 
 
 def test_nothing_is_compiled_for_a_cpu() -> None:
-    warm_up(None, CPU)  # asks nothing of the configuration
+    warm_up(None, pipeline_of(1))  # asks nothing of the configuration
 
 
 @pytest.mark.skipif(KERNEL_DEVICE is not None, reason="the kernels' tests ran themselves")

@@ -14,34 +14,44 @@ from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 from vllm.v1.sample.logits_processor.interface import BatchUpdate, MoveDirectionality
 
 from logit_processors import v1
-from logit_processors.controls import TextBias, TextSuppress, TokenBias, TokenSuppress, Window
+from logit_processors.control import between
 from logit_processors.places import Layout
 from logit_processors.processor import ControlProcessor
 from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED
 from logit_processors.vocabulary import Vocabulary
+from tests.entries import (
+    bias_text,
+    bias_token,
+    entries_of,
+    program_of,
+    suppress_text,
+    suppress_token,
+)
 from tests.integration.expected import set_of
 from tests.unit_support import CPU
 from tests.vllm_objects import program_wire, sampling_params, vllm_config
 
 ROWS = 4
 VOCABULARY = Vocabulary([b"a", b"b", b"ab", b"aab", b" a", b"</s>", b"ba", b""], frozenset({5}))
-WINDOWS = st.sampled_from([Window(), Window(1, 3), Window(2)])
+WINDOWS = st.sampled_from([between(), between(1, 3), between(2)])
 TEXTS = st.sampled_from(["ab", "aa", "aba", " ab", "bb"])
 PROGRAMS = st.builds(
-    Program,
-    token_bias=st.lists(st.builds(TokenBias, st.integers(0, 7), st.floats(-5, 5), WINDOWS)).map(
+    program_of,
+    token_bias=st.lists(st.builds(bias_token, st.integers(0, 7), st.floats(-5, 5), WINDOWS)).map(
         tuple
     ),
     text_bias=st.lists(
-        st.builds(TextBias, TEXTS, st.floats(-5, 5), st.just(False), WINDOWS), max_size=2
+        st.builds(bias_text, TEXTS, st.floats(-5, 5), st.just(False), WINDOWS), max_size=2
     ).map(tuple),
-    token_suppress=st.lists(st.builds(TokenSuppress, st.integers(0, 7), WINDOWS)).map(tuple),
-    text_suppress=st.lists(st.builds(TextSuppress, TEXTS, st.just(False), WINDOWS), max_size=2).map(
-        tuple
-    ),
+    token_suppress=st.lists(st.builds(suppress_token, st.integers(0, 7), WINDOWS)).map(tuple),
+    text_suppress=st.lists(
+        st.builds(suppress_text, TEXTS, st.just(False), WINDOWS), max_size=2
+    ).map(tuple),
 )
-FORCING = st.builds(Program, force=st.lists(st.integers(0, 7), min_size=1, max_size=3).map(tuple))
+FORCING = st.builds(
+    program_of, force=st.lists(st.integers(0, 7), min_size=1, max_size=3).map(tuple)
+)
 
 
 def make_processor() -> Any:
@@ -57,25 +67,26 @@ def naive_row(program: Program | None, output: list[int], logits: np.ndarray[Any
     if program is None:
         return row
     at, text = len(output), b"".join(VOCABULARY.text_bytes(token) for token in output)
-    for bias in program.token_bias:
-        row[bias.token_id] += bias.add * bias.when.covers(at)
-    for phrase in program.text_bias:
-        if phrase.when.covers(at):
+    for bias in entries_of(program, "token_bias"):
+        row[bias.token_id] += bias.add * bias.covers(at)
+    for phrase in entries_of(program, "text_bias"):
+        if phrase.covers(at):
             row[set_of(text, {"text": phrase.text}, VOCABULARY, bias=True)] += phrase.add
-    for token in program.token_suppress:
-        if token.when.covers(at):
+    for token in entries_of(program, "token_suppress"):
+        if token.covers(at):
             row[token.token_id] = -np.inf
-    for banned in program.text_suppress:
-        if banned.when.covers(at):
+    for banned in entries_of(program, "text_suppress"):
+        if banned.covers(at):
             row[set_of(text, {"text": banned.text}, VOCABULARY, bias=False)] = -np.inf
     return row
 
 
 def forced_row(program: Program | None, output: list[int], row: Any) -> Any:
     """Return what the sampler sees of a controlled row."""
-    if program is None or len(output) >= len(program.force):
+    forced = [] if program is None else entries_of(program, "force")
+    if not forced or len(output) >= len(forced[0].token_ids):
         return row
-    others = np.arange(len(row)) != program.force[len(output)]
+    others = np.arange(len(row)) != forced[0].token_ids[len(output)]
     return np.where(others, -np.inf, row)
 
 
@@ -183,7 +194,7 @@ TestBatch = Batch.TestCase
 
 def test_a_row_without_any_token_left_is_not_alive() -> None:
     processor = make_processor()
-    program = Program(token_suppress=tuple(TokenSuppress(token) for token in range(8)))
+    program = program_of(token_suppress=tuple(suppress_token(token) for token in range(8)))
     params, plain = sampling_params({"program": program.to_wire()}), sampling_params()
     added: Any = [(0, params, [], []), (1, plain, [], [])]
     processor.update_state(BatchUpdate(2, removed=[], added=added, moved=[]))
@@ -192,7 +203,7 @@ def test_a_row_without_any_token_left_is_not_alive() -> None:
 
 
 GRAMMAR = SamplingParams(structured_outputs=StructuredOutputsParams(regex="a+"))
-RAISED = Program(token_bias=(TokenBias(1, 2.0),)).to_wire()
+RAISED = program_of(token_bias=(bias_token(1, 2.0),)).to_wire()
 
 
 @pytest.mark.parametrize(
@@ -214,7 +225,7 @@ def test_what_counts_as_exhausted_does_not_depend_on_neighbours(
 
 def test_a_vector_that_is_not_here_ends_its_request_only() -> None:
     processor = make_processor()
-    wire = {"steer": [{"vector": "absent", "strength": 1.0}]}
+    wire = {"steer_logits": [{"vector": "absent", "strength": 1.0}]}
     params, plain = sampling_params({"program": wire}), sampling_params()
     added: Any = [(0, params, [], []), (1, plain, [], [])]
     processor.update_state(BatchUpdate(2, removed=[], added=added, moved=[]))

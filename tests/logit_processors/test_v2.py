@@ -13,14 +13,15 @@ from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 from vllm.v1.worker.gpu.input_batch import InputBatch
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcRequestState
 
-from logit_processors import v2
-from logit_processors.controls import Steer, TextSuppress, TokenBias, TokenSuppress, Window
+from logit_processors import device_text, v2
+from logit_processors.control import between
 from logit_processors.directions import Directions
 from logit_processors.places import Layout
 from logit_processors.processor import ControlProcessor
 from logit_processors.program import Program
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED
 from logit_processors.vocabulary import Vocabulary
+from tests.entries import bias_token, program_of, steer_logits, suppress_text, suppress_token
 from tests.unit_support import CPU, FOUR, INF
 from tests.vllm_objects import (
     context_of,
@@ -34,9 +35,9 @@ from tests.vllm_objects import (
 SLOTS, VOCAB = 4, 6
 PROMPT = 3
 ALONE = Layout(CPU)
-ADD_2 = Program(token_bias=(TokenBias(2, 1.5),))
-STEERED = Program(steer=(Steer("absent", 1.0),))
-NOTHING_LEFT = Program(token_suppress=tuple(TokenSuppress(token) for token in range(VOCAB)))
+ADD_2 = program_of(token_bias=(bias_token(2, 1.5),))
+STEERED = program_of(steer=(steer_logits("absent", 1.0),))
+NOTHING_LEFT = program_of(token_suppress=tuple(suppress_token(token) for token in range(VOCAB)))
 
 
 def make_processor(monkeypatch: pytest.MonkeyPatch, vocabulary: Vocabulary | None = None) -> Any:
@@ -76,7 +77,7 @@ def test_each_row_gets_the_program_of_its_slot(monkeypatch: pytest.MonkeyPatch) 
 
 def test_windows_count_generated_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     processor = make_processor(monkeypatch)
-    late = Program(token_bias=(TokenBias(0, 1.0, Window(2, 3)),))
+    late = program_of(token_bias=(bias_token(0, 1.0, between(2, 3)),))
     for slot in range(SLOTS):
         processor.add_request(slot, params(late))
     logits = applied(processor, step([0, 1, 2, 3], [0, 1, 2, 3]))
@@ -84,32 +85,32 @@ def test_windows_count_generated_tokens(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def suppressing(letter: str) -> SamplingParams:
-    return params(Program(text_suppress=(TextSuppress(letter * 30),)))
+    return params(program_of(text_suppress=(suppress_text(letter * 30),)))
 
 
 def test_requests_that_have_ended_make_room_for_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(v2, "POOL_BYTES", 0)  # room for 64 bytes
+    monkeypatch.setattr(device_text, "POOL_BYTES", 0)  # room for 64 bytes
     processor = make_processor(monkeypatch, FOUR)
     for slot, letter in enumerate("abc"):
         processor.add_request(slot, suppressing(letter))
-    assert processor._slots.broken[:3].tolist() == [False, False, True]
+    assert processor._pipeline.broken[:3].tolist() == [False, False, True]
     applied(processor, step([2], [0]))
     assert processor.alive(ALONE.places([0])).tolist() == [BROKEN]
     processor.end_all_but({1: "b", 2: "c"})
     processor.add_request(2, suppressing("c"))
-    assert processor._slots.broken[:3].tolist() == [False, False, False]
+    assert processor._pipeline.broken[:3].tolist() == [False, False, False]
 
 
 def test_a_request_without_room_for_all_its_patterns_holds_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(v2, "POOL_BYTES", 0)
+    monkeypatch.setattr(device_text, "POOL_BYTES", 0)
     processor = make_processor(monkeypatch, FOUR)
-    three = tuple(TextSuppress(letter * 30) for letter in "abc")
-    processor.add_request(0, params(Program(text_suppress=three)))
-    assert processor._slots.broken[0]
-    processor.add_request(1, params(Program(text_suppress=three[:2])))
-    assert not processor._slots.broken[1]
+    three = tuple(suppress_text(letter * 30) for letter in "abc")
+    processor.add_request(0, params(program_of(text_suppress=three)))
+    assert processor._pipeline.broken[0]
+    processor.add_request(1, params(program_of(text_suppress=three[:2])))
+    assert not processor._pipeline.broken[1]
 
 
 def test_a_request_that_has_ended_holds_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +118,7 @@ def test_a_request_that_has_ended_holds_no_vector(monkeypatch: pytest.MonkeyPatc
     directions.put("calm", torch.ones(VOCAB))
     monkeypatch.setattr(v2, "DIRECTIONS", directions)
     processor = make_processor(monkeypatch)
-    processor.add_request(1, params(Program(steer=(Steer("calm", 1.0),))))
+    processor.add_request(1, params(program_of(steer=(steer_logits("calm", 1.0),))))
     directions.drop("calm")
     assert directions._dropped
     processor.end_all_but({1: "still running"})
@@ -141,7 +142,7 @@ def test_a_slot_that_is_given_again_has_nothing_of_the_last(
 
 def test_a_forced_token_is_all_that_the_sampler_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     processor = make_processor(monkeypatch)
-    force = Program(token_bias=(TokenBias(2, 1.5),), force=(2, 5))
+    force = program_of(token_bias=(bias_token(2, 1.5),), force=(2, 5))
     processor.add_request(1, params(force))
     processor.add_request(3, params(None))
     # The fourth row is of a prompt that is not through: nothing is chosen there.
@@ -163,7 +164,7 @@ def test_a_forced_token_that_a_grammar_masks_is_not_revived(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     processor = make_processor(monkeypatch)
-    processor.add_request(0, params(Program(force=(2,))))
+    processor.add_request(0, params(program_of(force=(2,))))
     logits = torch.zeros(1, VOCAB)
     logits[0, 2] = -INF
     batch = step([0], [0])
@@ -234,8 +235,8 @@ def test_the_layout_looked_at_serves_the_rows_that_are_kept(
     assert processor.run_programs(torch.zeros(1, VOCAB), ALONE.places([0])).tolist() == controlled
 
 
-EACH_ITS_OWN = Program(
-    token_bias=tuple(TokenBias(at, 1.0 + at, Window(at, at + 1)) for at in range(VOCAB))
+EACH_ITS_OWN = program_of(
+    token_bias=tuple(bias_token(at, 1.0 + at, between(at, at + 1)) for at in range(VOCAB))
 )
 """Raises token n at position n only, by n + 1."""
 
@@ -260,8 +261,8 @@ def test_each_drafted_row_stands_at_its_own_position(monkeypatch: pytest.MonkeyP
 def test_a_step_that_is_verified_in_parts_is_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     processor = make_processor(monkeypatch)
     # Leaves a token at its first position only; suppression begins at the second.
-    late = tuple(TokenSuppress(token, Window(1)) for token in range(VOCAB))
-    processor.add_request(0, params(Program(token_suppress=late)))
+    late = tuple(suppress_token(token, between(1)) for token in range(VOCAB))
+    processor.add_request(0, params(program_of(token_suppress=late)))
     processor.add_request(1, params(None))
     processor.add_request(2, params(STEERED))
     processor.add_request(3, params(EACH_ITS_OWN))

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from vllm.triton_utils import tl, triton
 
-from logit_processors.residual import MAX_CAPTURED, MAX_RESIDUAL_ENTRIES
+from logit_processors.controls.steer import MAX_RESIDUAL_ENTRIES
+from logit_processors.residual import MAX_CAPTURED
 from logit_processors.upload import upload
 from service.engine.residual.bank import Bank
 from service.engine.residual.followed import Followed, Row

@@ -70,7 +70,7 @@ class Followed:
             named = carried if steer.layers is None else frozenset(steer.layers)
             broken |= not named <= carried
             strengths = np.array([steer.strength * (number in named) for number in layers])
-            key = (row, *steer.when.bounds)
+            key = (row, *steer.bounds)
             sums[key] = sums.get(key, 0.0) + strengths
         steering = [
             Entry(row, strengths.astype(np.float32), start, stop)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from logit_processors.residual import ResidualSteer, Span
+from logit_processors.controls.steer import SteerEntry
+from tests.entries import span, steer_residual
 from tests.integration.client import Client, array
 from tests.integration.parallel.adapter import ALPHA, LAYERS, RANK, make_adapter
 from tests.integration.parallel.conftest import Several
@@ -20,8 +21,8 @@ from tests.integration.test_prompt_rows import BOTH, check, expected, tokens_of
 pytestmark = pytest.mark.xdist_group("parallel")
 
 STEER = (
-    ResidualSteer("one", 60.0, when=Span(-4)),
-    ResidualSteer("everywhere", -1.5, layers=(3, 20)),
+    steer_residual("one", 60.0, when=span(-4)),
+    steer_residual("everywhere", -1.5, layers=(3, 20)),
 )
 PROMPT = "The history of the city begins with"
 
@@ -48,7 +49,7 @@ def test_each_row_of_a_batch_has_its_own_adapter_and_steering(
     client: Client, models: dict[str, torch.nn.Module]
 ) -> None:
     prompt = tokens_of(PROMPT)
-    asked: list[tuple[str, tuple[ResidualSteer, ...]]] = [
+    asked: list[tuple[str, tuple[SteerEntry, ...]]] = [
         ("tuned", STEER),
         (MODEL, ()),
         ("tuned", ()),

@@ -16,10 +16,10 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from logit_processors.row_spec import RowSpec
 from service.api.arrow import ArrowAnswer, accepts_arrow
 from service.distributions.token_texts import TokenTexts
 from service.schemas.distribution import DistributionRequest
+from tests.entries import spec_of
 from tests.unit_support import FOUR, token_row
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -79,7 +79,7 @@ def answer_of(engine: Any, choices: int = 1) -> ArrowAnswer:
     plan: Any = SimpleNamespace(
         tokens=0,
         asked=asked,
-        spec=RowSpec(1, controlled=True),
+        spec=spec_of(1, controlled=True),
         program=None,
         masks=(),
         prompt_spec=None,

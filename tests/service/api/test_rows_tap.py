@@ -16,9 +16,8 @@ from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 
-from logit_processors.controls import TokenBias, TokenSuppress
-from logit_processors.program import Program
-from logit_processors.residual import ResidualSteer
+from logit_processors.controls.steer import SteerEntry
+from logit_processors.program import NO_PROGRAM, Program
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
 from logit_processors.vocabulary import Vocabulary
 from service.api.rows_tap import RowsTap, count_divergences
@@ -27,6 +26,7 @@ from service.pieces import json_pieces
 from service.planning.budget import Budget
 from service.planning.plan import Plan
 from service.schemas.distribution import DistributionRequest, Stage
+from tests.entries import bias_token, program_of, spec_of, steer_residual, suppress_token
 from tests.service.planning import asking
 from tests.unit_support import token_row
 
@@ -45,8 +45,8 @@ def output(*alive: float) -> CompletionOutput:
 
 
 def tap(
-    spec: RowSpec | None = RowSpec(),  # noqa: B008 - frozen
-    program: Program | None = None,
+    spec: RowSpec | None = spec_of(),  # noqa: B008 - frozen
+    program: Program = NO_PROGRAM,
     *,
     shows_rows: bool = False,
     arrow: bool = False,
@@ -104,7 +104,7 @@ async def test_rows_wait_for_the_event_after_the_one_that_echoes() -> None:
             event = {"choices": [{"index": 0, "delta": delta}]}
             yield f"data: {json.dumps(event)}\n\n"
 
-    taken = tap(RowSpec(0, base=True), shows_rows=True, count=0)
+    taken = tap(spec_of(0, base=True), shows_rows=True, count=0)
     taken.take(0, output(ALIVE))
     shown = taken.into_stream(events(), echoes=1)
     told = [json.loads(event[len("data: ") :]) async for event in shown]
@@ -117,7 +117,7 @@ def result(prompt_token_ids: list[int], prompt_logprobs: Any) -> RequestOutput:
 
 
 def test_each_choice_has_the_logprobs_of_its_prompt() -> None:
-    taken = tap(prompt_spec=RowSpec(0, base=True), prompt_logprobs=0, choices=2)
+    taken = tap(prompt_spec=spec_of(0, base=True), prompt_logprobs=0, choices=2)
     for _ in range(2):  # two choices of one prompt, not in one step
         told = result([1, 0], output(ALIVE).logprobs)
         taken.take_prompt(2, told)
@@ -144,7 +144,7 @@ def test_the_engines_own_logprobs_are_told_where_they_are_asked_for() -> None:
 
 def test_the_prompt_is_told_with_the_first_rows() -> None:
     request = DistributionRequest(top_k=1, prompt=True, stages=["base"])
-    spec = RowSpec(1, base=True)
+    spec = spec_of(1, base=True)
     rows = [token_row([[-0.5]], [[0]], alive=ALIVE), token_row([[-1.0]], [[1]], alive=ALIVE)]
     taken = tap(spec, shows_rows=True, prompt_spec=spec, distribution=request)  # type: ignore[arg-type]
     taken.take_prompt(0, result([1, 0], rows[:1]))
@@ -159,8 +159,8 @@ def test_the_prompt_is_told_with_the_first_rows() -> None:
     assert read == [[1], [0]]
 
 
-PROGRAM = Program(token_bias=(TokenBias(0, 1.0),))
-STEERED = (ResidualSteer("calm", 1.0),)
+PROGRAM = program_of(token_bias=(bias_token(0, 1.0),))
+STEERED = (steer_residual("calm", 1.0),)
 
 
 @pytest.mark.parametrize(
@@ -176,12 +176,13 @@ STEERED = (ResidualSteer("calm", 1.0),)
 )
 def test_a_divergence_is_counted_where_it_says_what_control_did(
     program: Program | None,
-    residual: tuple[ResidualSteer, ...],
+    residual: tuple[SteerEntry, ...],
     stages: list[Stage],
     counted: list[float],
 ) -> None:
     asked = asking.asked(distribution={"stages": stages})
-    plan = Plan(asked, program, residual, None, None, 2, Budget(1, 1), ExitStack())
+    entries = {**(program or NO_PROGRAM).entries, "steer_residual": residual}
+    plan = Plan(asked, Program.of(entries), None, None, 2, Budget(1, 1), ExitStack())
     rows = output(ALIVE, ALIVE).logprobs
     rows[0].statistics[STATISTICS.index("kl")] = np.nan  # of a model steered out of its numbers
     rows[1].statistics[STATISTICS.index("kl")] = 0.5
@@ -209,17 +210,17 @@ def test_a_row_without_tokens_ends_its_request_as_the_clients_fault() -> None:
 
 def test_a_row_that_lost_its_forced_token_blames_the_force() -> None:
     with pytest.raises(VLLMValidationError, match="forced token") as refused:
-        tap(program=Program(force=(3,))).take(0, output(EXHAUSTED))
+        tap(program=program_of(force=(3,))).take(0, output(EXHAUSTED))
     assert refused.value.parameter == "logit_control.force"
 
 
-SUPPRESS = Program(token_suppress=(TokenSuppress(3),))
+SUPPRESS = program_of(token_suppress=(suppress_token(3),))
 
 
 @pytest.mark.parametrize(
     ("program", "blamed", "told"),
     [
-        (None, "allowed_token_ids", "allowed_token_ids and the grammar left no token"),
+        (NO_PROGRAM, "allowed_token_ids", "allowed_token_ids and the grammar left no token"),
         (SUPPRESS, "logit_control.suppress", "suppression"),
     ],
 )

@@ -12,12 +12,13 @@ from logit_processors.row_spec import DENSE, RowSpec, TokenRow
 from service.distributions.arrow import BROKEN_OFF, END, ERROR, RESPONSE, ArrowEncoder
 from service.distributions.token_texts import TokenTexts
 from service.schemas.distribution import DistributionRequest
+from tests.entries import spec_of
 from tests.unit_support import FOUR, token_row
 
 TEXTS = TokenTexts(FOUR)
 BASE = [[-1.0, -2.0, -0.5, -np.inf], [-0.25, -3.0, -2.0, -4.0]]
 CONTROLLED = [[-2.0, -1.0, -0.75, -5.0], [-0.5, -1.5, -2.5, -np.inf]]
-BOTH = RowSpec(DENSE, base=True, controlled=True)
+BOTH = spec_of(DENSE, base=True, controlled=True)
 
 
 def rows() -> list[TokenRow]:
@@ -135,5 +136,5 @@ def test_batches_are_bounded(wanted: dict[str, Any], rows_per_batch: int) -> Non
 
 def test_a_row_larger_than_a_batch_is_one() -> None:
     wanted = DistributionRequest(top_k="all")
-    made = ArrowEncoder(wanted, RowSpec(DENSE, controlled=True), 2_000_000, TEXTS)
+    made = ArrowEncoder(wanted, spec_of(DENSE, controlled=True), 2_000_000, TEXTS)
     assert made.rows_per_batch == 1

@@ -17,6 +17,7 @@ from service.distributions import encode, tensors
 from service.distributions.encode import DistributionEncoder
 from service.distributions.stages import nucleus_lengths
 from service.schemas.distribution import DistributionRequest
+from tests.entries import spec_of
 from tests.unit_support import token_row
 
 VOCAB = 4
@@ -29,7 +30,7 @@ STATISTICS: list[dict[str, Any]] = [
     {"base_logprob": -2.25, "controlled_logprob": -1.0, "base_rank": 70000.0,
      "controlled_rank": 1.0, "base_entropy": 1.5, "controlled_entropy": 0.25, "kl": 0.0},
 ]  # fmt: skip
-BOTH = RowSpec(DENSE, base=True, controlled=True)
+BOTH = spec_of(DENSE, base=True, controlled=True)
 
 
 def dense_rows(dtype: type[np.floating[Any]] = np.float32) -> list[TokenRow]:
@@ -92,7 +93,7 @@ def test_both_stages_of_dense_rows(encoding: str) -> None:
 
 
 def test_arrays_have_the_types_that_are_promised() -> None:
-    answer = encoded({"top_k": 2, **TWO}, RowSpec(2, True, True), top_rows(2))
+    answer = encoded({"top_k": 2, **TWO}, spec_of(2, True, True), top_rows(2))
     integers = [answer["sampled"][name] for name in ("token_id", "base_rank", "controlled_rank")]
     assert {t["dtype"] for t in [*integers, answer["base"]["token_ids"]]} == {"int32"}
     floats = [answer["kl"], answer["base"]["entropy"], answer["base"]["logprobs"]]
@@ -102,7 +103,7 @@ def test_arrays_have_the_types_that_are_promised() -> None:
 
 @pytest.mark.parametrize("stage", ["base", "controlled"])
 def test_one_stage_tells_nothing_of_the_other(stage: str) -> None:
-    spec = RowSpec(DENSE, base=stage == "base", controlled=stage == "controlled")
+    spec = spec_of(DENSE, base=stage == "base", controlled=stage == "controlled")
     values = BASE.tolist() if stage == "base" else CONTROLLED
     rows = [token_row([values[at]], None, **STATISTICS[at]) for at in range(2)]
     answer = encoded({"top_k": "all", "stages": [stage]}, spec, rows)
@@ -112,7 +113,7 @@ def test_one_stage_tells_nothing_of_the_other(stage: str) -> None:
 
 def test_a_stage_kept_for_openais_logprobs_is_not_shown() -> None:
     # The rows hold base for logprobs; the client asked to see controlled.
-    answer = encoded({"top_k": 2, "stages": ["controlled"]}, RowSpec(3, True, True), top_rows(3))
+    answer = encoded({"top_k": 2, "stages": ["controlled"]}, spec_of(3, True, True), top_rows(3))
     assert "base" not in answer
     assert array(answer["controlled"]["token_ids"]).tolist() == [[0, 2], [2, 0]]
     assert array(answer["controlled"]["logprobs"]).tolist() == [[-0.25, -2.0], [-0.75, -1.0]]
@@ -123,15 +124,15 @@ def test_a_stage_kept_for_openais_logprobs_is_not_shown() -> None:
 def test_dense_rows_are_cut_to_what_top_k_would_have_kept(k: int, top_p: float | None) -> None:
     request = {"top_k": k, "top_p": top_p, **TWO}
     from_dense = encoded(request, BOTH, dense_rows())
-    assert from_dense == encoded(request, RowSpec(k, True, True), top_rows(k))
-    assert from_dense == encoded(request, RowSpec(4, True, True), top_rows(4))
+    assert from_dense == encoded(request, spec_of(k, True, True), top_rows(k))
+    assert from_dense == encoded(request, spec_of(4, True, True), top_rows(4))
 
 
 @pytest.mark.parametrize("encoding", ["base64", "json"])
 def test_ragged_rows_reach_the_mass_and_no_more(encoding: str) -> None:
     rows = top_rows(4)
     request = {"top_k": 4, "top_p": 0.7, "stages": ["base"], "encoding": encoding}
-    stage = encoded(request, RowSpec(4, True, True), rows)["base"]
+    stage = encoded(request, spec_of(4, True, True), rows)["base"]
     assert array(stage["offsets"]).tolist() == [0, 2, 4]
     assert array(stage["token_ids"]).tolist() == [0, 1, 3, 2]
     assert np.exp(array(stage["logprobs"])) == pytest.approx([0.5, 0.25, 0.5, 0.25])
@@ -156,12 +157,12 @@ def test_float16_is_sent_as_float16() -> None:
 
 
 def replace_half(spec: RowSpec) -> RowSpec:
-    return RowSpec(spec.top_k, spec.base, spec.controlled, half=True)
+    return spec_of(spec.top_k, spec.base, spec.controlled, half=True)
 
 
 def test_an_encoder_writes_runs_of_any_length() -> None:
     request = DistributionRequest.model_validate({"top_k": 2, **TWO, "encoding": "json"})
-    encoder = DistributionEncoder(request, RowSpec(2, True, True), VOCAB)
+    encoder = DistributionEncoder(request, spec_of(2, True, True), VOCAB)
     rows = top_rows(2)
     whole = json.loads(encoder.encode(SAMPLED, rows))
     parts = [json.loads(encoder.encode(SAMPLED[at:][:1], rows[at:][:1])) for at in range(2)]
@@ -204,7 +205,7 @@ def test_the_pieces_of_many_rows_are_their_object(
     encoding: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = {"stages": ["base", "controlled"], "encoding": encoding, **fields}
-    kept = RowSpec(DENSE, base=True, controlled=True)
+    kept = spec_of(DENSE, base=True, controlled=True)
     encoder = DistributionEncoder(DistributionRequest.model_validate(request), kept, VOCAB)
     many = dense_rows() * 5
     whole = encoder.encode(SAMPLED * 5, many)

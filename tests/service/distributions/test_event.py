@@ -13,6 +13,7 @@ from logit_processors.row_spec import DENSE, RowSpec, TokenRow
 from service.distributions.encode import DistributionEncoder
 from service.distributions.event import EventWriter
 from service.schemas.distribution import DistributionRequest
+from tests.entries import spec_of
 from tests.service.distributions.test_encode import (
     BOTH,
     SAMPLED,
@@ -43,7 +44,7 @@ def flat(answer: dict[str, Any]) -> dict[str, Any]:
 KEPT = [
     ("all", BOTH, dense_rows()),
     ("all", replace_half(BOTH), dense_rows(np.float16)),
-    *((k, RowSpec(wide, True, True), top_rows(wide)) for k, wide in ((1, 1), (2, 2), (2, 3))),
+    *((k, spec_of(wide, True, True), top_rows(wide)) for k, wide in ((1, 1), (2, 2), (2, 3))),
 ]
 
 
@@ -74,7 +75,7 @@ def test_a_row_alone_is_the_row_of_a_run(
 
 def test_the_text_of_an_event() -> None:
     row = token_row([[-0.25, -1.5]], [[3, 0]], controlled_logprob=-0.25, controlled_rank=1)
-    encoder = DistributionEncoder(asked(2, ["controlled"]), RowSpec(2, controlled=True), VOCAB)
+    encoder = DistributionEncoder(asked(2, ["controlled"]), spec_of(2, controlled=True), VOCAB)
 
     def tensor(dtype: str, shape: list[int], values: list[float]) -> dict[str, Any]:
         data = b64encode(np.array(values, np.dtype(dtype).newbyteorder("<")).tobytes()).decode()
@@ -100,9 +101,9 @@ def test_the_text_of_an_event() -> None:
 @pytest.mark.parametrize(
     ("fields", "spec"),
     [
-        ({"top_k": 2, "encoding": "json"}, RowSpec(2, controlled=True)),
-        ({"top_k": 2, "top_p": 0.5}, RowSpec(2, controlled=True)),
-        ({"top_k": 2}, RowSpec(DENSE, controlled=True)),
+        ({"top_k": 2, "encoding": "json"}, spec_of(2, controlled=True)),
+        ({"top_k": 2, "top_p": 0.5}, spec_of(2, controlled=True)),
+        ({"top_k": 2}, spec_of(DENSE, controlled=True)),
     ],
     ids=["lists", "ragged", "cut from dense"],
 )

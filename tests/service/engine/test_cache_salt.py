@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vllm import SamplingParams
 
-from logit_processors.program import WIRE_KEY
-from logit_processors.residual import ResidualSteer, Span
+from logit_processors.controls.steer import SteerEntry
+from logit_processors.program import WIRE_KEY, Program
 from service.engine.cache_salt import SaltingEngine, fingerprint, secret_of
+from tests.entries import span, steer_residual
 
 LAYERS = {"a": [1, 2, 3], "b": [2]}
-A, B = ResidualSteer("a", 1.0), ResidualSteer("b", 1.0)
+A, B = steer_residual("a", 1.0), steer_residual("b", 1.0)
 
 
-def print_of(*steer: ResidualSteer, prompt_len: int = 8) -> str | None:
+def print_of(*steer: SteerEntry, prompt_len: int = 8) -> str | None:
     return fingerprint(steer, LAYERS.__getitem__, prompt_len)
 
 
@@ -26,13 +27,13 @@ def print_of(*steer: ResidualSteer, prompt_len: int = 8) -> str | None:
     "steer",
     [
         [],
-        [ResidualSteer("a", 0.0)],
-        [A, ResidualSteer("a", -1.0)],
-        [A, ResidualSteer("a", -1.0, (1, 2, 3))],
-        [ResidualSteer("a", 1e-60)],
+        [steer_residual("a", 0.0)],
+        [A, steer_residual("a", -1.0)],
+        [A, steer_residual("a", -1.0, (1, 2, 3))],
+        [steer_residual("a", 1e-60)],
     ],
 )
-def test_steering_that_changes_nothing_is_none(steer: list[ResidualSteer]) -> None:
+def test_steering_that_changes_nothing_is_none(steer: list[SteerEntry]) -> None:
     assert print_of(*steer) is None
 
 
@@ -40,14 +41,14 @@ def test_steering_that_changes_nothing_is_none(steer: list[ResidualSteer]) -> No
     ("one", "other"),
     [
         ([A, B], [B, A]),
-        ([A], [ResidualSteer("a", 0.5), ResidualSteer("a", 0.5)]),
-        ([A], [ResidualSteer("a", 1.0, (3, 1, 2))]),
-        ([A], [ResidualSteer("a", 1.0, (3,)), ResidualSteer("a", 1.0, (1, 2))]),
-        ([A], [A, ResidualSteer("b", 0.0)]),
-        ([ResidualSteer("b", 1)], [B]),
+        ([A], [steer_residual("a", 0.5), steer_residual("a", 0.5)]),
+        ([A], [steer_residual("a", 1.0, (3, 1, 2))]),
+        ([A], [steer_residual("a", 1.0, (3,)), steer_residual("a", 1.0, (1, 2))]),
+        ([A], [A, steer_residual("b", 0.0)]),
+        ([steer_residual("b", 1)], [B]),
     ],
 )
-def test_equal_steering_is_equal(one: list[ResidualSteer], other: list[ResidualSteer]) -> None:
+def test_equal_steering_is_equal(one: list[SteerEntry], other: list[SteerEntry]) -> None:
     assert print_of(*one) == print_of(*other)
 
 
@@ -56,13 +57,13 @@ DIFFERENT = [
     [A],
     [B],
     [A, B],
-    [ResidualSteer("a", -1.0)],
-    [ResidualSteer("a", 1.0000001)],
-    [ResidualSteer("a", 1.0, (1,))],
-    [ResidualSteer("a", 1.0, (2,))],
-    [ResidualSteer("a", 1.0, when=Span(0))],
-    [ResidualSteer("a", 1.0, when=Span(None, 0))],
-    [ResidualSteer("a", 1.0, when=Span(-1, 0))],
+    [steer_residual("a", -1.0)],
+    [steer_residual("a", 1.0000001)],
+    [steer_residual("a", 1.0, (1,))],
+    [steer_residual("a", 1.0, (2,))],
+    [steer_residual("a", 1.0, when=span(0))],
+    [steer_residual("a", 1.0, when=span(None, 0))],
+    [steer_residual("a", 1.0, when=span(-1, 0))],
 ]
 
 
@@ -73,14 +74,14 @@ def test_different_steering_is_different() -> None:
 
 def test_a_window_counts_from_the_end_of_its_prompt() -> None:
     """So the same tokens under a window share only with prompts of the same length."""
-    windowed = ResidualSteer("a", 1.0, when=Span(0))
+    windowed = steer_residual("a", 1.0, when=span(0))
     assert print_of(windowed, prompt_len=8) != print_of(windowed, prompt_len=9)
     assert print_of(A, prompt_len=8) == print_of(A, prompt_len=9)
 
 
-@given(st.permutations([A, B, ResidualSteer("a", 0.25, (2,), Span(0, 4))]))
-def test_no_order_matters(steer: list[ResidualSteer]) -> None:
-    assert print_of(*steer) == print_of(A, B, ResidualSteer("a", 0.25, (2,), Span(0, 4)))
+@given(st.permutations([A, B, steer_residual("a", 0.25, (2,), span(0, 4))]))
+def test_no_order_matters(steer: list[SteerEntry]) -> None:
+    assert print_of(*steer) == print_of(A, B, steer_residual("a", 0.25, (2,), span(0, 4)))
 
 
 class Stock:
@@ -104,7 +105,7 @@ class Stock:
 
 
 async def salt(
-    steer: list[ResidualSteer],
+    steer: list[SteerEntry],
     wire: dict[str, Any] | None = None,
     stock: Stock | None = None,
     **prompt: Any,
@@ -113,7 +114,8 @@ async def salt(
     stock = stock or Stock()
     engine = SaltingEngine(stock, LAYERS.__getitem__, await secret_of(stock))
     assert engine.model == "tiny"
-    extra: dict[str, Any] = {WIRE_KEY: {"residual": [entry.to_wire() for entry in steer]}}
+    program = Program.of({"steer_residual": steer})
+    extra: dict[str, Any] = {WIRE_KEY: {"program": program.to_wire()}}
     given_ = {"type": "token", "prompt_token_ids": [1, 2, 3], **prompt}
     before = dict(given_)
     params = SamplingParams(extra_args=extra if steer else wire)
@@ -129,8 +131,8 @@ async def salt(
 async def test_plain_requests_keep_what_they_have() -> None:
     assert await salt([]) is None
     assert await salt([], {"theirs": 1}, cache_salt="mine") == "mine"
-    assert await salt([ResidualSteer("a", 0.0)], cache_salt="mine") == "mine"
-    assert await salt([ResidualSteer("a", 0.0)]) is None
+    assert await salt([steer_residual("a", 0.0)], cache_salt="mine") == "mine"
+    assert await salt([steer_residual("a", 0.0)]) is None
 
 
 async def test_salts_chain_with_the_callers_own() -> None:
@@ -162,7 +164,7 @@ async def test_engines_have_secrets_of_their_own() -> None:
 
 
 async def test_embeddings_have_a_length_too() -> None:
-    windowed = [ResidualSteer("a", 1.0, when=Span(0))]
+    windowed = [steer_residual("a", 1.0, when=span(0))]
     salts = {
         await salt(windowed, prompt_token_ids=None, prompt_embeds=[[0.0]] * size) for size in (3, 4)
     }

@@ -11,6 +11,7 @@ import torch
 from logit_processors.row_spec import DENSE, STATISTICS, PlainLogprobs, RowSpec
 from service.engine.capture import Stages, measure_rows, plain_logprobs
 from service.engine.rows import RowGroup
+from tests.entries import spec_of
 from tests.unit_support import INF
 
 # Probabilities 1/8, 1/8, 1/4, 1/2, whatever is added to all logits of a row.
@@ -35,7 +36,7 @@ def column(group: RowGroup, name: str) -> list[float]:
 
 
 def test_statistics_of_both_stages_on_paper() -> None:
-    group = measured(RowSpec(0, base=True, controlled=True))
+    group = measured(spec_of(0, base=True, controlled=True))
     assert group.requests.tolist() == [5, 2]
     assert group.statistics.dtype == torch.float32
     assert column(group, "alive") == [1.0, 1.0]
@@ -50,7 +51,7 @@ def test_statistics_of_both_stages_on_paper() -> None:
 
 
 def test_top_k_of_both_stages() -> None:
-    group = measured(RowSpec(2, base=True, controlled=True))
+    group = measured(spec_of(2, base=True, controlled=True))
     assert group.token_ids.dtype == torch.int32
     assert group.token_ids[:, 0].tolist() == [[3, 2], [0, 1]]
     assert group.token_ids[:, 1, 0].tolist() == [2, 1]
@@ -59,7 +60,7 @@ def test_top_k_of_both_stages() -> None:
 
 
 def test_dense_rows_hold_every_token_in_order() -> None:
-    group = measured(RowSpec(DENSE, base=True, controlled=True))
+    group = measured(spec_of(DENSE, base=True, controlled=True))
     assert group.token_ids.shape == (2, 2, 0)
     expected = [
         [[0.125, 0.125, 0.25, 0.5], [0.25, 0.25, 0.5, 0.0]],
@@ -71,7 +72,7 @@ def test_dense_rows_hold_every_token_in_order() -> None:
 
 @pytest.mark.parametrize("top_k", [0, 1, 3, DENSE])
 def test_without_a_program_both_stages_are_the_same(top_k: int) -> None:
-    same = measured(RowSpec(top_k, base=True, controlled=True), BASE)
+    same = measured(spec_of(top_k, base=True, controlled=True), BASE)
     assert torch.equal(same.logprobs[:, 0], same.logprobs[:, 1])
     assert torch.equal(same.token_ids[:, 0], same.token_ids[:, 1])
     for name in ("logprob", "rank", "entropy"):
@@ -79,7 +80,7 @@ def test_without_a_program_both_stages_are_the_same(top_k: int) -> None:
     assert column(same, "kl") == [0.0, 0.0]
     # A program that changes nothing is not told from none.
     assert torch.equal(
-        measured(RowSpec(top_k, base=True, controlled=True), BASE.clone()).statistics,
+        measured(spec_of(top_k, base=True, controlled=True), BASE.clone()).statistics,
         same.statistics,
     )
 
@@ -87,8 +88,8 @@ def test_without_a_program_both_stages_are_the_same(top_k: int) -> None:
 @pytest.mark.parametrize("stage", ["base", "controlled"])
 @pytest.mark.parametrize("top_k", [0, 3, DENSE])
 def test_one_stage_is_that_stage_of_both(stage: str, top_k: int) -> None:
-    both = measured(RowSpec(top_k, base=True, controlled=True))
-    one = measured(RowSpec(top_k, base=stage == "base", controlled=stage == "controlled"))
+    both = measured(spec_of(top_k, base=True, controlled=True))
+    one = measured(spec_of(top_k, base=stage == "base", controlled=stage == "controlled"))
     at = ("base", "controlled").index(stage)
     assert torch.equal(one.logprobs[:, 0], both.logprobs[:, at])
     assert torch.equal(one.token_ids[:, 0], both.token_ids[:, at])
@@ -98,7 +99,7 @@ def test_one_stage_is_that_stage_of_both(stage: str, top_k: int) -> None:
 
 @pytest.mark.parametrize("top_k", [2, DENSE])
 def test_half_precision_is_kept_as_such_and_statistics_are_not(top_k: int) -> None:
-    full, half = (measured(RowSpec(top_k, True, True, half=h)) for h in (False, True))
+    full, half = (measured(spec_of(top_k, True, True, half=h)) for h in (False, True))
     assert half.logprobs.dtype == torch.float16
     assert torch.equal(half.logprobs, full.logprobs.half())
     assert torch.equal(half.token_ids, full.token_ids)
@@ -106,13 +107,13 @@ def test_half_precision_is_kept_as_such_and_statistics_are_not(top_k: int) -> No
 
 
 def test_a_row_that_keeps_nothing_tells_whether_a_token_was_left() -> None:
-    group = measure_rows(RowSpec(), None, SAMPLED, torch.tensor([0.0, 1.0]), REQUESTS)
+    group = measure_rows(spec_of(), None, SAMPLED, torch.tensor([0.0, 1.0]), REQUESTS)
     assert column(group, "alive") == [0.0, 1.0]
     assert group.logprobs.shape == (2, 0, 0)
     group.to_cpu()
 
 
-@pytest.mark.parametrize("spec", [RowSpec(2, True, True), RowSpec(DENSE, True, True)])
+@pytest.mark.parametrize("spec", [spec_of(2, True, True), spec_of(DENSE, True, True)])
 def test_logits_are_left_as_they_were(spec: RowSpec) -> None:
     base, controlled = BASE.clone(), CONTROLLED.clone()
     measure_rows(spec, Stages(base, controlled), SAMPLED, ALIVE, REQUESTS)
@@ -125,7 +126,7 @@ def test_a_row_that_lost_every_token_takes_no_other_with_it(vocab: int) -> None:
     # Only its own request may end; an error raised here would end the engine.
     base = torch.arange(2 * vocab).reshape(2, vocab).float() / vocab
     controlled = base.index_fill(0, torch.tensor([0]), -INF)
-    spec, alive = RowSpec(3, base=True, controlled=True), torch.tensor([0.0, 1.0])
+    spec, alive = spec_of(3, base=True, controlled=True), torch.tensor([0.0, 1.0])
     group = measure_rows(spec, Stages(base, controlled), SAMPLED, alive, REQUESTS)
     assert column(group, "alive") == [0.0, 1.0]
     alone = measure_rows(

@@ -13,11 +13,11 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
 from logit_processors.program import WIRE_KEY
-from logit_processors.row_spec import RowSpec
 from service.engine.exhaustion import blame_masks
+from tests.entries import spec_of
 
 GRAMMAR = StructuredOutputsParams(choice=["yes"])
-ROWS = {WIRE_KEY: {"rows": RowSpec().to_wire()}}
+ROWS = {WIRE_KEY: {"rows": spec_of().model_dump()}}
 
 
 def output(finish_reason: str | None) -> RequestOutput:

@@ -14,7 +14,7 @@ from vllm.model_executor.layers.layernorm import GemmaRMSNorm, LayerNorm, RMSNor
 from vllm.model_executor.models import cohere2_moe, commandr
 from vllm.model_executor.models.nemotron import NemotronLayerNorm1P
 
-from logit_processors.steer import standardise
+from logit_processors.standardise import standardise
 from service.engine.final_norm import normed, read_directions
 from service.engine.unembedding import UnembeddingError, token_scores
 

@@ -12,15 +12,16 @@ from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
 from logit_processors.program import WIRE_KEY
-from logit_processors.row_spec import PROMPT_KEY, RowSpec
+from logit_processors.row_spec import PROMPT_KEY
 from service.engine.frontend import HandedOver, RowsProcessor
+from tests.entries import spec_of
 from tests.unit_support import token_row
 from tests.vllm_objects import engine_request
 
-ROWS = {WIRE_KEY: {"rows": RowSpec(2, base=True).to_wire()}}
+ROWS = {WIRE_KEY: {"rows": spec_of(2, base=True).model_dump()}}
 
 
-PROMPT = {WIRE_KEY: {PROMPT_KEY: RowSpec(2, base=True).to_wire()}}
+PROMPT = {WIRE_KEY: {PROMPT_KEY: spec_of(2, base=True).model_dump()}}
 
 
 def processor(kind: RequestOutputKind, extra_args: dict[str, Any] | None) -> LogprobsProcessor:

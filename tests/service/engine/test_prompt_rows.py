@@ -11,6 +11,7 @@ from vllm import SamplingParams
 from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import DENSE, PROMPT_FROM_KEY, PROMPT_KEY, STATISTICS, RowSpec
 from service.engine.prompt_rows import PromptRows, first_row_of, prompt_spec_of
+from tests.entries import spec_of
 
 VOCAB, HIDDEN, COUNT = 11, 3, 150
 _GENERATOR = torch.Generator().manual_seed(7)
@@ -42,7 +43,7 @@ def measured(spec: RowSpec, *chunks: tuple[int, int], start: int = 0) -> tuple[A
     "chunks", [[(0, 150)], [(0, 1), (1, 150)], [(70, 150), (0, 70)], [(0, 90), (0, 90), (90, 150)]]
 )
 def test_chunks_of_any_kind_give_all_rows(chunks: list[tuple[int, int]]) -> None:
-    kept, unembedding = measured(RowSpec(DENSE, base=True, controlled=True), *chunks)
+    kept, unembedding = measured(spec_of(DENSE, base=True, controlled=True), *chunks)
     token_ids, logprobs, statistics, *_ = kept
     assert max(unembedding.rows) <= 64
     assert token_ids.shape == (COUNT, 2, 0)
@@ -57,13 +58,13 @@ def test_chunks_of_any_kind_give_all_rows(chunks: list[tuple[int, int]]) -> None
 
 @pytest.mark.parametrize("chunks", [[(0, 150)], [(0, 90), (90, 150)], [(64, 120), (120, 150)]])
 def test_rows_that_nobody_wants_are_not_computed(chunks: list[tuple[int, int]]) -> None:
-    kept, unembedding = measured(RowSpec(DENSE, base=True), *chunks, start=100)
+    kept, unembedding = measured(spec_of(DENSE, base=True), *chunks, start=100)
     assert sum(unembedding.rows) == COUNT - 100
     torch.testing.assert_close(kept[1][:, 0], EXPECTED[100:])
 
 
 def test_what_is_kept_is_as_narrow_as_asked() -> None:
-    (token_ids, logprobs, *_), _ = measured(RowSpec(2, controlled=True, half=True), (0, COUNT))
+    (token_ids, logprobs, *_), _ = measured(spec_of(2, controlled=True, half=True), (0, COUNT))
     best = EXPECTED.topk(2)
     assert (token_ids.dtype, logprobs.dtype) == (torch.int32, torch.float16)
     assert token_ids[:, 0].tolist() == best.indices.tolist()
@@ -71,7 +72,7 @@ def test_what_is_kept_is_as_narrow_as_asked() -> None:
 
 
 def test_a_prompt_of_one_token_has_nothing() -> None:
-    assert PromptRows(RowSpec(1, base=True), 0).take() is None
+    assert PromptRows(spec_of(1, base=True), 0).take() is None
 
 
 @pytest.mark.parametrize("extra_args", [None, {}, {WIRE_KEY: {}}, {WIRE_KEY: "text"}])
@@ -80,8 +81,8 @@ def test_most_requests_want_none(extra_args: Any) -> None:
 
 
 def test_a_request_carries_its_spec() -> None:
-    spec = RowSpec(3, base=True)
-    wire: dict[str, dict[str, Any]] = {WIRE_KEY: {PROMPT_KEY: spec.to_wire()}}
+    spec = spec_of(3, base=True)
+    wire: dict[str, dict[str, Any]] = {WIRE_KEY: {PROMPT_KEY: spec.model_dump()}}
     params = SamplingParams(extra_args=wire)
     assert (prompt_spec_of(params), first_row_of(params)) == (spec, 0)
     wire[WIRE_KEY][PROMPT_FROM_KEY] = 4

@@ -13,13 +13,13 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcReque
 from vllm.v1.worker.gpu.sample.output import SamplerOutput
 
 from logit_processors import v2
-from logit_processors.controls import TokenBias, TokenSuppress, Window
+from logit_processors.control import between
 from logit_processors.places import Layout
 from logit_processors.processor import ControlProcessor
-from logit_processors.program import Program
-from logit_processors.row_spec import ALIVE, BROKEN, DENSE, EXHAUSTED, STATISTICS, RowSpec
+from logit_processors.row_spec import ALIVE, BROKEN, DENSE, EXHAUSTED, STATISTICS
 from service.engine.capture import Kept
 from service.engine.samplers import drawn_tokens, raw_rows, sample
+from tests.entries import bias_token, program_of, spec_of, suppress_token
 from tests.unit_support import CPU
 from tests.vllm_objects import (
     context_of,
@@ -33,7 +33,7 @@ from tests.vllm_objects import (
 SLOTS, VOCAB, DRAFTS, PROMPT = 8, 5, 2, 3
 GARBAGE = 1 << 40
 STATE = request_state(SLOTS, PROMPT, 16, CPU)
-BOTH = RowSpec(DENSE, base=True, controlled=True)
+BOTH = spec_of(DENSE, base=True, controlled=True)
 
 
 @pytest.fixture
@@ -113,10 +113,10 @@ def test_every_row_with_a_token_tells_it_and_the_others_tell_none() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_accepted_tokens_have_their_rows_in_their_order(processor: Any, dtype: torch.dtype) -> None:
-    late = Program(token_bias=(TokenBias(1, 2.0, Window(5)),))
-    add(processor, 6, {"program": late.to_wire(), "rows": BOTH.to_wire()})
+    late = program_of(token_bias=(bias_token(1, 2.0, between(5)),))
+    add(processor, 6, {"program": late.to_wire(), "rows": BOTH.model_dump()})
     add(processor, 1, None)
-    add(processor, 3, {"rows": RowSpec(1, base=True).to_wire()})
+    add(processor, 3, {"rows": spec_of(1, base=True).model_dump()})
     layout = batch([3, 1, 6], [0, 9, 4], [1, 2, 2])
     logits = logits_of(8).to(dtype)
     before = logits.clone()
@@ -145,9 +145,9 @@ def test_accepted_tokens_have_their_rows_in_their_order(processor: Any, dtype: t
 
 
 def test_a_row_is_the_same_with_and_without_drafts(processor: Any) -> None:
-    program = Program(token_bias=(TokenBias(1, 2.0, Window(1)),))
+    program = program_of(token_bias=(bias_token(1, 2.0, between(1)),))
     for slot in range(3):
-        add(processor, slot, {"program": program.to_wire(), "rows": BOTH.to_wire()})
+        add(processor, slot, {"program": program.to_wire(), "rows": BOTH.model_dump()})
     logits = logits_of(9)
     drafted = sampled(
         processor, batch([0, 1, 2], [0, 0, 0], [2, 2, 2]), logits, [[1, 2, 3]] * 3
@@ -165,12 +165,17 @@ def test_a_row_is_the_same_with_and_without_drafts(processor: Any) -> None:
 
 
 def test_who_has_no_token_left_and_who_lacks_a_vector_ends_alone(processor: Any) -> None:
-    late = tuple(TokenSuppress(token, Window(1)) for token in range(VOCAB))
-    status = RowSpec().to_wire()
-    add(processor, 0, {"program": Program(token_suppress=late).to_wire(), "rows": status})
-    missing = {"steer": [{"vector": "absent", "strength": 1.0}]}
+    late = tuple(suppress_token(token, between(1)) for token in range(VOCAB))
+    status = spec_of().model_dump()
+    add(processor, 0, {"program": program_of(token_suppress=late).to_wire(), "rows": status})
+    missing = {"steer_logits": [{"vector": "absent", "strength": 1.0}]}
     add(processor, 1, {"program": missing, "rows": status})
-    add(processor, 2, {"program": Program(token_bias=(TokenBias(1, 2.0),)).to_wire()}, logprobs=1)
+    add(
+        processor,
+        2,
+        {"program": program_of(token_bias=(bias_token(1, 2.0),)).to_wire()},
+        logprobs=1,
+    )
     layout = batch([0, 1, 2], [0, 0, 0], [2, 2, 1])
     output = sampled(processor, layout, logits_of(8), [[1, 0], [0], [2, 1]])
     rows = output.logprobs_tensors.tolists()

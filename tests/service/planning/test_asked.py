@@ -9,6 +9,7 @@ import pytest
 
 from logit_processors.row_spec import DENSE, RowSpec
 from service.planning.asked import Asked, prompt_bytes, prompt_spec, request_bytes, row_spec
+from tests.entries import spec_of
 from tests.service.planning.asking import WIDTH, asked
 
 
@@ -38,16 +39,16 @@ def test_more_of_anything_never_takes_less_memory() -> None:
     [
         (asked(), None),
         (asked(distribution={"top_k": 3}), None),
-        (asked(distribution={"top_k": 3, "prompt": True}), RowSpec(3, controlled=True)),
-        (asked(prompt_logprobs=0), RowSpec(0, base=True)),
-        (asked(prompt_logprobs=-1), RowSpec(DENSE, base=True)),
-        (asked(distribution={"top_k": 3}, prompt_logprobs=5), RowSpec(5, base=True)),
+        (asked(distribution={"top_k": 3, "prompt": True}), spec_of(3, controlled=True)),
+        (asked(prompt_logprobs=0), spec_of(0, base=True)),
+        (asked(prompt_logprobs=-1), spec_of(DENSE, base=True)),
+        (asked(distribution={"top_k": 3}, prompt_logprobs=5), spec_of(5, base=True)),
         (
             asked(distribution={"top_k": 7, "prompt": True}, prompt_logprobs=5),
-            RowSpec(7, base=True, controlled=True),
+            spec_of(7, base=True, controlled=True),
         ),
         (asked(distribution={"prompt": True}, beam_search=True), None),
-        (asked(prompt_logprobs=2, scored_token_ids=True), RowSpec(2, base=True)),
+        (asked(prompt_logprobs=2, scored_token_ids=True), spec_of(2, base=True)),
     ],
 )
 def test_what_is_kept_of_a_prompt(wanted: Asked, spec: RowSpec | None) -> None:

@@ -7,17 +7,17 @@ from contextlib import ExitStack
 
 import pytest
 
-from logit_processors.controls import TextBias, TextSuppress
 from logit_processors.program import Program
 from service.errors import BadRequestError, SaturatedError
 from service.metrics import PATTERN_BYTES
 from service.planning import patterns
 from service.planning.patterns import Patterns
+from tests.entries import bias_text, program_of, suppress_text
 from tests.unit_support import FOUR, compiled_of
 
 
 def suppressing(*texts: str) -> Program:
-    return Program(text_suppress=tuple(map(TextSuppress, texts)))
+    return program_of(text_suppress=tuple(map(suppress_text, texts)))
 
 
 def room_for(states: int, shares: int | None = 1) -> Patterns:
@@ -53,7 +53,7 @@ def test_requests_share_the_room_of_the_same_pattern() -> None:
             assert promised() == 3
         assert promised() == 3
         # What biases and what suppresses a text are patterns of their own.
-        with room.hold(Program(text_bias=(TextBias("abc", 1.0),))):
+        with room.hold(program_of(text_bias=(bias_text("abc", 1.0),))):
             assert promised() == 6
     assert promised() == 0
 
@@ -77,13 +77,13 @@ def test_a_runner_without_a_pool_has_room_for_all() -> None:
 
 def test_patterns_are_compiled_once() -> None:
     room = room_for(6)
-    program = Program(text_bias=(TextBias("ab", 1.0),), text_suppress=(TextSuppress("b"),))
+    program = program_of(text_bias=(bias_text("ab", 1.0),), text_suppress=(suppress_text("b"),))
 
     async def compiled() -> list[object]:
         return [*await room.compile(program), *await room.compile(program)]
 
     first, second, *again = asyncio.run(compiled())
-    assert (first, second) == compiled_of(program)
+    assert [first, second] == [*compiled_of(program).values()]
     assert again[0] is first
     assert again[1] is second
 

@@ -9,11 +9,13 @@ from prometheus_client import REGISTRY
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
 from logit_processors.checks import ControlError
-from logit_processors.program import WIRE_KEY, Program
+from logit_processors.control import Phase
+from logit_processors.program import NO_PROGRAM, WIRE_KEY, Program
 from logit_processors.row_spec import PROMPT_KEY, RowSpec
 from service.errors import BadRequestError, SaturatedError
 from service.planning.budget import BASE64_COPIES
 from service.planning.planner import Planner
+from tests.entries import entries_of, spec_of
 from tests.service.planning.asking import BIAS, NOTHING, STEER, SUPPRESS, asked
 from tests.unit_support import FakeEngine, safetensors
 
@@ -21,7 +23,7 @@ from tests.unit_support import FakeEngine, safetensors
 def test_asking_for_nothing_changes_nothing(planner: Planner, params: SamplingParams) -> None:
     plan = planner.plan(NOTHING)
     plan.apply_to(params, 100)
-    assert (plan.program, plan.spec, list(plan.controls)) == (None, None, [])
+    assert (plan.program, plan.spec, list(plan.controls)) == (NO_PROGRAM, None, [])
     assert (params.logprobs, params.extra_args) == (None, None)
     assert planner.budget.promised_bytes == 0
     plan.close()
@@ -34,7 +36,7 @@ def test_program_and_rows_travel_with_the_request(planner: Planner, params: Samp
     assert params.extra_args["theirs"] == 1
     wire = params.extra_args[WIRE_KEY]
     assert Program.from_wire(wire["program"]) == plan.program
-    assert RowSpec.from_wire(wire["rows"]) == plan.spec == RowSpec(5, controlled=True)
+    assert RowSpec.model_validate(wire["rows"]) == plan.spec == spec_of(5, controlled=True)
     assert params.logprobs == 0
 
 
@@ -46,8 +48,9 @@ async def test_residual_steering_travels_and_holds_its_place(
     plan = planner.plan(asked({"steer": [steer]}))
     plan.apply_to(params, 10)
     content = planner.vectors.content_of("calm")
-    entry = {"vector": content, "strength": 1.5, "layers": None, "when": [-2, None]}
-    assert params.extra_args[WIRE_KEY] == {"residual": [entry], "rows": RowSpec().to_wire()}
+    entry = {"vector": content, "strength": 1.5, "at": "residual", "when": {"from": -2}}
+    wire = {"program": {"steer_residual": [entry]}, "rows": spec_of().model_dump()}
+    assert params.extra_args[WIRE_KEY] == wire
     assert list(plan.controls) == ["steer_residual"]
     await planner.vectors.bring_residual([content])
     assert engine.residual == {content}
@@ -59,8 +62,7 @@ async def test_residual_steering_travels_and_holds_its_place(
 async def test_a_running_request_keeps_its_vector(planner: Planner, engine: FakeEngine) -> None:
     await planner.vectors.put("calm", safetensors(direction=[1, 2, 3, 4]))
     plan = planner.plan(asked(STEER))
-    assert plan.program is not None
-    (sha256,) = {entry.vector for entry in plan.program.steer}
+    (sha256,) = plan.program.vectors(Phase.ADD)
     await planner.vectors.delete("calm")
     assert engine.resident == {sha256}
     plan.close()
@@ -114,7 +116,7 @@ def test_rows_that_only_tell_whether_a_token_is_left_cost_nothing(
     planner: Planner, params: SamplingParams
 ) -> None:
     planner.plan(asked(SUPPRESS)).apply_to(params, 10**9)
-    assert params.extra_args[WIRE_KEY]["rows"] == RowSpec().to_wire()
+    assert params.extra_args[WIRE_KEY]["rows"] == spec_of().model_dump()
     assert planner.budget.promised_bytes == 0
 
 
@@ -125,7 +127,7 @@ def test_a_prompts_rows_are_claimed_when_its_length_is_known(
     plan.apply_to(params, 10)
     assert params.prompt_logprobs == 1
     assert params.skip_reading_prefix_cache
-    assert params.extra_args[WIRE_KEY][PROMPT_KEY] == RowSpec(5, controlled=True).to_wire()
+    assert params.extra_args[WIRE_KEY][PROMPT_KEY] == spec_of(5, controlled=True).model_dump()
     before = planner.budget.promised_bytes
     plan.claim_prompt(20)
     assert planner.budget.promised_bytes == before + 20 * 5 * 8 * BASE64_COPIES
@@ -184,9 +186,9 @@ async def test_parts_of_a_request_force_tokens_and_hold_what_is_theirs(
     parts = [plan.forcing([1, 2]), plan.forcing([4])]
     for part in parts:
         part.apply_to(SamplingParams(), 10)
-    assert [part.program and part.program.force for part in parts] == [(1, 2), (4,)]
-    assert plan.program is not None
-    assert plan.program.force == ()
+    forced = [entries_of(part.program, "force")[0].token_ids for part in parts]
+    assert forced == [[1, 2], [4]]
+    assert not entries_of(plan.program, "force")
     promised = planner.budget.promised_bytes
     parts[0].close()
     assert planner.budget.promised_bytes == promised / 2
@@ -206,5 +208,5 @@ def test_masks_of_vllms_own_are_watched(planner: Planner) -> None:
     plan = planner.plan(asked(None))
     plan.apply_to(params, 10)
     assert plan.masks == ("allowed_token_ids", "structured_outputs")
-    assert params.extra_args == {WIRE_KEY: {"rows": RowSpec().to_wire()}}
+    assert params.extra_args == {WIRE_KEY: {"rows": spec_of().model_dump()}}
     assert params.logprobs == 0

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from logit_processors.program import Program
 from logit_processors.row_spec import DENSE, RowSpec
 from service.errors import BadRequestError, NotFoundError
 from service.planning.asked import Asked, row_spec
@@ -18,6 +17,7 @@ from service.settings import Settings
 from service.vectors.registry import VectorRegistry
 from service.vectors.residual_bank import ResidualSupport
 from service.vectors.store import VectorStore
+from tests.entries import program_of, spec_of
 from tests.service.planning.asking import BIAS, STEER, SUPPRESS, VOCAB, WIDTH, asked
 from tests.unit_support import FakeEngine, model_facts, safetensors
 
@@ -27,23 +27,23 @@ from tests.unit_support import FakeEngine, model_facts, safetensors
     [
         (asked(), None),
         (asked(BIAS), None),
-        (asked(SUPPRESS), RowSpec()),
-        (asked({"suppress": [{"text": "a"}]}), RowSpec()),
-        (asked({"bias": [{"text": "a", "add": 1.0}]}), RowSpec()),
-        (asked(None, {}), RowSpec(20, controlled=True)),
-        (asked(None, {"stages": ["base"]}), RowSpec(20, base=True)),
-        (asked(None, {"stages": ["controlled", "base"]}), RowSpec(20, True, True)),
-        (asked(None, {"top_k": "all"}), RowSpec(DENSE, controlled=True)),
-        (asked(None, {"dtype": "float16"}), RowSpec(20, controlled=True, half=True)),
-        (asked(logprobs=0), RowSpec(0, base=True)),
-        (asked(logprobs=5), RowSpec(5, base=True)),
-        (asked(logprobs=-1), RowSpec(DENSE, base=True)),
-        (asked(None, {"top_k": 3}, logprobs=5), RowSpec(5, True, True)),
-        (asked(None, {"top_k": 30}, logprobs=5), RowSpec(30, True, True)),
-        (asked(None, {"top_k": 3}, logprobs=-1), RowSpec(DENSE, True, True)),
-        (asked(None, {"top_k": "all"}, logprobs=5), RowSpec(DENSE, True, True)),
+        (asked(SUPPRESS), spec_of()),
+        (asked({"suppress": [{"text": "a"}]}), spec_of()),
+        (asked({"bias": [{"text": "a", "add": 1.0}]}), spec_of()),
+        (asked(None, {}), spec_of(20, controlled=True)),
+        (asked(None, {"stages": ["base"]}), spec_of(20, base=True)),
+        (asked(None, {"stages": ["controlled", "base"]}), spec_of(20, True, True)),
+        (asked(None, {"top_k": "all"}), spec_of(DENSE, controlled=True)),
+        (asked(None, {"dtype": "float16"}), spec_of(20, controlled=True, half=True)),
+        (asked(logprobs=0), spec_of(0, base=True)),
+        (asked(logprobs=5), spec_of(5, base=True)),
+        (asked(logprobs=-1), spec_of(DENSE, base=True)),
+        (asked(None, {"top_k": 3}, logprobs=5), spec_of(5, True, True)),
+        (asked(None, {"top_k": 30}, logprobs=5), spec_of(30, True, True)),
+        (asked(None, {"top_k": 3}, logprobs=-1), spec_of(DENSE, True, True)),
+        (asked(None, {"top_k": "all"}, logprobs=5), spec_of(DENSE, True, True)),
         # OpenAI's logprobs are served from the same rows and stay exact.
-        (asked(None, {"dtype": "float16"}, logprobs=5), RowSpec(20, True, True)),
+        (asked(None, {"dtype": "float16"}, logprobs=5), spec_of(20, True, True)),
         (asked(SUPPRESS, beam_search=True), None),
         (asked(BIAS, scored_token_ids=True), None),
     ],
@@ -118,7 +118,7 @@ async def test_a_steered_request_sees_whether_its_vector_was_there(
 ) -> None:
     await planner.vectors.put("calm", safetensors(layer_2=[1, 2, 3, 4]))
     steer = {"vector": "calm", "strength": 1.0, "at": at}
-    assert planner.plan(asked({"steer": [steer]})).spec == RowSpec()
+    assert planner.plan(asked({"steer": [steer]})).spec == spec_of()
 
 
 async def test_a_model_that_cannot_be_steered_says_why(
@@ -178,7 +178,7 @@ async def test_a_forced_text_is_made_tokens_beside_the_loop(planner: Planner) ->
     control = LogitControl.model_validate({"force": {"text": "abc"}})
     knowing = await planner.knowing(control)
     plan = knowing.plan(asked({"force": {"text": "abc"}}))
-    assert plan.program == Program(force=(3,))
+    assert plan.program == program_of(force=(3,))
     assert len(threads) == 1
     assert threads[0] != threading.get_ident()
     assert await planner.knowing(None) is planner

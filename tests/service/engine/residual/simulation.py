@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from vllm import SamplingParams
 
-from logit_processors.residual import Capture, ResidualSteer, StreamRequest
+from logit_processors.controls.steer import SteerEntry
+from logit_processors.program import Program
+from logit_processors.residual import Capture, StreamRequest
 from service.engine.residual.bank import Bank
 from service.engine.residual.device import DeviceBuffers
 from service.engine.residual.host import HostBuffers
@@ -33,9 +35,10 @@ VECTORS = {"a": OWN, "b": (0, 3, 5), "c": (2,)}
 
 def params(wanted: StreamRequest) -> SamplingParams:
     """Return sampling parameters that ask for what is wanted."""
-    wire: dict[str, Any] = {"residual": [entry.to_wire() for entry in wanted.steer]}
+    program = Program.of({"steer_residual": wanted.steer})
+    wire: dict[str, Any] = {"program": program.to_wire()}
     if wanted.capture is not None:
-        wire["capture"] = wanted.capture.to_wire()
+        wire["capture"] = wanted.capture.model_dump()
     return SamplingParams(extra_args={"sensefield": wire})
 
 
@@ -54,8 +57,7 @@ class Simulated:
         position = token + 1 - self.prompt_len
         parts = []
         for entry in self.wanted.steer:
-            start, stop = entry.when.start, entry.when.stop
-            inside = (start is None or start <= position) and (stop is None or position < stop)
+            inside = entry.covers(position)
             vector = self.vectors[entry.vector].get(number)
             named = entry.layers is None or number in entry.layers
             if inside and named and vector is not None and entry.strength:
@@ -98,7 +100,7 @@ class Simulation:
         del self.vectors[name]
 
     def start(
-        self, steer: Sequence[ResidualSteer], prompt_len: int, capture: Capture | None = None
+        self, steer: Sequence[SteerEntry], prompt_len: int, capture: Capture | None = None
     ) -> str:
         """Start a request and return its id."""
         self._started += 1

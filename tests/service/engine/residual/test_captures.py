@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from logit_processors.residual import Capture, ResidualSteer
+from tests.entries import capture_of, steer_residual
 from tests.service.engine.residual.simulation import OWN, SIZE, Simulation
 
 
@@ -16,8 +16,8 @@ from tests.service.engine.residual.simulation import OWN, SIZE, Simulation
 def test_a_capture_is_the_mean_over_the_last_prompt_tokens(
     simulation: Simulation, chunks: list[int]
 ) -> None:
-    steer = [ResidualSteer("a", 2.0)]
-    name = simulation.start(steer, 9, Capture("tag", 4))
+    steer = [steer_residual("a", 2.0)]
+    name = simulation.start(steer, 9, capture_of("tag", 4))
     plain = simulation.start([], 3)
     for chunk in chunks:
         assert simulation.stream.fetch("tag") is None
@@ -34,7 +34,7 @@ def test_a_capture_is_the_mean_over_the_last_prompt_tokens(
 
 
 def test_a_capture_of_more_than_the_prompt_is_all_of_it(simulation: Simulation) -> None:
-    name = simulation.start([], 2, Capture("tag", 60, layers=(3, 4)))
+    name = simulation.start([], 2, capture_of("tag", 60, layers=(3, 4)))
     simulation.step([(name, 2)])
     fetched = simulation.stream.fetch("tag")
     assert fetched is not None
@@ -44,7 +44,7 @@ def test_a_capture_of_more_than_the_prompt_is_all_of_it(simulation: Simulation) 
 
 
 def test_a_preempted_prompt_is_captured_once(simulation: Simulation) -> None:
-    name = simulation.start([], 6, Capture("tag", 4))
+    name = simulation.start([], 6, capture_of("tag", 4))
     simulation.step([(name, 4)])
     early = {token: simulation.running[name].seen[token].copy() for token in (2, 3)}
     simulation.preempt(name)
@@ -61,7 +61,7 @@ def test_a_preempted_prompt_is_captured_once(simulation: Simulation) -> None:
 def test_each_token_of_a_capture_comes_in_its_place(
     simulation: Simulation, preempted: bool
 ) -> None:
-    name = simulation.start([ResidualSteer("a", 2.0)], 9, Capture("tag", 4, each=True))
+    name = simulation.start([steer_residual("a", 2.0)], 9, capture_of("tag", 4, each=True))
     simulation.step([(name, 7)])
     early = [simulation.running[name].seen[token].copy() for token in (5, 6)]
     if preempted:
@@ -80,8 +80,8 @@ def test_each_token_of_a_capture_comes_in_its_place(
 
 
 def test_a_capture_that_finds_no_room_in_a_step_fails_alone(simulation: Simulation) -> None:
-    names = [simulation.start([], 30, Capture(f"tag {number}", 30)) for number in range(3)]
-    small = simulation.start([], 4, Capture("small", 4))
+    names = [simulation.start([], 30, capture_of(f"tag {number}", 30)) for number in range(3)]
+    small = simulation.start([], 4, capture_of("small", 4))
     simulation.step([*((name, 30) for name in names), (small, 4)])
     simulation.step([(names[2], 1)])
     for number in (0, 1):
@@ -98,7 +98,7 @@ def test_a_capture_that_finds_no_room_in_a_step_fails_alone(simulation: Simulati
 def test_a_prompt_that_came_out_of_the_prefix_cache_fails_its_capture(
     simulation: Simulation,
 ) -> None:
-    name = simulation.start([], 8, Capture("tag", 4))
+    name = simulation.start([], 8, capture_of("tag", 4))
     simulation.running[name].computed = 6
     simulation.step([(name, 2)])
     simulation.end(name)
@@ -110,7 +110,7 @@ def test_captures_that_nobody_fetches_take_no_more_room_than_so_many_tokens(
     simulation: Simulation,
 ) -> None:
     for number in range(6):
-        name = simulation.start([], 60, Capture(f"tag {number}", 60, each=True))
+        name = simulation.start([], 60, capture_of(f"tag {number}", 60, each=True))
         simulation.step([(name, 60)])
         simulation.end(name)
     kept = [simulation.stream.fetch(f"tag {number}") is not None for number in range(6)]
@@ -119,7 +119,7 @@ def test_captures_that_nobody_fetches_take_no_more_room_than_so_many_tokens(
 
 def test_captures_that_nobody_fetches_are_forgotten(simulation: Simulation) -> None:
     for number in range(300):
-        name = simulation.start([], 1, Capture(f"tag {number}"))
+        name = simulation.start([], 1, capture_of(f"tag {number}"))
         simulation.step([(name, 1)])
         simulation.end(name)
     assert simulation.stream.fetch("tag 43") is None

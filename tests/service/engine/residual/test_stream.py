@@ -13,8 +13,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from logit_processors.residual import Capture, ResidualSteer, Span
+from logit_processors.controls.steer import SteerEntry
+from logit_processors.residual import Capture
 from service.engine.residual import host
+from tests.entries import capture_of, span, steer_residual
 from tests.integration.servers import REPOSITORY, V2_ENVIRONMENT
 from tests.service.engine.residual.simulation import (
     INTERPRETED,
@@ -26,22 +28,22 @@ from tests.service.engine.residual.simulation import (
 )
 
 SPANS = st.sampled_from(
-    [Span(), Span(0), Span(None, 1), Span(-3, 2), Span(1, 3), Span(-9, -2), Span(0, 1)]
+    [span(), span(0), span(None, 1), span(-3, 2), span(1, 3), span(-9, -2), span(0, 1)]
 )
 STRENGTHS = st.sampled_from([0.0, 1.0, -1.0, 0.5, -2.25, 100.0])
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16])
 
 
 @st.composite
-def entries(draw: st.DrawFn) -> ResidualSteer:
+def entries(draw: st.DrawFn) -> SteerEntry:
     """Draw an entry of a vector at layers that it carries."""
     name = draw(st.sampled_from(sorted(VECTORS)))
     layers = draw(st.none() | st.sets(st.sampled_from(VECTORS[name]), min_size=1))
     named = None if layers is None else tuple(sorted(layers))
-    return ResidualSteer(name, draw(STRENGTHS), named, draw(SPANS))
+    return steer_residual(name, draw(STRENGTHS), named, draw(SPANS))
 
 
-CAPTURES = st.none() | st.builds(Capture, st.sampled_from(["x", "y"]), st.integers(1, 5))
+CAPTURES = st.none() | st.builds(capture_of, st.sampled_from(["x", "y"]), st.integers(1, 5))
 
 
 class Engine(RuleBasedStateMachine):
@@ -62,7 +64,7 @@ class Engine(RuleBasedStateMachine):
         prompt_len=st.integers(1, 9),
         capture=CAPTURES,
     )
-    def start(self, steer: list[ResidualSteer], prompt_len: int, capture: Capture | None) -> None:
+    def start(self, steer: list[SteerEntry], prompt_len: int, capture: Capture | None) -> None:
         assert self.simulation is not None
         self.simulation.start(steer, prompt_len, capture)
 
@@ -106,19 +108,19 @@ TestEngine = Engine.TestCase
 @pytest.mark.parametrize(
     ("steer", "same"),
     [
-        ([ResidualSteer("a", 0.0)], []),
-        ([ResidualSteer("a", 9.3), ResidualSteer("a", -9.3)], []),
-        ([ResidualSteer("a", 9.3), ResidualSteer("a", -9.3, layers=OWN)], []),
-        ([ResidualSteer("a", 0.35), ResidualSteer("a", 0.35)], [ResidualSteer("a", 0.7)]),
+        ([steer_residual("a", 0.0)], []),
+        ([steer_residual("a", 9.3), steer_residual("a", -9.3)], []),
+        ([steer_residual("a", 9.3), steer_residual("a", -9.3, layers=OWN)], []),
+        ([steer_residual("a", 0.35), steer_residual("a", 0.35)], [steer_residual("a", 0.7)]),
         (
-            [ResidualSteer("a", 0.7, when=Span(None, 0)), ResidualSteer("a", 0.7, when=Span(0))],
-            [ResidualSteer("a", 0.7)],
+            [steer_residual("a", 0.7, when=span(None, 0)), steer_residual("a", 0.7, when=span(0))],
+            [steer_residual("a", 0.7)],
         ),
     ],
     ids=["none", "opposite", "opposite at named layers", "two halves", "two windows"],
 )
 def test_identities_hold_to_the_bit(
-    simulation: Simulation, steer: list[ResidualSteer], same: list[ResidualSteer]
+    simulation: Simulation, steer: list[SteerEntry], same: list[SteerEntry]
 ) -> None:
     hidden = torch.randn(4, SIZE)
     results = []
@@ -137,18 +139,18 @@ def test_identities_hold_to_the_bit(
 @pytest.mark.parametrize(
     "steer",
     [
-        [ResidualSteer("absent", 1.0)],
-        [ResidualSteer("a", 1.0), ResidualSteer("absent", 1.0)],
-        [ResidualSteer("c", 1.0, layers=(3,))],
+        [steer_residual("absent", 1.0)],
+        [steer_residual("a", 1.0), steer_residual("absent", 1.0)],
+        [steer_residual("c", 1.0, layers=(3,))],
     ],
     ids=["absent", "one of two absent", "a layer it does not carry"],
 )
 def test_a_request_that_cannot_be_steered_is_broken_and_left_alone(
-    simulation: Simulation, steer: list[ResidualSteer]
+    simulation: Simulation, steer: list[SteerEntry]
 ) -> None:
     plain = simulation.start([], 3)
     broken = simulation.start(steer, 3)
-    whole = simulation.start([ResidualSteer("a", 1.0)], 3)
+    whole = simulation.start([steer_residual("a", 1.0)], 3)
     simulation.running[broken].wanted = simulation.running[plain].wanted
     simulation.step([(plain, 3), (broken, 3), (whole, 3)])
     assert simulation.stream.broken_rows == {1}
@@ -166,7 +168,12 @@ def test_additions_are_the_same_in_whatever_way_they_are_made(
 ) -> None:
     monkeypatch.setattr(host, "_GATHERED", kept)
     monkeypatch.setattr(host, "_LONG", long)
-    entries = [[ResidualSteer("a", 1.0)], [], [ResidualSteer("b", -2.0)], [ResidualSteer("a", 1.0)]]
+    entries = [
+        [steer_residual("a", 1.0)],
+        [],
+        [steer_residual("b", -2.0)],
+        [steer_residual("a", 1.0)],
+    ]
     names = [simulation.start(entry, 3) for entry in entries]
     for count in (3, 1, 1):
         simulation.step([(name, count) for name in names])
@@ -176,13 +183,13 @@ def test_a_layer_that_never_calls_the_op_breaks_those_who_would_steer(
     simulation: Simulation,
 ) -> None:
     simulation.stream.unseen.add(1234)
-    plain, steered = simulation.start([], 2), simulation.start([ResidualSteer("a", 1.0)], 2)
+    plain, steered = simulation.start([], 2), simulation.start([steer_residual("a", 1.0)], 2)
     simulation.step([(plain, 2), (steered, 2)])
     assert simulation.stream.broken_rows == {1}
     assert "something else" in (simulation.stream.support.reason or "")
     with pytest.raises(ValueError, match="cannot be captured"):
         simulation.stream.fetch("tag")
-    late = simulation.start([ResidualSteer("a", 1.0)], 2)
+    late = simulation.start([steer_residual("a", 1.0)], 2)
     simulation.running[late].wanted = simulation.running[plain].wanted
     simulation.step([(plain, 1), (late, 2)])
     assert simulation.stream.broken_rows == {1}
@@ -190,7 +197,7 @@ def test_a_layer_that_never_calls_the_op_breaks_those_who_would_steer(
 
 def test_vectors_are_let_go_when_their_requests_end(simulation: Simulation) -> None:
     bank, full = simulation.stream.bank, torch.zeros(len(OWN), SIZE)
-    names = [simulation.start([ResidualSteer(v, 1.0)], 2) for v in ("a", "b", "c")]
+    names = [simulation.start([steer_residual(v, 1.0)], 2) for v in ("a", "b", "c")]
     for vector in ("a", "b", "c"):
         bank.drop(vector)
     room = len(bank.table) - len(bank) - len(names)

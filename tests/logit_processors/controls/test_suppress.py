@@ -7,9 +7,10 @@ from itertools import permutations
 import pytest
 import torch
 
-from logit_processors.controls import TextBias, TextSuppress, TokenBias, TokenSuppress
-from logit_processors.program import Program
-from logit_processors.suppress import apply_set_suppress, apply_suppress, exhausted
+from logit_processors.controls.suppress import apply_suppress
+from logit_processors.exhausted import exhausted
+from logit_processors.host_text import apply_to_set
+from tests.entries import bias_text, bias_token, program_of, suppress_text, suppress_token
 from tests.unit_support import INF, run_programs, same
 
 LOGITS = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
@@ -47,46 +48,33 @@ def test_each_row_has_its_own() -> None:
 
 def test_a_set_is_suppressed_in_one_row_only() -> None:
     logits = torch.zeros(2, 4)
-    assert apply_set_suppress(logits, 0, torch.tensor([1, 2])) is logits
+    assert apply_to_set(logits, 0, torch.tensor([1, 2]), -INF) is logits
     assert logits.tolist() == [[0.0, -INF, -INF, 0.0], [0.0] * 4]
 
 
 def test_suppression_wins_over_bias() -> None:
-    program = Program(
-        token_bias=(TokenBias(2, 100.0),),
-        text_bias=(TextBias("ab", 100.0),),
-        token_suppress=(TokenSuppress(2),),
+    program = program_of(
+        token_bias=(bias_token(2, 100.0),),
+        text_bias=(bias_text("ab", 100.0),),
+        token_suppress=(suppress_token(2),),
     )
     assert run_programs([program], LOGITS)[0, 2].item() == -INF
-    by_text = Program(token_bias=(TokenBias(2, 100.0),), text_suppress=(TextSuppress("ab"),))
+    by_text = program_of(token_bias=(bias_token(2, 100.0),), text_suppress=(suppress_text("ab"),))
     assert run_programs([by_text], LOGITS).tolist() == [[1.0, 2.0, -INF, 4.0]]
 
 
 def test_entries_mean_the_same_in_any_order() -> None:
-    biases = (TokenBias(0, 1.0), TokenBias(2, 50.0), TokenBias(0, 2.0))
-    suppressed = (TokenSuppress(2), TokenSuppress(1), TokenSuppress(2))
+    biases = (bias_token(0, 1.0), bias_token(2, 50.0), bias_token(0, 2.0))
+    suppressed = (suppress_token(2), suppress_token(1), suppress_token(2))
     expected = [[4.0, -INF, -INF, 4.0]]
     for some in permutations(biases):
         for others in permutations(suppressed):
-            program = Program(token_bias=some, token_suppress=others)
+            program = program_of(token_bias=some, token_suppress=others)
             assert run_programs([program], LOGITS).tolist() == expected
 
 
-def test_only_a_row_with_no_token_left_is_exhausted() -> None:
-    logits = torch.tensor([[-INF, -INF], [-INF, -1e30], [0.0, 1.0]])
-    assert exhausted(logits).tolist() == [True, False, False]
-
-
-@pytest.mark.parametrize("left", [0, 1023, 1024, 2999])
-def test_one_token_is_enough_wherever_it_stands(left: int) -> None:
-    logits = torch.full((3, 3000), -INF)
-    logits[1, left] = -5.0
-    logits[2] = 1.0
-    assert exhausted(logits).tolist() == [True, False, False]
-
-
 def test_a_program_can_exhaust_its_row_and_no_other() -> None:
-    everything = Program(token_suppress=tuple(TokenSuppress(i) for i in range(4)))
+    everything = program_of(token_suppress=tuple(suppress_token(i) for i in range(4)))
     logits = run_programs([everything, None], LOGITS.repeat(2, 1))
     assert exhausted(logits).tolist() == [True, False]
     assert same(logits[1], LOGITS[0])

@@ -9,17 +9,19 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from logit_processors.checks import ControlError
-from logit_processors.controls import (
-    Steer,
-    TextBias,
-    TextSuppress,
-    TokenBias,
-    TokenSuppress,
-    Window,
-)
-from logit_processors.program import Program
+from logit_processors.control import Server, between
+from logit_processors.program import NO_PROGRAM, Program
 from service.api.validation import from_validation
-from service.schemas.control import LogitControl, build_program
+from service.planning.programs import build_program
+from service.schemas.control import LogitControl
+from tests.entries import (
+    bias_text,
+    bias_token,
+    program_of,
+    steer_logits,
+    suppress_text,
+    suppress_token,
+)
 
 VOCAB = 100
 
@@ -31,22 +33,23 @@ class Body(BaseModel):
     logit_bias: dict[str, float] | None = None
 
 
-def program_of(text: str, vocab_size: int = VOCAB) -> Program | None:
+def parsed(text: str, vocab_size: int = VOCAB) -> Program:
     """Parse a request's JSON text, as FastAPI does."""
     body = Body.model_validate(json.loads(text))
-    return build_program(
-        body.logit_control,
-        body.logit_bias,
+    server = Server(
         vocab_size,
-        lambda name: f"#{name}",
         lambda text: [ord(letter) - ord("a") for letter in text.strip()],
+        lambda name: f"#{name}",
+        lambda name: f"#{name}",
+        lambda _: [],
     )
+    return build_program(body.logit_control, body.logit_bias, server)
 
 
 def refused(text: str) -> tuple[str | None, str]:
     """Return param and message of the refusal."""
     try:
-        program_of(text)
+        parsed(text)
     except ValidationError as error:
         # FastAPI puts the place of the value, "body", before the path.
         placed = [{**e, "loc": ("body", *e["loc"])} for e in error.errors()]
@@ -203,15 +206,15 @@ def test_entries_are_counted_together() -> None:
 def test_too_long_a_logit_bias_is_named_itself() -> None:
     body = json.dumps({"logit_bias": {str(i): 1 for i in range(1025)}})
     with pytest.raises(ControlError) as caught:
-        program_of(body, 2000)
+        parsed(body, 2000)
     assert caught.value.param == "logit_bias"
 
 
 def test_suppressing_everything_is_refused() -> None:
     body = json.dumps({"logit_control": {"suppress": [{"token_id": i} for i in range(9)]}})
-    assert program_of(body, 10) is not None
+    assert parsed(body, 10).entries
     with pytest.raises(ControlError) as caught:
-        program_of(body, 9)
+        parsed(body, 9)
     assert caught.value.param == "logit_control.suppress"
 
 
@@ -247,24 +250,24 @@ def test_what_is_asked_becomes_the_program() -> None:
         },
         "logit_bias": {"12": -100, "0": 3.5},
     }
-    assert program_of(json.dumps(body)) == Program(
+    assert parsed(json.dumps(body)) == program_of(
         token_bias=(
-            TokenBias(7, -2.0),
-            TokenBias(7, 100.0, Window(2)),
-            TokenBias(12, -100.0),
-            TokenBias(0, 3.5),
+            bias_token(7, -2.0),
+            bias_token(7, 100.0, between(2)),
+            bias_token(12, -100.0),
+            bias_token(0, 3.5),
         ),
-        text_bias=(TextBias(" ocean", 4.0, True),),
-        steer=(Steer("#calm", 1.5),),
-        token_suppress=(TokenSuppress(99),),
-        text_suppress=(TextSuppress("As an AI", when=Window(0, 64)),),
+        text_bias=(bias_text(" ocean", 4.0, True),),
+        steer=(steer_logits("#calm", 1.5),),
+        token_suppress=(suppress_token(99),),
+        text_suppress=(suppress_text("As an AI", when=between(0, 64)),),
     )
 
 
 def test_force_becomes_the_tokens_that_come_first() -> None:
-    assert program_of(force('{"token_ids": [7, 99]}')) == Program(force=(7, 99))
-    assert program_of(force('{"text": "abc"}')) == Program(force=(0, 1, 2))
-    assert program_of(force("null")) is None
+    assert parsed(force('{"token_ids": [7, 99]}')) == program_of(force=(7, 99))
+    assert parsed(force('{"text": "abc"}')) == program_of(force=(0, 1, 2))
+    assert parsed(force("null")) == NO_PROGRAM
 
 
 @pytest.mark.parametrize(
@@ -273,4 +276,4 @@ def test_force_becomes_the_tokens_that_come_first() -> None:
      {"logit_bias": {}}, {"logit_bias": None}],
 )  # fmt: skip
 def test_asking_for_nothing_is_no_program(body: dict[str, Any]) -> None:
-    assert program_of(json.dumps(body)) is None
+    assert parsed(json.dumps(body)) == NO_PROGRAM

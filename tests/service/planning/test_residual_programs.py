@@ -8,10 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from logit_processors.checks import ControlError
-from logit_processors.residual import EVERYWHERE, ResidualSteer, Span
-from service.errors import BadRequestError, NotFoundError, RequestError
+from logit_processors.control import EVERYWHERE, Server, When
+from logit_processors.controls.steer import SteerEntry
+from service.api.validation import from_validation
+from service.errors import NotFoundError, RequestError
+from service.planning.programs import build_program
 from service.schemas.control import LogitControl
-from service.schemas.residual import build_residual
+from tests.entries import entries_of, span, steer_residual
 
 CONTENTS = {"calm": "c0", "formal": "f0", "direction": "d0"}
 LAYERS: dict[str, list[int]] = {"c0": [10, 20], "f0": [3], "d0": []}
@@ -23,15 +26,17 @@ def content_of(name: str) -> str:
     return CONTENTS[name]
 
 
-def build(*steer: dict[str, Any], unsupported: str | None = None) -> tuple[ResidualSteer, ...]:
+def build(*steer: dict[str, Any], unsupported: str | None = None) -> tuple[SteerEntry, ...]:
     filled = [{"strength": 1.0, "at": "residual", **entry} for entry in steer]
     control = LogitControl.model_validate({"steer": filled})
-    return build_residual(control, content_of, LAYERS.__getitem__, unsupported)
+    server = Server(100, lambda _: [], content_of, content_of, LAYERS.__getitem__, unsupported)
+    program = build_program(control, None, server)
+    return tuple(entries_of(program, "steer_residual"))
 
 
 def test_nothing_comes_of_nothing() -> None:
-    assert build_residual(None, content_of, LAYERS.__getitem__) == ()
-    assert build({"vector": "unknown", "at": "logits"}, unsupported="why") == ()
+    assert build() == ()
+    assert build({"vector": "calm", "at": "logits"}, unsupported="why") == ()
 
 
 def test_entries_in_their_order() -> None:
@@ -42,25 +47,25 @@ def test_entries_in_their_order() -> None:
         {"vector": "formal", "strength": 10_000.0, "when": {"until": 3}},
     )
     assert built == (
-        ResidualSteer("c0", -2.0),
-        ResidualSteer("c0", 1.0, (20,)),
-        ResidualSteer("f0", 10_000.0, when=Span(0, 3)),
+        steer_residual("c0", -2.0),
+        steer_residual("c0", 1.0, (20,)),
+        steer_residual("f0", 10_000.0, when=span(0, 3)),
     )
-    assert built[0].when == EVERYWHERE
+    assert built[0].bounds == EVERYWHERE.bounds
 
 
 @pytest.mark.parametrize(
-    ("when", "span"),
+    ("when", "expected"),
     [
         (None, EVERYWHERE),
-        ({}, Span(0)),
+        ({}, span(0)),
         ({"from": None}, EVERYWHERE),
-        ({"from": None, "until": -3}, Span(None, -3)),
-        ({"from": -4, "until": 2}, Span(-4, 2)),
+        ({"from": None, "until": -3}, span(None, -3)),
+        ({"from": -4, "until": 2}, span(-4, 2)),
     ],
 )
-def test_windows(when: Any, span: Span) -> None:
-    assert build({"vector": "calm", "when": when})[0].when == span
+def test_windows(when: Any, expected: When) -> None:
+    assert build({"vector": "calm", "when": when})[0].bounds == expected.bounds
 
 
 @pytest.mark.parametrize(
@@ -77,10 +82,12 @@ def test_windows(when: Any, span: Span) -> None:
 def test_what_cannot_be_is_named_at_its_path(
     entry: dict[str, Any], param: str, words: list[str]
 ) -> None:
-    with pytest.raises((ControlError, RequestError)) as caught:
+    with pytest.raises((ControlError, RequestError, ValidationError)) as caught:
         build({"vector": "calm"}, {"vector": "calm", "at": "logits"}, entry)
-    error = caught.value
-    assert isinstance(error, ControlError | BadRequestError | NotFoundError)
+    error: Any = caught.value
+    if isinstance(error, ValidationError):
+        placed = [{**e, "loc": ("logit_control", *e["loc"])} for e in error.errors()]
+        error = from_validation(placed)
     assert error.param == f"logit_control.steer[2].{param}"
     assert all(word in error.message for word in words), error.message
 

@@ -1,0 +1,23 @@
+"""Token scores of a direction, in standard deviations of logits."""
+
+import torch
+
+
+def standardise(scores: torch.Tensor) -> torch.Tensor:
+    """Shift scores over the vocabulary to mean 0 and scale them to standard deviation 1.
+
+    The strength of steering is thereby counted in standard deviations of logits, the same
+    for every vector and model.
+
+    Args:
+        scores: ``[vocab]``, W_U · u of a direction u.
+
+    Raises:
+        ValueError: the scores are constant or not finite, so they name no direction.
+
+    """
+    scores = scores.double()
+    deviation = scores.std(correction=0)
+    if not torch.isfinite(deviation) or deviation <= 0:
+        raise ValueError("the vector gives every token the same score: it has no direction")
+    return ((scores - scores.mean()) / deviation).float()

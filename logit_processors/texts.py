@@ -1,0 +1,26 @@
+"""How text patterns are matched: on the host or on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from logit_processors.control import Control
+from logit_processors.table import Table
+
+ValueOf = Callable[[Any], float]
+"""What an entry adds to the tokens that its pattern means, in nats; -inf suppresses them."""
+
+
+class Texts(Protocol):
+    """Matches text patterns on the rows of one model runner."""
+
+    def table(self, slots: int, control: Control[Any], value_of: ValueOf) -> Table[Any]:
+        """Return a table of entries with a text pattern each.
+
+        Args:
+            slots: as in :class:`~logit_processors.table.EngineFacts`.
+            control: the kind, which names each entry's pattern.
+            value_of: what an entry adds.
+
+        """
