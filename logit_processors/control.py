@@ -195,6 +195,12 @@ class Control(ABC, Generic[E]):
     """Place among the controls of a phase."""
     single: ClassVar[bool] = False
     """One object in the field instead of a list."""
+    draws: ClassVar[bool] = False
+    """Whether it draws random numbers: its requests have a seed."""
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    """Entries as JSON has them, for tests and documentation."""
+    neutral: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    """Entries that change nothing, likewise."""
     description: ClassVar[str] = ""
     """Description of the field, by default the first line of the entry's docstring."""
 

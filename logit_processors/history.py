@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from logit_processors.upload import upload
 
@@ -21,6 +23,9 @@ class History(Protocol):
 
         -1 stands before the first generated token or, with ``prompt``, before the prompt.
         """
+
+    def select(self, at: torch.Tensor, on_host: NDArray[np.int64]) -> History:
+        """Return the history of some rows, by their places on the device and on the host."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,14 @@ class HostHistory:
             found.reverse()
             listed.append(found + [NO_TOKEN] * (count - len(found)))
         return upload(listed, self.device) if listed else torch.empty(0, count, dtype=torch.int64)
+
+    def select(self, at: torch.Tensor, on_host: NDArray[np.int64]) -> HostHistory:  # noqa: ARG002
+        """Return the history of some rows; see :class:`History`."""
+        rows = on_host.tolist()
+        outputs, prompts = (
+            [listed[row] for row in rows] for listed in (self.outputs, self.prompts)
+        )
+        return HostHistory(outputs, prompts, self.device)
 
 
 @dataclass(frozen=True)
@@ -75,3 +88,13 @@ class DeviceHistory:
         tokens = torch.where(is_draft, drafts, older)
         limit = newest + 1 if prompt else self.positions.long().unsqueeze(1)
         return tokens.masked_fill_(back >= limit, NO_TOKEN)
+
+    def select(self, at: torch.Tensor, on_host: NDArray[np.int64]) -> DeviceHistory:  # noqa: ARG002
+        """Return the history of some rows; see :class:`History`."""
+        return replace(
+            self,
+            step_rows=self.step_rows[at],
+            slots=self.slots[at],
+            newest=self.newest[at],
+            positions=self.positions[at],
+        )

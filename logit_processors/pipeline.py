@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from logit_processors.control import Phase
+from logit_processors.control import Control, Phase
+from logit_processors.foreign import ForeignTable
 from logit_processors.pattern_sets import CompiledPattern
 from logit_processors.patterns import Pattern
 from logit_processors.program import Program
-from logit_processors.registry import controls
-from logit_processors.table import EngineFacts, Rows
+from logit_processors.registry import controls, failed_code, is_foreign
+from logit_processors.row_spec import ALIVE, BROKEN
+from logit_processors.table import EngineFacts, Rows, Table
+from logit_processors.upload import upload
 
 
 class Pipeline:
@@ -21,19 +25,32 @@ class Pipeline:
 
     The last slot stays empty, for rows without a program. A batch is applied in a handful of
     operations: each row looks up its slot's entries, and nothing is read back to the host.
+
+    ``status`` ``[slots]`` float32 is ALIVE or, of a request that must end with an error, BROKEN (it
+    lacks a vector, or room for a pattern) or the code of the plugin that failed. ``failed``
+    ``[rows]`` float32 says the same of rows of the last application: 0, or the code of a plugin;
+    None if there is none.
+
+    Args:
+        engine: where it runs.
+        kinds: the controls, without the guard around plugins; by default all that are registered.
+
     """
 
-    def __init__(self, engine: EngineFacts) -> None:
+    def __init__(self, engine: EngineFacts, kinds: Sequence[Control[Any]] = ()) -> None:
         self.device = engine.device
         self.empty = engine.slots - 1
-        self.broken: NDArray[np.bool_] = np.zeros(engine.slots, bool)
+        self.status: NDArray[np.float32] = np.full(engine.slots, ALIVE, np.float32)
+        self.failed: torch.Tensor | None = None
         self._programs: list[Program | None] = [None] * engine.slots
+        self._seeds = engine.seeds
+        self._new_seeds: dict[int, int] = {}
         tables = [
-            (control, control.table(engine))
-            for control in controls()
+            (control, control.table(engine) if kinds else _guarded(control, engine))
+            for control in kinds or controls()
             if control.phase is not Phase.MODEL
         ]
-        # Kinds of a phase commute: one that writes whole rows goes first, instead of a copy.
+        # Kinds of ADD commute: one that writes whole rows goes first, instead of a copy.
         self._tables = sorted(tables, key=lambda each: (each[0].phase, not each[1].reads_first))
 
     def set(
@@ -41,27 +58,38 @@ class Pipeline:
         slot: int,
         program: Program | None,
         patterns: Mapping[Pattern, CompiledPattern] | None = None,
+        seed: int = 0,
     ) -> None:
         """Give a slot a new program, or none, overwriting all of the old one.
 
-        A program that lacks a vector, or room for a pattern, makes the slot ``broken``: its request
-        must end with an error.
+        Args:
+            slot: of a request.
+            program: what it asks.
+            patterns: its text patterns, compiled.
+            seed: what the random numbers of its controls follow from.
+
         """
         if self._programs[slot] is not None:
             # First all: the new entries of one kind may need room that those of another held.
             for _, table in self._tables:
                 table.write(slot, (), {})
         self._programs[slot] = program
-        self.broken[slot] = False
+        self._new_seeds[slot] = seed
+        self.status[slot] = ALIVE
         if program is None:
             return
         for control, table in self._tables:
             entries = program.entries.get(control.name, ())
             if entries and not table.write(slot, entries, patterns or {}):
-                self.broken[slot] = True
+                is_plugin = isinstance(table, ForeignTable)
+                self.status[slot] = failed_code(control.name) if is_plugin else BROKEN
 
     def flush(self) -> None:
         """Bring what was written to the device."""
+        if self._new_seeds:
+            slots = upload([*self._new_seeds], self.device)
+            self._seeds[slots] = upload([*self._new_seeds.values()], self.device)
+            self._new_seeds.clear()
         for _, table in self._tables:
             table.flush()
 
@@ -82,6 +110,7 @@ class Pipeline:
 
         """
         self.flush()
+        self.failed = None
         written = logits if out is None else out
         is_begun = written is logits
         for control, table in self._tables:
@@ -94,9 +123,26 @@ class Pipeline:
             else:
                 table.begin(logits, written, rows)
                 is_begun = True
+            if isinstance(table, ForeignTable) and table.failed is not None:
+                self._note(control, table.failed)
         if not is_begun:
             written.copy_(logits)
         return written
+
+    def outcome(self, alive: torch.Tensor) -> torch.Tensor:
+        """Return how the last application left its rows, ``[rows]`` float32.
+
+        Args:
+            alive: ``[rows]`` bool, whether a token is left.
+
+        """
+        if self.failed is None:
+            return alive.float()
+        return torch.where(self.failed < 0, self.failed, alive.float())
+
+    def _note(self, control: Control[Any], failed: torch.Tensor) -> None:
+        codes = failed.float() * failed_code(control.name)
+        self.failed = codes if self.failed is None else torch.minimum(self.failed, codes)
 
     def warm_up(self, vocab: int, dtype: torch.dtype) -> None:
         """Compile the kernels of all controls for ``vocab`` logits of a dtype."""
@@ -111,3 +157,8 @@ class Pipeline:
             "pattern_bytes": sum(program.pattern_bytes for program in programs),
             "vectors": sum(table.held() for _, table in self._tables),
         }
+
+
+def _guarded(control: Control[Any], engine: EngineFacts) -> Table[Any]:
+    table = control.table(engine)
+    return ForeignTable(control, table) if is_foreign(control) else table

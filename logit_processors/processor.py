@@ -41,6 +41,8 @@ class Wanted:
     """The program's text patterns, compiled."""
     masked: bool = False
     """True if vLLM's own masks may leave it no token."""
+    seed: int = 0
+    """What the random numbers of its controls follow from."""
 
     @property
     def watched(self) -> bool:
@@ -65,7 +67,8 @@ class Wanted:
         rows = RowSpec.model_validate(wire["rows"]) if wire.get("rows") else None
         patterns = _patterns(program, wire.get(PATTERNS_KEY, ()))
         rows_wanted = rows or _plain_logprobs(sampling_params)
-        return cls(program if program.at_logits else None, rows_wanted, patterns, masked)
+        seed = sampling_params.seed or 0
+        return cls(program if program.at_logits else None, rows_wanted, patterns, masked, seed)
 
 
 def _patterns(program: Program, wire: Sequence[Any]) -> dict[Pattern, CompiledPattern]:

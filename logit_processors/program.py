@@ -103,6 +103,11 @@ class Program:
         return any(control.phase is not Phase.MODEL for control, _ in self.used())
 
     @cached_property
+    def draws(self) -> bool:
+        """Whether one of its controls draws random numbers."""
+        return any(control.draws for control, _ in self.used())
+
+    @cached_property
     def can_fail(self) -> bool:
         """Whether a row can run out of tokens, or of a vector or pattern, under this program."""
         return any(entry.can_fail for entries in self.entries.values() for entry in entries)

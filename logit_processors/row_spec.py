@@ -78,7 +78,9 @@ COLUMN = {name: at for at, name in enumerate(STATISTICS)}
 """Where each of the statistics stands."""
 
 ALIVE, EXHAUSTED, BROKEN = 1.0, 0.0, -1.0
-"""Values of ``alive``: a token is left; none is; a vector or pattern was not at hand."""
+"""Values of ``alive``: a token is left; none is; a vector or pattern was not at hand.
+
+Lower ones are codes of plugins that failed (``logit_processors.registry``)."""
 
 
 class TokenRow(NamedTuple):

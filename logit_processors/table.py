@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from logit_processors.control import Entry
+from logit_processors.upload import upload
 
 if TYPE_CHECKING:
     from logit_processors.directions import Directions
@@ -36,6 +37,12 @@ class EngineFacts:
     """Token scores of the vectors that the worker holds."""
     texts: Texts
     """How text patterns are matched on the rows of this runner."""
+    seeds: torch.Tensor = field(init=False)
+    """``[slots]`` int64 on the device: what the random numbers of requests follow from."""
+
+    def __post_init__(self) -> None:
+        seeds = torch.zeros(self.slots, dtype=torch.int64, device=self.device)
+        object.__setattr__(self, "seeds", seeds)
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,25 @@ class Rows:
     def are_known(self) -> bool:
         """Say whether the host knows the slot of each row."""
         return len(self.host_slots) == len(self.slots)
+
+    def of_slots(self, used: NDArray[np.bool_]) -> tuple[torch.Tensor, Rows]:
+        """Return the rows of some slots: their places, ``[some]`` int64, and what they are.
+
+        Args:
+            used: ``[slots]``, the slots.
+
+        """
+        if self.are_known:
+            found = np.flatnonzero(used[self.host_slots])
+            at, host_slots = upload(found, self.slots.device), self.host_slots[found]
+            history = self.history.select(at, found)
+        else:
+            # Only the device knows which rows they are: this waits for it.
+            at = upload(used, self.slots.device, torch.bool)[self.slots].nonzero().squeeze(1)
+            host_slots = self.slots[at].cpu().numpy()
+            history = self.history.select(at, at.cpu().numpy())
+        some = Rows(host_slots, self.slots[at], self.positions[at], history)
+        return at, some
 
 
 class Table(ABC, Generic[E]):

@@ -19,7 +19,7 @@ from logit_processors.kernels import has_kernels, warm_up
 from logit_processors.pipeline import Pipeline
 from logit_processors.places import Places
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
-from logit_processors.row_spec import BROKEN, PlainLogprobs, RowSpec
+from logit_processors.row_spec import ALIVE, PlainLogprobs, RowSpec
 from logit_processors.table import EngineFacts, Rows
 from logit_processors.upload import upload
 
@@ -78,12 +78,14 @@ class V1ControlProcessor(ControlProcessor):
         ]
         if not watched:
             return logits
+        self._pipeline.failed = None
         if any(map(self.has_program, watched)):
             self._run(logits, range(count), Phase.FORCE, None)
         unwatched = np.ones(count, bool)
         unwatched[watched] = False
         # A row's own request decides, not its neighbours in the batch.
-        self._alive = ~exhausted(logits) | upload(unwatched, logits.device, torch.bool)
+        alive = ~exhausted(logits) | upload(unwatched, logits.device, torch.bool)
+        self._alive = self._pipeline.outcome(alive)
         return logits
 
     def run_programs(self, logits: torch.Tensor, places: Places) -> torch.Tensor:
@@ -127,18 +129,18 @@ class V1ControlProcessor(ControlProcessor):
         """Say how the last :meth:`apply` left batch rows, ``[rows]`` float32."""
         alive = torch.ones(len(places), device=self._pipeline.device)
         if self._alive is not None:
-            alive *= self._alive[places.rows]
+            alive = self._alive[places.rows]
         for at, row in enumerate(places.requests.tolist()):
             running = self._running.get(row)
-            if running is not None and self._pipeline.broken[running.slot]:
-                alive[at] = BROKEN
+            if running is not None and self._pipeline.status[running.slot] != ALIVE:
+                alive[at] = float(self._pipeline.status[running.slot])
         return alive
 
     def _start(self, wanted: Wanted, prompt: Sequence[int], output: Sequence[int]) -> _Running:
         slot = self._pipeline.empty
         if wanted.program is not None:
             slot = self._free.pop()
-            self._pipeline.set(slot, wanted.program, wanted.patterns)
+            self._pipeline.set(slot, wanted.program, wanted.patterns, wanted.seed)
         return _Running(slot, wanted, prompt, output)
 
     def _stop(self, running: _Running) -> None:

@@ -20,7 +20,7 @@ from logit_processors.kernels import has_kernels, warm_up
 from logit_processors.pipeline import Pipeline
 from logit_processors.places import Places
 from logit_processors.processor import ControlProcessor, Wanted, load_vocabulary
-from logit_processors.row_spec import BROKEN, PlainLogprobs, RowSpec
+from logit_processors.row_spec import ALIVE, PlainLogprobs, RowSpec
 from logit_processors.table import EngineFacts, Rows
 from logit_processors.texts import Texts
 from logit_processors.upload import upload
@@ -84,7 +84,7 @@ class V2ControlProcessor(ControlProcessor):
             self._controlled.discard(slot)
         else:
             self._controlled.add(slot)
-        self._pipeline.set(slot, wanted.program, wanted.patterns)
+        self._pipeline.set(slot, wanted.program, wanted.patterns, wanted.seed)
 
     def apply_staged_writes(self) -> None:
         """Bring what the requests that began ask to the device, before the model runs."""
@@ -110,7 +110,7 @@ class V2ControlProcessor(ControlProcessor):
         first = self._first_row(ctx.idx_mapping_np)
         part = slice(first, first + len(logits))
         self._run(logits, ctx.idx_mapping_np.astype(np.int64), part, Phase.FORCE, None)
-        self._note_alive(part, ~exhausted(logits))
+        self._note_alive(part, self._pipeline.outcome(~exhausted(logits)))
         return logits
 
     def _first_row(self, slots: NDArray[np.integer[Any]]) -> int:
@@ -123,7 +123,7 @@ class V2ControlProcessor(ControlProcessor):
         return int(self._step.first_rows[request])
 
     def _note_alive(self, part: slice, alive: torch.Tensor) -> None:
-        """Keep what a part of the step says, ``[part]`` bool; other parts are alive."""
+        """Keep how a part of the step was left, ``[part]`` float32; other parts are alive."""
         assert self._step is not None
         if len(alive) == len(self._step.slots):
             self._alive = alive
@@ -154,14 +154,16 @@ class V2ControlProcessor(ControlProcessor):
         """Say how :meth:`apply` left rows of the step, ``[rows]`` float32."""
         assert self._step is not None
         host_slots = self._step.host_slots[places.requests]
-        broken = self._pipeline.broken[host_slots]
+        status = self._pipeline.status[host_slots]
         device = self._pipeline.device
         alive = torch.ones(len(places), device=device)
         if self._alive is not None:
             unwatched = upload(~self._watched[host_slots], device, torch.bool)
-            alive *= self._alive[places.rows] | unwatched
-        if broken.any():
-            alive[upload(np.flatnonzero(broken), device)] = BROKEN
+            alive = torch.where(unwatched, alive, self._alive[places.rows])
+        faulty = np.flatnonzero(status != ALIVE)
+        if len(faulty):
+            codes = upload(status[faulty].tolist(), device, torch.float32)
+            alive[upload(faulty, device)] = codes
         return alive
 
     def _run(

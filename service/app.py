@@ -41,6 +41,7 @@ from service.engine.grammar_gate import GrammarGate, guard
 from service.engine.grammar_trial import Limits
 from service.engine.prompt_states import PromptStates
 from service.engine.readiness import Readiness
+from service.engine.registered import assert_same_controls
 from service.engine.sampling_room import keep_room
 from service.engine.tenants import keep_apart
 from service.errors import StartupError
@@ -103,6 +104,7 @@ class SensefieldEndpoints:
         store = VectorStore(own.vectors_dir, own.max_vectors, own.vectors_bytes)
         await run_first_step(engine_client)
         processes = max(1, args.api_server_count or 1)
+        await assert_same_controls(engine_client)
         support = await ResidualSupport.of(engine_client, processes)
         registry = VectorRegistry(store, engine_client, model, support)
         await registry.load()

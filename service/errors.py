@@ -19,6 +19,7 @@ SensefieldError
     ├── RateLimitedError        429, with Retry-After
     ├── HeadersTooLargeError    431
     ├── EngineError             500
+    ├── ControlFailedError      500
     ├── SaturatedError          503, with Retry-After
     ├── StoreUnavailableError   503, with Retry-After
     ├── NotReadyError           503, with Retry-After
@@ -198,6 +199,14 @@ class EngineError(RequestError):
     """The engine has died."""
 
     type = "InternalServerError"  # vLLM's word for it, on all its routes
+
+
+class ControlFailedError(RequestError):
+    """A plugin's control raised an error, or made a row that is no number."""
+
+    type = "server_error"
+
+    CODE: ClassVar[str] = "control_failed"
 
 
 class SaturatedError(RequestError):

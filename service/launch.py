@@ -52,10 +52,15 @@ def launch(flags: Sequence[str]) -> None:
     from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.logger import configure_logging_from_args
 
+    from logit_processors.registry import PluginError, controls
     from service.engine import quick_start
     from service.engine.compatibility import assert_supported
 
     passed("imports")
+    try:
+        controls()
+    except PluginError as error:
+        raise StartupError(str(error)) from None
     assert_supported()
     # vLLM only logs what goes wrong in a plugin, and would serve without ours.
     endpoint_plugin()

@@ -22,6 +22,7 @@ from tests.integration.servers import (
     start,
     wait_until_ended,
 )
+from tests.plugins.installing import with_plugins
 from tests.scheduling import Together, keep_groups, rank
 
 # No deadline: on a busy machine one slow example says nothing about the code.
@@ -145,7 +146,7 @@ def v1() -> Iterator[Client]:
         *("--max-model-len", "1024", "--max-num-seqs", "16", "--block-size", "32"),
         *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
     )
-    yield from client_of("v1", lambda folder: start(folder, flags))
+    yield from client_of("v1", lambda folder: start(folder, flags, with_plugins(folder)))
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +154,9 @@ def v2() -> Iterator[Client]:
     """A server on vLLM's V2 runner, as it runs on a GPU; without one in Triton's interpreter."""
     assert ON_GPU or TRITON.is_dir(), f"{TRITON} is missing: run the tests with `make test`"
     flags = ("--max-model-len", "256", "--max-num-seqs", "8")
-    yield from client_of("v2", lambda folder: start(folder, flags, V2_ENVIRONMENT))
+    yield from client_of(
+        "v2", lambda folder: start(folder, flags, with_plugins(folder, V2_ENVIRONMENT))
+    )
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,8 @@ def pipeline_of(
     """Return a pipeline with so many slots for requests; it matches texts on the host."""
     kernels = has_kernels(device) if kernels is None else kernels
     texts = HostTexts(vocabulary, CPU)
-    return Pipeline(EngineFacts(count + 1, device, kernels, directions or Directions(), texts))
+    directions = Directions() if directions is None else directions
+    return Pipeline(EngineFacts(count + 1, device, kernels, directions, texts))
 
 
 def rows_of(

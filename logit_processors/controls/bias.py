@@ -36,6 +36,8 @@ class TokenBias(Control[BiasEntry]):
 
     name, field = "token_bias", "bias"
     entry, phase = BiasEntry, Phase.ADD
+    examples = ({"token_id": 3, "add": 2.5}, {"token_id": 9, "add": -100.0})
+    neutral = ({"token_id": 3, "add": 0.0},)
 
     def takes(self, entry: BiasEntry) -> bool:
         """Say whether the entry names a token."""
@@ -56,6 +58,8 @@ class TextBias(Control[BiasEntry]):
 
     name, field = "text_bias", "bias"
     entry, phase, order = BiasEntry, Phase.ADD, 1
+    examples = ({"text": "ab", "add": 2.0}, {"text": "ABA", "add": 1.0, "ignore_case": True})
+    neutral = ({"text": "ab", "add": 0.0},)
 
     def takes(self, entry: BiasEntry) -> bool:
         """Say whether the entry names a text."""

@@ -51,6 +51,7 @@ class ForceTokens(Control[Force]):
 
     name = "force"
     entry, phase, single = Force, Phase.FORCE, True
+    examples = ({"token_ids": [3, 4, 5]},)
     description = (
         "What is generated first, whatever the distributions say: they are told as they are. A "
         "forced token that something else forbids ends the request with an error."

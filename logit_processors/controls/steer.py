@@ -82,6 +82,8 @@ class SteerLogits(Control[SteerEntry]):
 
     name, field = "steer_logits", "steer"
     entry, phase, order = SteerEntry, Phase.ADD, 2
+    examples = ({"vector": "calm", "strength": 1.5}, {"vector": "calm", "strength": -1000.0})
+    neutral = ({"vector": "calm", "strength": 0.0},)
 
     def takes(self, entry: SteerEntry) -> bool:
         """Say whether the entry acts at the logits."""
@@ -109,6 +111,8 @@ class SteerResidual(Control[SteerEntry]):
 
     name, field = "steer_residual", "steer"
     entry, phase = SteerEntry, Phase.MODEL
+    examples = ({"vector": "calm", "strength": 1.5, "at": "residual", "layers": [14]},)
+    neutral = ({"vector": "calm", "strength": 0.0, "at": "residual"},)
 
     def takes(self, entry: SteerEntry) -> bool:
         """Say whether the entry acts in the residual stream."""

@@ -31,6 +31,7 @@ class TokenSuppress(Control[SuppressEntry]):
 
     name, field = "token_suppress", "suppress"
     entry, phase = SuppressEntry, Phase.MASK
+    examples = ({"token_id": 3},)
 
     def takes(self, entry: SuppressEntry) -> bool:
         """Say whether the entry names a token."""
@@ -57,6 +58,7 @@ class TextSuppress(Control[SuppressEntry]):
 
     name, field = "text_suppress", "suppress"
     entry, phase, order = SuppressEntry, Phase.MASK, 1
+    examples = ({"text": "ab"}, {"text": "A", "ignore_case": True})
 
     def takes(self, entry: SuppressEntry) -> bool:
         """Say whether the entry names a text."""

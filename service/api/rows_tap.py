@@ -13,6 +13,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 
 from logit_processors.control import Phase
 from logit_processors.program import Program
+from logit_processors.registry import by_name, failed_name, field_of
 from logit_processors.row_spec import ALIVE, BROKEN, COLUMN, EXHAUSTED, RowSpec, TokenRow
 from service.api.text_logprobs import TextLogprobs
 from service.distributions.encode import DistributionEncoder
@@ -20,6 +21,7 @@ from service.distributions.openai_logprobs import chat_logprobs, prompt_logprobs
 from service.distributions.text_walk import TextWalk
 from service.distributions.token_texts import TokenTexts
 from service.engine.exhaustion import no_token_left
+from service.errors import ControlFailedError
 from service.metrics import ENCODE_SECONDS, KL_NATS, ROW_BYTES, ROWS
 from service.pieces import Later
 from service.planning.plan import Plan
@@ -45,6 +47,13 @@ def check_rows(rows: Sequence[TokenRow], program: Program, masks: Sequence[str] 
 
     """
     worst = min((row.statistics[COLUMN["alive"]] for row in rows), default=ALIVE)
+    if worst < BROKEN:
+        name = failed_name(worst)
+        raise ControlFailedError(
+            f"the control {name!r} failed on this request; the server's log says why",
+            f"logit_control.{field_of(by_name()[name])}",
+            ControlFailedError.CODE,
+        )
     if worst == BROKEN:
         raise RetryableRequestError(
             "the engine does not hold a vector or text pattern of this request at the "

@@ -14,6 +14,7 @@ import torch
 from vllm.distributed import get_pp_group
 
 from logit_processors.directions import DIRECTIONS
+from logit_processors.registry import fingerprints
 from service.engine.holding import held_by
 from service.engine.lens import read_stream
 from service.engine.neighbours import (
@@ -151,6 +152,10 @@ class SensefieldWorker:
     def sensefield_drop_residual(self, content: str, holder: str) -> None:
         """Forget a vector that no other API process holds; running requests keep it."""
         self._stream().bank.drop(content, holder)
+
+    def sensefield_controls(self) -> dict[str, str]:
+        """Return a hash of each kind of control that this worker knows."""
+        return fingerprints()
 
     def sensefield_describe_residual(self) -> dict[str, Any]:
         """Say what of the model's residual stream can be steered."""

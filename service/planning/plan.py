@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -83,6 +84,9 @@ class Plan:
             self.spec = RowSpec()
         if self.program.entries:
             wire["program"] = self.program.to_wire()
+        if self.program.draws and params.seed is None:
+            # Of each choice, and the same in all ranks.
+            params.seed = secrets.randbits(48)
         if self.patterns:
             wire[PATTERNS_KEY] = [compiled.to_wire() for compiled in self.patterns]
         if self.spec is not None:

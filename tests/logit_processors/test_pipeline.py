@@ -16,6 +16,7 @@ from logit_processors.control import ALWAYS, Phase, between
 from logit_processors.directions import Directions
 from logit_processors.kernels import has_kernels
 from logit_processors.program import Program
+from logit_processors.row_spec import BROKEN
 from logit_processors.slot_lists import EntryTable
 from tests.entries import (
     bias_text,
@@ -162,7 +163,7 @@ class SlotsMachine(RuleBasedStateMachine):
         for slot in range(SLOTS + 1):
             program, vectors = self.running.get(slot, (program_of(), set()))
             missing = not program.vectors(Phase.ADD) <= vectors
-            assert bool(self.slots.broken[slot]) is missing
+            assert bool(self.slots.status[slot] == BROKEN) is missing
 
 
 SlotsMachine.TestCase.settings = settings(

@@ -93,12 +93,12 @@ def test_requests_that_have_ended_make_room_for_patterns(monkeypatch: pytest.Mon
     processor = make_processor(monkeypatch, FOUR)
     for slot, letter in enumerate("abc"):
         processor.add_request(slot, suppressing(letter))
-    assert processor._pipeline.broken[:3].tolist() == [False, False, True]
+    assert processor._pipeline.status[:3].tolist() == [ALIVE, ALIVE, BROKEN]
     applied(processor, step([2], [0]))
     assert processor.alive(ALONE.places([0])).tolist() == [BROKEN]
     processor.end_all_but({1: "b", 2: "c"})
     processor.add_request(2, suppressing("c"))
-    assert processor._pipeline.broken[:3].tolist() == [False, False, False]
+    assert processor._pipeline.status[:3].tolist() == [ALIVE] * 3
 
 
 def test_a_request_without_room_for_all_its_patterns_holds_none(
@@ -108,9 +108,9 @@ def test_a_request_without_room_for_all_its_patterns_holds_none(
     processor = make_processor(monkeypatch, FOUR)
     three = tuple(suppress_text(letter * 30) for letter in "abc")
     processor.add_request(0, params(program_of(text_suppress=three)))
-    assert processor._pipeline.broken[0]
+    assert processor._pipeline.status[0] == BROKEN
     processor.add_request(1, params(program_of(text_suppress=three[:2])))
-    assert not processor._pipeline.broken[1]
+    assert processor._pipeline.status[1] == ALIVE
 
 
 def test_a_request_that_has_ended_holds_no_vector(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,9 +224,7 @@ SUPPRESS = program_of(token_suppress=(suppress_token(3),))
         (SUPPRESS, "logit_control.suppress", "suppression"),
     ],
 )
-def test_a_row_that_masks_emptied_blames_them(
-    program: Program | None, blamed: str, told: str
-) -> None:
+def test_a_row_that_masks_emptied_blames_them(program: Program, blamed: str, told: str) -> None:
     masks = ("allowed_token_ids", "structured_outputs")
     with pytest.raises(VLLMValidationError, match=told) as refused:
         tap(program=program, masks=masks).take(0, output(EXHAUSTED))

@@ -87,5 +87,5 @@ def test_a_request_carries_its_spec() -> None:
     assert (prompt_spec_of(params), first_row_of(params)) == (spec, 0)
     wire[WIRE_KEY][PROMPT_FROM_KEY] = 4
     assert first_row_of(params) == 4
-    with pytest.raises(ValueError, match="row spec"):
+    with pytest.raises(ValueError, match="RowSpec"):
         prompt_spec_of(SamplingParams(extra_args={WIRE_KEY: {PROMPT_KEY: {"k": 1}}}))

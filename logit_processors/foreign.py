@@ -1,0 +1,66 @@
+"""Controls of plugins, kept from harming rows of requests that do not use them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from logit_processors.control import Control
+from logit_processors.pattern_sets import CompiledPattern
+from logit_processors.patterns import Pattern
+from logit_processors.table import Rows, Table
+
+logger = logging.getLogger(__name__)
+
+
+class ForeignTable(Table[Any]):
+    """A plugin's table: it sees the rows of its own requests only, and what it raises ends them.
+
+    ``failed`` ``[rows]`` bool says which rows of the last application it could not do; None if it
+    did all.
+    """
+
+    def __init__(self, control: Control[Any], table: Table[Any]) -> None:
+        self.failed: torch.Tensor | None = None
+        self._name = control.name
+        self._table = table
+        self.used = table.used
+
+    def write(
+        self, slot: int, entries: Sequence[Any], patterns: Mapping[Pattern, CompiledPattern]
+    ) -> bool:
+        """Give a slot its entries; returns False if the plugin cannot."""
+        try:
+            return self._table.write(slot, entries, patterns)
+        except Exception:
+            logger.exception("the control %r failed to take a request", self._name)
+            return False
+
+    def flush(self) -> None:
+        """Bring what was written to the device."""
+        try:
+            self._table.flush()
+        except Exception:
+            logger.exception("the control %r failed to bring its tables to the device", self._name)
+
+    def apply(self, logits: torch.Tensor, rows: Rows) -> None:
+        """Do what the entries ask to copies of their rows, and keep those that are numbers."""
+        at, own = rows.of_slots(self.used)
+        self.failed = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+        try:
+            changed = logits[at]
+            self._table.apply(changed, own)
+        except Exception:
+            logger.exception("the control %r failed", self._name)
+            self.failed[at] = True
+            return
+        wrong = (torch.isnan(changed) | torch.isposinf(changed)).any(dim=-1)
+        self.failed[at] = wrong
+        logits[at] = torch.where(wrong.unsqueeze(1), logits[at], changed)
+
+    def held(self) -> int:
+        """Return how many places of vectors the slots hold."""
+        return self._table.held()
