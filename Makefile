@@ -29,7 +29,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve test unit test-full test-stock test-gpu check lint bench bench-gpu loadtest faults soak clean browser
+.PHONY: help serve test unit test-full test-stock test-gpu check lint seams bench bench-gpu loadtest faults soak clean browser
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ lint: $(VENV)/sensefield $(VENV)/dev
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/lint-imports
+
+seams: $(VENV)/sensefield ## what is replaced in vLLM, why, and whether the installed one still has it
+	@$(VENV)/bin/python -W ignore -m service.engine.seams
 
 bench: $(VENV)/sensefield $(VENV)/dev ## run the benchmarks; ARGS='--help'
 	$(VENV)/bin/python -m loadtests.bench $(ARGS)

@@ -42,7 +42,6 @@ from service.engine.grammar_trial import Limits
 from service.engine.prompt_states import PromptStates
 from service.engine.readiness import Readiness
 from service.engine.registered import assert_same_controls
-from service.engine.sampling_room import keep_room
 from service.engine.tenants import keep_apart
 from service.errors import StartupError
 from service.life import Life
@@ -110,7 +109,6 @@ class SensefieldEndpoints:
         await registry.load()
         budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
         secret = await secret_of(engine_client)
-        keep_room(engine_client)
         keep_apart(engine_client, TENANT.get, secret)
         limits = Limits(own.grammar_cpu_seconds)
         blame_masks(engine_client)

@@ -8,7 +8,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import Any
 
 from service.access.keys import Key, KeyRing
 from service.access.roles import ROLES
@@ -22,7 +21,8 @@ from service.vectors.store import VectorStore
 
 PROCESSOR = "logit_processors.processor:ControlProcessor"
 DOOR = "service.access.door.Door"
-WORKER = "service.engine.worker.SensefieldWorker"
+WORKER = "service.engine.serving_worker.ServingWorker"
+WORKER_EXTENSION = "service.engine.worker.SensefieldWorker"
 EMBEDDED_NAME = "smollm2-135m-instruct"
 DRAIN_SECONDS = 30
 """Time that running requests get after SIGTERM, unless --shutdown-timeout says otherwise."""
@@ -53,15 +53,15 @@ def launch(flags: Sequence[str]) -> None:
     from vllm.logger import configure_logging_from_args
 
     from logit_processors.registry import PluginError, controls
-    from service.engine import quick_start
-    from service.engine.compatibility import assert_supported
+    from service.engine import seams
+    from service.engine.seam import Where
 
     passed("imports")
     try:
         controls()
     except PluginError as error:
         raise StartupError(str(error)) from None
-    assert_supported()
+    seams.assert_supported()
     # vLLM only logs what goes wrong in a plugin, and would serve without ours.
     endpoint_plugin()
     cli_env_setup()
@@ -70,8 +70,7 @@ def launch(flags: Sequence[str]) -> None:
     # What cannot be written is told before a model is loaded, which may take minutes.
     VectorStore(settings().vectors_dir)
     configure_logging_from_args(args)
-    check_engine_configs()
-    quick_start.install()
+    seams.install(Where.LAUNCHER)
     command = ServeSubcommand()
     command.validate(args)
     command.cmd(args)
@@ -109,10 +108,12 @@ def plug_in(args: Namespace, flags: Sequence[str]) -> None:
     """
     # Again: they may come out of vLLM's --config file, or be abbreviated.
     refuse_flags(lambda flag: getattr(args, flag[2:].replace("-", "_")) not in (None, False))
-    if args.worker_extension_cls:
-        raise StartupError(
-            f"--worker-extension-cls {args.worker_extension_cls}: Sensefield needs that place"
-        )
+    for flag, given in {
+        "--worker-cls": args.worker_cls not in (None, "auto") and args.worker_cls,
+        "--worker-extension-cls": args.worker_extension_cls,
+    }.items():
+        if given:
+            raise StartupError(f"{flag} {given}: Sensefield needs that place")
     if args.logprobs_mode != "raw_logprobs":
         raise StartupError(
             f"--logprobs-mode {args.logprobs_mode}: Sensefield serves raw_logprobs; ask for "
@@ -122,7 +123,8 @@ def plug_in(args: Namespace, flags: Sequence[str]) -> None:
         raise StartupError(
             "--enable-batch-sharded-sampling: Sensefield keeps rows where every rank samples all"
         )
-    args.worker_extension_cls = WORKER
+    args.worker_cls = WORKER
+    args.worker_extension_cls = WORKER_EXTENSION
     args.middleware = [*args.middleware, DOOR]
     # The audit log tells more of each request, and gives it its id.
     args.disable_uvicorn_access_log = True
@@ -159,51 +161,6 @@ def _take_keys(args: Namespace) -> None:
 def _is_reachable(args: Namespace) -> bool:
     """Say whether others than this machine can reach the server."""
     return not args.uds and args.host not in _LOOPBACK
-
-
-def check_engine_configs() -> None:
-    """Have what vLLM makes of the flags and the model checked before it starts an engine."""
-    from vllm.engine.arg_utils import EngineArgs
-
-    stock = EngineArgs.create_engine_config
-
-    def create_engine_config(self: Any, *args: Any, **kwargs: Any) -> Any:
-        config = stock(self, *args, **kwargs)
-        assert_servable(config)
-        return config
-
-    EngineArgs.create_engine_config = create_engine_config
-
-
-def assert_servable(vllm_config: Any) -> None:
-    """Refuse an engine that would end with an error of its own once it has loaded the model.
-
-    Raises:
-        StartupError: it would.
-
-    """
-    if (runner := vllm_config.model_config.runner_type) != "generate":
-        raise StartupError(
-            f"--runner {runner}: the model generates no text, and vLLM would serve it without "
-            "Sensefield's routes and checks"
-        )
-    if vllm_config.speculative_config is not None and not vllm_config.use_v2_model_runner:
-        raise StartupError(
-            "speculative decoding needs vLLM's V2 runner, and this engine runs on V1, which "
-            "takes no logits processor beside it: leave out --speculative-config, or serve "
-            "where Triton is (on a GPU), with a method that V2 has and without "
-            "VLLM_USE_V2_MODEL_RUNNER=0"
-        )
-    if vllm_config.cache_config.kv_sharing_fast_prefill:
-        raise StartupError(
-            "--kv-sharing-fast-prefill: its layers see some of a step's tokens only, in which "
-            "Sensefield would steer the wrong ones"
-        )
-    if vllm_config.parallel_config.prefill_context_parallel_size > 1:
-        raise StartupError(
-            "--prefill-context-parallel-size: no rank would see a whole prompt, which Sensefield "
-            "steers and reads"
-        )
 
 
 def _embedded(flags: Sequence[str]) -> list[str]:

@@ -28,28 +28,12 @@ def register() -> None:
     """
     if not enabled():
         return
-    from service.engine import (
-        compatibility,
-        family,
-        frontend,
-        generators,
-        grammar_backends,
-        prompt_cache,
-        prompt_rows,
-        samplers,
-    )
-    from service.engine.residual import attach
+    from service.engine import family, seams
+    from service.engine.seam import Where
 
-    if samplers.is_installed():
+    if seams.is_installed(Where.EVERY):
         return
-    compatibility.assert_supported()
-    samplers.install()
-    generators.install()
-    frontend.install()
-    prompt_rows.install()
-    prompt_cache.install()
-    grammar_backends.install()
-    attach.install()
+    seams.install(Where.EVERY)
     family.end_with_parent()
 
 

@@ -13,7 +13,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from vllm.lora.layers.logits_processor import LogitsProcessorWithLoRA
-from vllm.lora.punica_wrapper import punica_cpu
 
 LogitsOf = Callable[[torch.Tensor], torch.Tensor]
 """``[rows, hidden]`` -> ``[rows, vocab]``."""
@@ -110,29 +109,33 @@ def base_logits(model: Any, rows: torch.Tensor) -> torch.Tensor | None:
     return None if parts[0] is None else torch.cat(parts)
 
 
-def keep_rows_without_adapter() -> None:
-    """Have vLLM's LoRA on a CPU add nothing to rows without an adapter.
+def spared_rows(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an expansion of LoRA's on a CPU that adds nothing to rows without an adapter.
 
-    Their slot is -1, with which it finds the weights of the last one: an adapter as soon as all
-    slots are taken.
+    Their slot is -1, with which vLLM finds the weights of the last one: an adapter as soon as
+    all slots are taken. ``lora_indices_tensor`` holds the slot of each row.
     """
-
-    def spared(stock: Any, slots_of: Callable[..., torch.Tensor]) -> Any:
-        def expand(inputs: torch.Tensor, *args: Any, **kwargs: Any) -> None:
-            without = slots_of(*args) < 0
-            stock(inputs.masked_fill(without.unsqueeze(1), 0), *args, **kwargs)
-
-        return expand
 
     def of_rows(_weights: Any, _output: Any, slots: torch.Tensor, *_: Any) -> torch.Tensor:
         return slots
+
+    return _spared(stock, of_rows)
+
+
+def spared_runs(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what :func:`spared_rows` does where there is one slot for each run of rows."""
 
     def of_runs(
         _weights: Any, _output: Any, _starts: Any, lengths: Any, slots: torch.Tensor, *_: Any
     ) -> torch.Tensor:
         return torch.repeat_interleave(slots, lengths)
 
-    punica_cpu.bgmv_expand = spared(punica_cpu.bgmv_expand, of_rows)
-    punica_cpu.bgmv_expand_slice = spared(punica_cpu.bgmv_expand_slice, of_rows)
-    punica_cpu.sgmv_expand = spared(punica_cpu.sgmv_expand, of_runs)
-    punica_cpu.sgmv_expand_slice = spared(punica_cpu.sgmv_expand_slice, of_runs)
+    return _spared(stock, of_runs)
+
+
+def _spared(stock: Callable[..., Any], slots_of: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    def expand(inputs: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        without = slots_of(*args) < 0
+        stock(inputs.masked_fill(without.unsqueeze(1), 0), *args, **kwargs)
+
+    return expand

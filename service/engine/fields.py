@@ -37,7 +37,7 @@ READ: dict[type, tuple[str, ...]] = {
     SamplerOutput: ("sampled_token_ids", "logprobs_tensors"),
     GPUModelRunner: (
         *("device", "model", "input_batch", "requests", "num_prompt_logprobs"),
-        *("query_start_loc", "positions"),
+        *("query_start_loc", "positions", "model_memory_usage"),
     ),
     InputBatch: ("num_reqs", "req_ids", "req_id_to_index", "num_computed_tokens_cpu"),
     CachedRequestState: (
@@ -49,6 +49,7 @@ READ: dict[type, tuple[str, ...]] = {
 if HAS_TRITON:
     from vllm.v1.worker.gpu.buffer_utils import StagedWriteTensor, UvaBackedTensor
     from vllm.v1.worker.gpu.input_batch import InputBatch as V2InputBatch
+    from vllm.v1.worker.gpu.model_runner import GPUModelRunner as V2ModelRunner
     from vllm.v1.worker.gpu.sample.logits_processor.interface import (
         LogitsContext,
         LogitsProcRequestState,
@@ -72,6 +73,7 @@ if HAS_TRITON:
             *("query_start_loc", "query_start_loc_np", "num_scheduled_tokens"),
             *("num_computed_tokens_np", "num_computed_prefill_tokens_np", "prefill_len_np"),
         ),
+        V2ModelRunner: ("device", "model_memory_usage", "sampler"),
         V2Sampler: ("logits_processors", "req_states"),
         V2SamplerOutput: ("sampled_token_ids", "logprobs_tensors", "num_sampled"),
         RejectionSampler: ("sampler",),

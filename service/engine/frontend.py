@@ -6,7 +6,6 @@ from typing import Any, SupportsIndex, overload
 
 from numpy.typing import NDArray
 from vllm.sampling_params import RequestOutputKind
-from vllm.v1.engine import output_processor
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
@@ -90,6 +89,6 @@ def _own(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.nbytes > _OWN_MESSAGE else array.copy()
 
 
-def install() -> None:
-    """Have vLLM's output processor keep rows as rows."""
-    output_processor.LogprobsProcessor = RowsProcessor
+def rows_processor(_stock: type[LogprobsProcessor]) -> type[RowsProcessor]:
+    """Return the class that vLLM's output processor makes, which keeps rows as rows."""
+    return RowsProcessor

@@ -7,11 +7,10 @@ generator of torch has no offset: the engine would end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import torch
-from vllm.v1.worker.gpu_input_batch import CachedRequestState
 
 STEP = 4
 """Offset by which vLLM moves a generator back for one step."""
@@ -68,13 +67,15 @@ def begin_step(generators: Iterable[torch.Generator]) -> None:
             generator.begin_step()
 
 
-def install() -> None:
-    """Give each seeded request of V1's runner on a CPU a generator that can go back."""
-    stock = CachedRequestState.__post_init__
+def rewindable(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return V1's ``CachedRequestState.__post_init__``, with generators that can go back.
+
+    Seeded requests on a CPU have one.
+    """
 
     def post_init(self: Any) -> None:
         stock(self)
         if self.generator is not None and self.generator.device.type == "cpu":
             self.generator = RewindableGenerator.like(self.generator)
 
-    CachedRequestState.__post_init__ = post_init
+    return post_init

@@ -7,7 +7,9 @@ order of requests.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
+from typing import Any
 
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.request import Request
@@ -37,9 +39,8 @@ def enforcing(grammar: StructuredOutputsParams) -> str:
     return picked
 
 
-def install() -> None:
-    """Have the engine of this process compile each grammar with the compiler that enforces it."""
-    stock = StructuredOutputManager.grammar_init
+def compiled_by_own(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``StructuredOutputManager.grammar_init``, each grammar with its own compiler."""
 
     def grammar_init(self: StructuredOutputManager, request: Request) -> None:
         if request.structured_output_request is None:
@@ -57,4 +58,4 @@ def install() -> None:
         # The first one allocates the masks of all: they are equally wide.
         self.backend = self.backend or manager.backend
 
-    StructuredOutputManager.grammar_init = grammar_init
+    return grammar_init

@@ -6,9 +6,8 @@ cache at all for a prompt with logprobs; here only as far as rows are wanted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
-
-from vllm.v1.core.kv_cache_manager import KVCacheManager
 
 from service.engine.prompt_rows import first_row_of, prompt_spec_of
 
@@ -24,9 +23,8 @@ class ShorterRequest:
         return getattr(self._request, name)
 
 
-def install() -> None:
-    """Have the scheduler of this process look no further than a request's first row."""
-    stock = KVCacheManager.get_computed_blocks
+def up_to_first_row(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``KVCacheManager.get_computed_blocks``, which looks no further than the first row."""
 
     def get_computed_blocks(self: Any, request: Any) -> Any:
         params = request.sampling_params
@@ -36,4 +34,4 @@ def install() -> None:
             request = ShorterRequest(request, tokens)
         return stock(self, request)
 
-    KVCacheManager.get_computed_blocks = get_computed_blocks
+    return get_computed_blocks

@@ -8,14 +8,13 @@ residual steering is in both.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from vllm.triton_utils import HAS_TRITON
 from vllm.v1.outputs import LogprobsTensors
-from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
 from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import ALIVE, PROMPT_FROM_KEY, PROMPT_KEY, RowSpec
@@ -24,7 +23,6 @@ from service.engine.adapters import (
     LogitsOf,
     RowAdapters,
     adapters_of,
-    keep_rows_without_adapter,
     unembedding_of_step,
 )
 from service.engine.capture import Stages, measure_rows
@@ -99,9 +97,8 @@ class PromptRows:
             kept[first : first + len(part)] = part
 
 
-def tap_v1_prompts() -> None:
-    """Make V1's runner hand out kept rows of the prompts that asked for them."""
-    stock = GPUModelRunner._get_prompt_logprobs_dict
+def kept_v1(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return V1's ``_get_prompt_logprobs_dict``, with kept rows for the prompts that asked."""
 
     def stock_rows(
         runner: Any, hidden: torch.Tensor, scheduled: dict[str, int]
@@ -143,7 +140,7 @@ def tap_v1_prompts() -> None:
         self.num_prompt_logprobs |= still
         return found
 
-    GPUModelRunner._get_prompt_logprobs_dict = get
+    return get
 
 
 def _slots_v1(
@@ -186,21 +183,22 @@ def _advance_v1(
     return rows.take(), True
 
 
-def tap_v2_prompts() -> None:
-    """Make V2's prompt worker hand out kept rows of the prompts that asked for them."""
-    from vllm.v1.worker.gpu.sample.prompt_logprob import PromptLogprobsWorker
-
-    stock_add = PromptLogprobsWorker.add_request
-    stock_compute = PromptLogprobsWorker.compute_prompt_logprobs
-    stock_named = PromptLogprobsWorker.compute_prompt_token_id_logprobs
+def added_v2(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``PromptLogprobsWorker.add_request``, which keeps what a prompt's rows should be."""
 
     def add_request(self: Any, req_id: str, req_idx: int, sampling_params: Any) -> None:
-        stock_add(self, req_id, req_idx, sampling_params)
+        stock(self, req_id, req_idx, sampling_params)
         spec = prompt_spec_of(sampling_params)
         if spec is not None:
             self.uses_prompt_logprobs[req_idx] = False
             # vLLM's own place for a prompt in progress, which ends with the request.
             self.in_progress_prompt_logprobs[req_id] = spec, first_row_of(sampling_params)
+
+    return add_request
+
+
+def kept_v2(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``PromptLogprobsWorker.compute_prompt_logprobs`` with kept rows beside vLLM's."""
 
     def compute(
         self: Any,
@@ -212,7 +210,7 @@ def tap_v2_prompts() -> None:
         prompt_lens: Any,
     ) -> dict[str, LogprobsTensors]:
         logits_fn = unembedding_of_step(logits_fn, hidden_states)
-        found: dict[str, LogprobsTensors] = stock_compute(
+        found: dict[str, LogprobsTensors] = stock(
             self,
             logits_fn,
             hidden_states,
@@ -234,6 +232,12 @@ def tap_v2_prompts() -> None:
                     found[name] = done
         return found
 
+    return compute
+
+
+def named_v2(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``compute_prompt_token_id_logprobs``, which reads each row under its adapter."""
+
     def compute_named(
         self: Any,
         logits_fn: LogitsOf,
@@ -242,14 +246,12 @@ def tap_v2_prompts() -> None:
         prompt_lens: Any,
     ) -> dict[str, torch.Tensor]:
         logits_fn = unembedding_of_step(logits_fn, hidden_states)
-        scores: dict[str, torch.Tensor] = stock_named(
+        scores: dict[str, torch.Tensor] = stock(
             self, logits_fn, hidden_states, input_batch, prompt_lens
         )
         return scores
 
-    PromptLogprobsWorker.add_request = add_request
-    PromptLogprobsWorker.compute_prompt_token_id_logprobs = compute_named
-    PromptLogprobsWorker.compute_prompt_logprobs = compute
+    return compute_named
 
 
 def _advance_v2(
@@ -271,11 +273,3 @@ def _advance_v2(
         targets = all_token_ids[int(batch.idx_mapping_np[at]), first + 1 : last + 1].long()
         rows.measure(first, logits_of, hidden[offset : offset + last - first], targets)
     return rows.take() if end > rows.count else None
-
-
-def install() -> None:
-    """Tap the runners of this process."""
-    keep_rows_without_adapter()
-    tap_v1_prompts()
-    if HAS_TRITON:
-        tap_v2_prompts()

@@ -2,7 +2,7 @@
 
 vLLM computes logprobs for the whole batch at the widest request's k, sorted and ranked by
 a kernel that compiles on first use. Its samplers have no extension point for rows of our
-own, so their entry points are wrapped; ``compatibility`` asserts what is relied on.
+own, so their entry points are wrapped, each by a function here (see ``seams``).
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from vllm.triton_utils import HAS_TRITON
-from vllm.v1.sample.sampler import Sampler as V1Sampler
 
 from logit_processors.places import Layout
 from logit_processors.processor import ControlProcessor
@@ -21,9 +19,8 @@ from service.engine.capture import Kept, keep_rows
 from service.engine.generators import begin_step
 
 
-def tap_v1_sampler() -> None:
-    """Make V1's sampler hand out kept rows in the place of its own logprobs."""
-    stock = V1Sampler.forward
+def sampled_v1(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return V1's ``Sampler.forward`` with kept rows in the place of its own logprobs."""
 
     def forward(
         self: Any,
@@ -47,7 +44,7 @@ def tap_v1_sampler() -> None:
         output.logprobs_tensors = keep_rows(processor, kept, base, sampled)
         return output
 
-    V1Sampler.forward = forward
+    return forward
 
 
 def raw_rows(logits: torch.Tensor, kept: Kept) -> torch.Tensor:
@@ -61,34 +58,50 @@ def raw_rows(logits: torch.Tensor, kept: Kept) -> torch.Tensor:
     return logits[kept.measured.rows].float()
 
 
-def tap_v2_samplers() -> None:
-    """Make V2's sampler and its verifier hand out kept rows in the place of their logprobs."""
-    from vllm.v1.worker.gpu.sample.sampler import Sampler as V2Sampler
-    from vllm.v1.worker.gpu.spec_decode.rejection_sampler import RejectionSampler
-
-    stock = V2Sampler.__call__
-    stock_add = V2Sampler.add_request
-    stock_dims = V2Sampler.get_logprobs_dims
-    stock_verify = RejectionSampler.__call__
-    stock_logprobs = RejectionSampler._get_logprobs_tensors
+def added_v2(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return V2's ``Sampler.add_request``, before which ended requests let go of what they held."""
 
     def add_request(self: Any, req_idx: int, sampling_params: Any) -> None:
         # What ended requests held may be what the new one needs.
         end_requests(self)
-        stock_add(self, req_idx, sampling_params)
+        stock(self, req_idx, sampling_params)
+
+    return add_request
+
+
+def without_logprobs_dims(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return V2's ``Sampler.get_logprobs_dims``, which asks for none where rows are kept."""
 
     def get_logprobs_dims(self: Any, idx_mapping_np: Any, include_token_ids: bool = True) -> Any:
         if _processor_of(self.logits_processors) is not None:
             return None
-        return stock_dims(self, idx_mapping_np, include_token_ids)
+        return stock(self, idx_mapping_np, include_token_ids)
+
+    return get_logprobs_dims
+
+
+def sampled_v2(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return V2's ``Sampler.__call__`` with kept rows in the place of its own logprobs."""
 
     def call(self: Any, logits: torch.Tensor, input_batch: Any) -> Any:
         return sample(self, logits, input_batch, lambda: stock(self, logits, input_batch))
 
+    return call
+
+
+def without_verified_logprobs(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the verifier's ``_get_logprobs_tensors``, which makes none where rows are kept."""
+
     def get_logprobs_tensors(self: Any, *arguments: Any, **options: Any) -> Any:
         if _processor_of(self.sampler.logits_processors) is not None:
             return None
-        return stock_logprobs(self, *arguments, **options)
+        return stock(self, *arguments, **options)
+
+    return get_logprobs_tensors
+
+
+def verified(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the verifier's ``__call__`` with kept rows in the place of its logprobs."""
 
     def verify(
         self: Any,
@@ -101,14 +114,10 @@ def tap_v2_samplers() -> None:
             self.sampler,
             logits,
             input_batch,
-            lambda: stock_verify(self, logits, input_batch, draft_logits, invalid_drafts),
+            lambda: stock(self, logits, input_batch, draft_logits, invalid_drafts),
         )
 
-    V2Sampler.add_request = add_request
-    V2Sampler.get_logprobs_dims = get_logprobs_dims
-    V2Sampler.__call__ = call
-    RejectionSampler._get_logprobs_tensors = get_logprobs_tensors
-    RejectionSampler.__call__ = verify
+    return verify
 
 
 def end_requests(sampler: Any) -> None:
@@ -171,20 +180,3 @@ def drawn_tokens(output: Any, batch: Any) -> torch.Tensor:
 
 def _processor_of(processors: Sequence[Any]) -> ControlProcessor | None:
     return next((p for p in processors if isinstance(p, ControlProcessor)), None)
-
-
-_installed: list[str] = []
-
-
-def is_installed() -> bool:
-    """Say whether the samplers of this process are tapped."""
-    return bool(_installed)
-
-
-def install() -> None:
-    """Tap the samplers of this process."""
-    tap_v1_sampler()
-    _installed.append("V1")
-    if HAS_TRITON:
-        tap_v2_samplers()
-        _installed.append("V2")

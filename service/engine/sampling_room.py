@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from vllm import envs
@@ -41,9 +42,12 @@ def check_room(params: SamplingParams) -> None:
         )
 
 
-def keep_room(engine: Any) -> None:
-    """Have vLLM's engine client, which all routes share, check each request it takes in."""
-    stock = engine.input_processor.process_inputs
+def with_room(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``InputProcessor.process_inputs``, which checks each request that vLLM takes in.
+
+    It is no step of the engine client: vLLM fills the parameters in here, out of the model's
+    generation config and with its tokenizer.
+    """
 
     def process_inputs(*args: Any, **kwargs: Any) -> Any:
         request = stock(*args, **kwargs)
@@ -51,4 +55,4 @@ def keep_room(engine: Any) -> None:
             check_room(request.sampling_params)
         return request
 
-    engine.input_processor.process_inputs = process_inputs
+    return process_inputs

@@ -108,6 +108,7 @@ def _run(job: dict[str, Any]) -> list[Any]:
         "enable_prefix_caching": False,
         "disable_log_stats": False,
         "logits_processors": ["logit_processors.processor:ControlProcessor"],
+        "worker_cls": "service.engine.serving_worker.ServingWorker",
         "worker_extension_cls": "service.engine.worker.SensefieldWorker",
     }
     llm = LLM(**{**defaults, **job["engine"]})

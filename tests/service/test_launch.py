@@ -17,6 +17,7 @@ from service import launch
 from service.access.keys import Key, KeyRing
 from service.access.roles import ROLES
 from service.embedded_model import embedded_model_dir
+from service.engine.servable import assert_servable
 from service.errors import StartupError
 from service.plugins import NAME
 from service.settings import settings
@@ -97,7 +98,8 @@ def test_without_a_list_every_plugin_stays_and_ours_must_be_installed(
 def test_sensefield_is_plugged_in_beside_what_was_asked_for() -> None:
     args = launch.parse(["m", "--logits-processors", "theirs:Processor"])
     assert args.logits_processors == ["theirs:Processor", launch.PROCESSOR]
-    assert args.worker_extension_cls == launch.WORKER
+    assert args.worker_cls == launch.WORKER
+    assert args.worker_extension_cls == launch.WORKER_EXTENSION
     assert args.shutdown_timeout == launch.DRAIN_SECONDS
     assert launch.parse(["m", "--shutdown-timeout", "7"]).shutdown_timeout == 7
 
@@ -113,6 +115,7 @@ def test_without_a_compiler_the_engine_runs_eagerly(
 @pytest.mark.parametrize(
     "flags",
     [
+        ["--worker-cls", "their.Worker"],
         ["--worker-extension-cls", "their.Extension"],
         ["--logprobs-mode", "processed_logprobs"],
         ["--enable-batch-sharded-sampling"],
@@ -189,11 +192,11 @@ def test_steps_in_which_tokens_have_other_places_are_refused(
     part: str, name: str, value: object, flag: str
 ) -> None:
     config = servable_config()
-    launch.assert_servable(config)
+    assert_servable(config)
     assert hasattr(getattr(config, part), name)
     setattr(getattr(config, part), name, value)
     with pytest.raises(StartupError, match=flag):
-        launch.assert_servable(config)
+        assert_servable(config)
 
 
 @pytest.mark.parametrize(
@@ -208,10 +211,10 @@ def test_speculation_is_refused_on_the_runner_that_cannot(
         config.speculative_config = SpeculativeConfig(method="ngram", num_speculative_tokens=2)
     monkeypatch.setattr(VllmConfig, "use_v2_model_runner", v2)
     if served:
-        launch.assert_servable(config)
+        assert_servable(config)
         return
     with pytest.raises(StartupError, match="leave out --speculative-config"):
-        launch.assert_servable(config)
+        assert_servable(config)
 
 
 def test_a_server_without_our_routes_does_not_start() -> None:

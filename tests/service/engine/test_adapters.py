@@ -16,7 +16,6 @@ from vllm.distributed import (
 )
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.layers.logits_processor import LogitsProcessorWithLoRA
-from vllm.lora.punica_wrapper import punica_cpu
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
@@ -24,9 +23,9 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from service.engine.adapters import (
     adapters_of,
     base_logits,
-    keep_rows_without_adapter,
     unembedding_of_step,
 )
+from tests.seam_support import install
 from tests.unit_support import CPU
 
 VOCAB, HIDDEN, RANK, SLOTS, ROOM = 64, 16, 2, 2, 8
@@ -89,9 +88,8 @@ def wrapper() -> PunicaWrapperCPU:
 @pytest.fixture
 def adapted(plain: Model, wrapper: PunicaWrapperCPU, monkeypatch: pytest.MonkeyPatch) -> Model:
     """A model with an adapter in each slot."""
-    for name in ("bgmv_expand", "bgmv_expand_slice", "sgmv_expand", "sgmv_expand_slice"):
-        monkeypatch.setattr(punica_cpu, name, getattr(punica_cpu, name))
-    keep_rows_without_adapter()
+    names = ("bgmv_expand", "bgmv_expand_slice", "sgmv_expand", "sgmv_expand_slice")
+    install(monkeypatch, *(f"punica_cpu.{name}" for name in names))
     model = Model()
     layer = LogitsProcessorWithLoRA(LogitsProcessor(VOCAB), HIDDEN, torch.float32, CPU, None)
     layer.create_lora_weights(

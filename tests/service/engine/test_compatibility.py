@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import vllm
 from vllm import SamplingParams
@@ -12,7 +14,9 @@ from vllm.v1.worker.gpu.states import RequestState
 from vllm.v1.worker.gpu_input_batch import CachedRequestState
 
 from service.engine import compatibility, fields
-from service.engine.compatibility import assert_signature, assert_supported
+from service.engine.compatibility import assert_insides
+from service.engine.relied import CALLED
+from service.engine.seams import assert_supported
 from service.errors import StartupError
 
 
@@ -36,16 +40,6 @@ def test_a_patch_of_the_same_minor_version_is_judged_by_its_insides(
     assert_supported()
 
 
-def test_a_function_that_takes_something_else_is_named() -> None:
-    def forward(self: object, logits: object) -> None: ...
-
-    assert_signature("Sampler.forward", forward, ("self", "logits"))
-    with pytest.raises(StartupError) as caught:
-        assert_signature("Sampler.forward", forward, ("self", "logits", "metadata"))
-    told = "Sampler.forward takes (self, logits), expected (self, logits, metadata)"
-    assert told in str(caught.value)
-
-
 @pytest.mark.parametrize("owner", [SamplingParams, BatchUpdate, CachedRequestState, SamplerOutput])
 def test_a_field_that_an_object_has_not_is_named(
     owner: type, monkeypatch: pytest.MonkeyPatch
@@ -63,16 +57,17 @@ def test_no_field_is_asked_of_an_object_of_another_kind() -> None:
     assert "index_to_req_id" in fields._fields_of(RequestState)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "told"),
-    [
-        ("_LOGPROBS_FIELDS", ("logprobs",), "LogprobsLists has"),
-        ("_SIGNATURES", [("len", len, ("items",))], r"len takes \(obj\), expected \(items\)"),
-    ],
-)
-def test_other_insides_are_refused(
-    name: str, value: object, told: str, monkeypatch: pytest.MonkeyPatch
+def test_other_rows_of_logprobs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compatibility, "_LOGPROBS_FIELDS", ("logprobs",))
+    with pytest.raises(StartupError, match="LogprobsLists has"):
+        assert_insides([])
+
+
+def test_a_function_that_is_called_and_not_replaced_is_asserted_too(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(compatibility, name, value)
+    other = replace(CALLED[0], parameters=("tokenizer",))
+    monkeypatch.setattr(compatibility, "CALLED", (other,))
+    told = r"from_new_request takes \(tokenizer, request\), expected \(tokenizer\)"
     with pytest.raises(StartupError, match=told):
-        assert_supported()
+        assert_insides([])

@@ -14,6 +14,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from service import launch
 from service.engine.front_ends import FLAGS, refuse_variables
+from service.engine.servable import assert_servable
 from service.errors import StartupError
 
 WITH_VALUE = {"--grpc-port": "8001"}
@@ -109,10 +110,10 @@ def test_a_model_that_generates_no_text_is_refused(
     model = ModelConfig(model=str(tmp_path), runner=runner, skip_tokenizer_init=True)
     config = VllmConfig(model_config=model)
     if served:
-        launch.assert_servable(config)
+        assert_servable(config)
         return
     with pytest.raises(StartupError, match=r"^--runner pooling: "):
-        launch.assert_servable(config)
+        assert_servable(config)
 
 
 @pytest.mark.parametrize(

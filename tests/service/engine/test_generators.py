@@ -10,9 +10,8 @@ from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.sampler import Sampler
 from vllm.v1.worker.gpu_input_batch import CachedRequestState
 
-from service.engine import generators
 from service.engine.generators import STEP, RewindableGenerator
-from service.engine.samplers import tap_v1_sampler
+from tests.seam_support import install
 from tests.unit_support import CPU
 
 VOCAB = 1000
@@ -21,10 +20,7 @@ VOCAB = 1000
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two seams, for one test."""
-    monkeypatch.setattr(CachedRequestState, "__post_init__", CachedRequestState.__post_init__)
-    monkeypatch.setattr(Sampler, "forward", Sampler.forward)
-    generators.install()
-    tap_v1_sampler()
+    install(monkeypatch, "CachedRequestState.__post_init__", "v1.sample.sampler.Sampler.forward")
 
 
 def generator_of(seed: int) -> torch.Generator:

@@ -15,8 +15,8 @@ from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 from vllm.v1.structured_output.backend_types import StructuredOutputGrammar
 
-from service.engine import grammar_backends
 from service.engine.grammar_backends import enforcing
+from tests.seam_support import install
 
 # vLLM's call of xgrammar.
 pytestmark = pytest.mark.filterwarnings("ignore:max_rollback_tokens:DeprecationWarning")
@@ -52,9 +52,7 @@ def manager(
     vllm_config: VllmConfig, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[StructuredOutputManager]:
     """vLLM's manager of a fresh engine, with a compiler for each grammar."""
-    stock = StructuredOutputManager.grammar_init
-    monkeypatch.setattr(StructuredOutputManager, "grammar_init", stock)
-    grammar_backends.install()
+    install(monkeypatch, "StructuredOutputManager.grammar_init")
     made = StructuredOutputManager(vllm_config)
     yield made
     made.clear_backend()

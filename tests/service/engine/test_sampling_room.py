@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.worker.gpu.sample.logit_bias import MAX_NUM_ALLOWED_TOKEN_IDS, MAX_NUM_STOP_TOKEN_IDS
 
 from service.access.field_sizes import MAX_ALLOWED_IDS, MAX_STOP_IDS
-from service.engine.sampling_room import MAX_SEED, check_room, keep_room
+from service.engine.sampling_room import MAX_SEED, check_room, with_room
 from tests.vllm_objects import engine_request
 
 MOST_TOKENS = envs.VLLM_MAX_BAD_WORDS_TOTAL_TOKENS
@@ -72,12 +71,11 @@ def test_each_request_is_checked_as_the_engine_gets_it() -> None:
         made.append(engine_request(args[0]))
         return made[-1]
 
-    engine = SimpleNamespace(input_processor=SimpleNamespace(process_inputs=process_inputs))
-    keep_room(engine)
+    checked = with_room(process_inputs)
     for passing in (None, SamplingParams()):
-        assert engine.input_processor.process_inputs(passing) is made[-1]
+        assert checked(passing) is made[-1]
     with pytest.raises(VLLMValidationError):
-        engine.input_processor.process_inputs(without(MOST_TOKENS + 1))
+        checked(without(MOST_TOKENS + 1))
 
 
 def test_a_request_may_bring_as_many_tokens_as_the_runner_has_room_for() -> None:
