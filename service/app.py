@@ -34,15 +34,16 @@ from service.api.serving import ChatServing, TextServing
 from service.api.stock_serving import mend
 from service.distributions.token_texts import TokenTexts
 from service.engine import held
-from service.engine.cache_salt import SaltingEngine, secret_of
-from service.engine.exhaustion import blame_masks
+from service.engine.cache_salt import SteeringSalt, secret_of
+from service.engine.engine import SensefieldEngine
+from service.engine.exhaustion import MaskBlame
 from service.engine.first_step import run_first_step
-from service.engine.grammar_gate import GrammarGate, guard
+from service.engine.grammar_gate import GrammarGate, TriedGrammars
 from service.engine.grammar_trial import Limits
 from service.engine.prompt_states import PromptStates
 from service.engine.readiness import Readiness
 from service.engine.registered import assert_same_controls
-from service.engine.tenants import keep_apart
+from service.engine.tenants import TenantSalt
 from service.errors import StartupError
 from service.life import Life
 from service.planning.budget import Budget
@@ -88,9 +89,12 @@ class SensefieldEndpoints:
         """Build the context of a server whose engine runs.
 
         Raises:
-            StartupError: the vector store cannot be written, or there is no tokenizer.
+            StartupError: the vector store cannot be written, there is no tokenizer, or vLLM
+                serves past our engine client.
 
         """
+        if not isinstance(engine_client, SensefieldEngine):
+            raise StartupError("vLLM's routes have its own engine client, which keeps no tenants")
         startup.passed("engine")
         model_config = engine_client.model_config
         tokenizer = engine_client.renderer.tokenizer
@@ -109,12 +113,14 @@ class SensefieldEndpoints:
         await registry.load()
         budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
         secret = await secret_of(engine_client)
-        keep_apart(engine_client, TENANT.get, secret)
         limits = Limits(own.grammar_cpu_seconds)
-        blame_masks(engine_client)
         gate = GrammarGate(engine_client.vllm_config, limits, TENANT.get, grammars.FIELD.get)
-        guard(engine_client, gate)
-        salting = SaltingEngine(engine_client, registry.layers_of, secret)
+        engine_client.steps = (
+            SteeringSalt(registry.layers_of, secret),
+            TriedGrammars(gate),
+            MaskBlame(engine_client.vllm_config.kv_transfer_config is None),
+            TenantSalt(TENANT.get, secret),
+        )
         prompts = PromptEncoder(
             tokenizer, load_chat_template(args.chat_template), model_config.max_model_len - 1
         )
@@ -134,16 +140,18 @@ class SensefieldEndpoints:
             ),
             vectors=registry,
             engine=InTurns(engine_client),
-            generating=salting,
+            generating=engine_client,
             model=model,
             vocabulary=vocabulary,
             texts=texts,
             prompts=prompts,
+            # They have salts of their own, which the parts of a steered text share.
             states=PromptStates(
-                engine_client, engine_client.vllm_config.cache_config.enable_prefix_caching
+                engine_client.without(SteeringSalt),
+                engine_client.vllm_config.cache_config.enable_prefix_caching,
             ),
-            chat=_adopt(ChatServing, state.openai_serving_chat, texts, salting),
-            completions=_adopt(TextServing, state.openai_serving_completion, texts, salting),
+            chat=_adopt(ChatServing, state.openai_serving_chat, texts),
+            completions=_adopt(TextServing, state.openai_serving_completion, texts),
             readiness=readiness,
             grammars=gate,
         )
@@ -158,8 +166,8 @@ class SensefieldEndpoints:
         _greet(engine_client.vllm_config, args)
 
 
-def _adopt(kind: Any, stock: object | None, texts: TokenTexts, engine: SaltingEngine) -> Any:
-    return None if stock is None else kind.adopt(stock, texts, engine)
+def _adopt(kind: Any, stock: object | None, texts: TokenTexts) -> Any:
+    return None if stock is None else kind.adopt(stock, texts)
 
 
 def model_facts(model_config: Any, args: Namespace) -> ModelFacts:

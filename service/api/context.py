@@ -11,7 +11,7 @@ from service.access.visit import Visit
 from service.api.prompts import PromptEncoder
 from service.api.serving import ChatServing, TextServing
 from service.distributions.token_texts import TokenTexts
-from service.engine.cache_salt import SaltingEngine
+from service.engine.engine import SensefieldEngine
 from service.engine.grammar_gate import GrammarGate
 from service.engine.prompt_states import PromptStates
 from service.engine.readiness import Readiness
@@ -30,8 +30,8 @@ class Context:
     vectors: VectorRegistry
     engine: Engine
     """Of whose workers one thing is asked at a time."""
-    generating: SaltingEngine
-    """The engine, for requests: it keeps what is steered apart in the prefix cache."""
+    generating: SensefieldEngine
+    """The engine, for requests."""
     model: ModelFacts
     vocabulary: Vocabulary
     texts: TokenTexts

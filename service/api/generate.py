@@ -116,7 +116,8 @@ async def _serve(
             plan.enter_queue()
             await context.prepare(plan)
             if plan.prompt_spec is not None:
-                serving = serving.through(PromptClaims(serving.engine_client, plan.claim_prompt))
+                claims = PromptClaims(plan.claim_prompt)
+                serving = serving.through(serving.engine_client.behind(claims))
             if arrow:
                 stream = ArrowAnswer(
                     serving.engine_client, plan, context.texts, request.n or 1, visit.sent

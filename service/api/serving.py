@@ -23,7 +23,6 @@ from service.api.requests import ChatRequest, TextRequest
 from service.api.rows_tap import RowsTap
 from service.api.text_logprobs import TextLogprobs
 from service.distributions.token_texts import TokenTexts
-from service.engine.cache_salt import SaltingEngine
 from service.pieces import Later, in_slices, json_list, json_pieces
 
 
@@ -34,12 +33,11 @@ class _Adopting:
     engine_client: Any
 
     @classmethod
-    def adopt(cls, stock: object, texts: TokenTexts, engine: SaltingEngine) -> Self:
-        """Return one that serves as ``stock`` does, through ``engine``."""
+    def adopt(cls, stock: object, texts: TokenTexts) -> Self:
+        """Return one that serves as ``stock`` does."""
         serving = cls.__new__(cls)
         serving.__dict__.update(stock.__dict__)
         serving.texts = texts
-        serving.engine_client = engine
         return serving
 
     def through(self, engine: Any) -> Self:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from logit_processors.control import EVERYWHERE
 from logit_processors.controls.steer import SteerEntry
 from logit_processors.residual import StreamRequest
+from service.engine.engine import Generate, Outputs
 
 LayersOf = Callable[[str], Collection[int]]
 """Layers that a vector, by the SHA-256 of its content, carries."""
@@ -59,31 +60,27 @@ async def secret_of(engine: Any) -> bytes:
     return keys[0]
 
 
-class SaltingEngine:
-    """vLLM's engine client, with the salt of each request that steers the residual stream.
+class SteeringSalt:
+    """Step that salts a request which steers the residual stream.
 
-    ``key`` is the engine's secret, 16 to 64 bytes.
+    Args:
+        layers_of: layers that each vector carries.
+        key: the engine's secret, 16 to 64 bytes.
+
     """
 
-    def __init__(self, stock: Any, layers_of: LayersOf, key: bytes) -> None:
-        self._stock = stock
+    def __init__(self, layers_of: LayersOf, key: bytes) -> None:
         self._layers_of = layers_of
         self._key = key
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stock, name)
-
-    def generate(
-        self, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any
-    ) -> AsyncGenerator[Any, None]:
-        """Generate as vLLM does, out of a prefix cache that knows the steering."""
-        steer = StreamRequest.of(sampling_params).steer
+    def __call__(
+        self, generate: Generate, prompt: Any, params: Any, *args: Any, **kwargs: Any
+    ) -> Outputs:
+        """Generate out of a prefix cache that knows the steering."""
+        steer = StreamRequest.of(params).steer
         if steer:
             prompt = self._salted(prompt, steer)
-        generator: AsyncGenerator[Any, None] = self._stock.generate(
-            prompt, sampling_params, *args, **kwargs
-        )
-        return generator
+        return generate(prompt, params, *args, **kwargs)
 
     def _salted(self, prompt: Mapping[str, Any], steer: Sequence[SteerEntry]) -> dict[str, Any]:
         tokens = prompt.get("prompt_token_ids")

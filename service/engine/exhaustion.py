@@ -6,7 +6,7 @@ with an error of the server's. Requests that keep rows see it in these, with a g
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -15,6 +15,7 @@ from vllm.sampling_params import SamplingParams
 
 from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import masks_of
+from service.engine.engine import Generate, Outputs
 
 GRAMMAR = "structured_outputs"
 
@@ -30,29 +31,35 @@ def no_token_left(masks: Sequence[str]) -> VLLMValidationError:
     return VLLMValidationError(f"{' and '.join(names)} left no token to choose", parameter=masks[0])
 
 
-def blame_masks(engine: Any) -> None:
-    """Have vLLM's engine client, which all routes share, end such requests with their error."""
-    stock = engine.generate
-    # A transfer of KV cache that fails ends requests with the same reason.
-    only_grammars = engine.vllm_config.kv_transfer_config is None
+class MaskBlame:
+    """Step that ends such a request, of any route, with its own error.
 
-    def generate(prompt: Any, params: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
-        outputs: AsyncGenerator[Any, None] = stock(prompt, params, *args, **kwargs)
+    Args:
+        only_grammars: whether grammars alone end requests with an engine's error; a transfer of
+            KV cache that fails ends them with the same reason.
+
+    """
+
+    def __init__(self, only_grammars: bool) -> None:
+        self._only_grammars = only_grammars
+
+    def __call__(
+        self, generate: Generate, prompt: Any, params: Any, *args: Any, **kwargs: Any
+    ) -> Outputs:
+        """Generate, and blame the masks for an engine's error."""
+        outputs = generate(prompt, params, *args, **kwargs)
         grammar = getattr(params, GRAMMAR, None)
-        if grammar is None or not only_grammars or _keeps_rows(params):
+        if grammar is None or not self._only_grammars or _keeps_rows(params):
             return outputs
-        return blamed(outputs, params)
+        return _blamed(outputs, params)
 
-    async def blamed(
-        outputs: AsyncGenerator[Any, None], params: SamplingParams
-    ) -> AsyncGenerator[Any, None]:
-        async with aclosing(outputs):
-            async for output in outputs:
-                if any(each.finish_reason == "error" for each in output.outputs):
-                    raise no_token_left(masks_of(params))
-                yield output
 
-    engine.generate = generate
+async def _blamed(outputs: Outputs, params: SamplingParams) -> Outputs:
+    async with aclosing(outputs):
+        async for output in outputs:
+            if any(each.finish_reason == "error" for each in output.outputs):
+                raise no_token_left(masks_of(params))
+            yield output
 
 
 def _keeps_rows(params: SamplingParams) -> bool:

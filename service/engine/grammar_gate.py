@@ -8,7 +8,7 @@ import multiprocessing
 import pickle
 import threading
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from multiprocessing.connection import Connection
@@ -19,6 +19,7 @@ from cachetools import LRUCache
 from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.sampling_params import SamplingParams
 
+from service.engine.engine import Generate, Outputs
 from service.engine.grammar_trial import Limits, serve
 
 FIELD = "structured_outputs"
@@ -134,28 +135,24 @@ class GrammarGate:
         )
 
 
-def guard(engine: Any, gate: GrammarGate) -> None:
-    """Have vLLM's engine client try each new grammar before the engine sees it.
+class TriedGrammars:
+    """Step that has a request's grammar tried before the engine sees it."""
 
-    Args:
-        engine: the client that all routes share, vLLM's own included.
-        gate: that tries them.
+    def __init__(self, gate: GrammarGate) -> None:
+        self._gate = gate
 
-    """
-    stock = engine.generate
-
-    def generate(prompt: Any, params: Any, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+    def __call__(
+        self, generate: Generate, prompt: Any, params: Any, *args: Any, **kwargs: Any
+    ) -> Outputs:
+        """Generate at once, or after the trial of the grammar."""
         if getattr(params, FIELD, None) is None:
-            free: AsyncGenerator[Any, None] = stock(prompt, params, *args, **kwargs)
-            return free
-        return tried(prompt, params, *args, **kwargs)
+            return generate(prompt, params, *args, **kwargs)
+        return self._tried(generate, prompt, params, *args, **kwargs)
 
-    async def tried(
-        prompt: Any, params: Any, *args: Any, **kwargs: Any
-    ) -> AsyncGenerator[Any, None]:
-        await gate.check(params)
-        async with aclosing(stock(prompt, params, *args, **kwargs)) as outputs:
+    async def _tried(
+        self, generate: Generate, prompt: Any, params: Any, *args: Any, **kwargs: Any
+    ) -> Outputs:
+        await self._gate.check(params)
+        async with aclosing(generate(prompt, params, *args, **kwargs)) as outputs:
             async for output in outputs:
                 yield output
-
-    engine.generate = generate

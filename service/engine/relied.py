@@ -74,4 +74,14 @@ CALLED = (
         parameters=("self", "request_id", "internal"),
         why="it lets go of requests that ended with an error",
     ),
+    Place(
+        owner="vllm.v1.engine.async_llm:AsyncLLM",
+        attribute="generate",
+        parameters=(
+            *("self", "prompt", "sampling_params", "request_id", "prompt_text", "lora_request"),
+            *("tokenization_kwargs", "trace_headers", "priority", "data_parallel_rank"),
+            *("session_id", "kv_hints", "reasoning_ended", "reasoning_parser_kwargs"),
+        ),
+        why="the steps of SensefieldEngine stand before it",
+    ),
 )

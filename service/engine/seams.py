@@ -10,7 +10,14 @@ import sys
 from collections.abc import Iterable
 from pkgutil import resolve_name
 
-from service.engine import generators, grammar_backends, quick_start, sampling_room, servable
+from service.engine import (
+    engine,
+    generators,
+    grammar_backends,
+    quick_start,
+    sampling_room,
+    servable,
+)
 from service.engine.compatibility import assert_insides
 from service.engine.residual import running
 from service.engine.row_seams import ROWS
@@ -64,6 +71,16 @@ _REQUESTS = (
         ),
         wrap=sampling_room.with_room,
         why="V2's sampler ends the engine over sizes that only show once vLLM has filled them in",
+    ),
+    Seam(
+        owner="vllm.entrypoints.launchers.api_server.entry",
+        attribute="build_and_serve",
+        parameters=(
+            *("engine_client", "listen_address", "sock", "args"),
+            *("peer_loads", "uvicorn_kwargs"),
+        ),
+        wrap=engine.served_through,
+        why="vLLM's own routes generate through the engine client that it builds itself",
     ),
     Seam(
         owner="vllm.engine.arg_utils:EngineArgs",

@@ -12,7 +12,8 @@ from vllm import SamplingParams
 
 from logit_processors.controls.steer import SteerEntry
 from logit_processors.program import WIRE_KEY, Program
-from service.engine.cache_salt import SaltingEngine, fingerprint, secret_of
+from service.engine.cache_salt import SteeringSalt, fingerprint, secret_of
+from service.engine.engine import SensefieldEngine
 from tests.entries import span, steer_residual
 
 LAYERS = {"a": [1, 2, 3], "b": [2]}
@@ -87,8 +88,6 @@ def test_no_order_matters(steer: list[SteerEntry]) -> None:
 class Stock:
     """Remembers the prompt it was asked to continue."""
 
-    model = "tiny"
-
     def __init__(self) -> None:
         self.prompt: Any = None
         self.key = b"the engine's own secret"
@@ -112,8 +111,8 @@ async def salt(
 ) -> Any:
     """Return the salt that reaches the engine."""
     stock = stock or Stock()
-    engine = SaltingEngine(stock, LAYERS.__getitem__, await secret_of(stock))
-    assert engine.model == "tiny"
+    salts = SteeringSalt(LAYERS.__getitem__, await secret_of(stock))
+    engine = SensefieldEngine(stock, [salts])
     program = Program.of({"steer_residual": steer})
     extra: dict[str, Any] = {WIRE_KEY: {"program": program.to_wire()}}
     given_ = {"type": "token", "prompt_token_ids": [1, 2, 3], **prompt}

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from vllm.config import KVTransferConfig, VllmConfig
 from vllm.exceptions import VLLMValidationError
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
 from logit_processors.program import WIRE_KEY
-from service.engine.exhaustion import blame_masks
+from service.engine.engine import SensefieldEngine
+from service.engine.exhaustion import MaskBlame
 from tests.entries import spec_of
 
 GRAMMAR = StructuredOutputsParams(choice=["yes"])
@@ -29,10 +29,11 @@ def output(finish_reason: str | None) -> RequestOutput:
 class Engine:
     """An engine whose requests end with an error after a token."""
 
-    vllm_config: VllmConfig
     closed: int = 0
 
-    async def generate(self, prompt: str, params: Any) -> AsyncGenerator[RequestOutput]:
+    async def generate(
+        self, prompt: str, params: Any, request_id: str
+    ) -> AsyncGenerator[RequestOutput]:
         try:
             yield output(None)
             yield output("error")
@@ -40,13 +41,16 @@ class Engine:
             self.closed += 1
 
 
-async def reasons(engine: Engine, params: SamplingParams) -> list[str | None]:
-    return [each.outputs[0].finish_reason async for each in engine.generate("a", params)]
+async def reasons(
+    stock: Engine, params: SamplingParams, *, only_grammars: bool = True
+) -> list[str | None]:
+    engine = SensefieldEngine(stock, [MaskBlame(only_grammars)])
+    outputs = engine.generate("a", params, "one")
+    return [each.outputs[0].finish_reason async for each in outputs]
 
 
 async def test_a_grammar_that_left_no_token_is_the_requests_error() -> None:
-    engine = Engine(VllmConfig())
-    blame_masks(engine)
+    engine = Engine()
     params = SamplingParams(structured_outputs=GRAMMAR, allowed_token_ids=[3])
     with pytest.raises(VLLMValidationError, match="and the grammar left no token") as caught:
         await reasons(engine, params)
@@ -59,14 +63,10 @@ async def test_a_grammar_that_left_no_token_is_the_requests_error() -> None:
     [SamplingParams(), SamplingParams(structured_outputs=GRAMMAR, extra_args=ROWS)],
 )
 async def test_other_errors_pass(params: SamplingParams) -> None:
-    engine = Engine(VllmConfig())
-    blame_masks(engine)
+    engine = Engine()
     assert await reasons(engine, params) == [None, "error"]
 
 
 async def test_a_transfer_of_kv_cache_may_have_failed() -> None:
-    transfer = KVTransferConfig(kv_connector="ExampleConnector", kv_role="kv_both")
-    engine = Engine(VllmConfig(kv_transfer_config=transfer))
-    blame_masks(engine)
     params = SamplingParams(structured_outputs=GRAMMAR)
-    assert await reasons(engine, params) == [None, "error"]
+    assert await reasons(Engine(), params, only_grammars=False) == [None, "error"]

@@ -16,7 +16,8 @@ from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
 from service.engine import grammar_gate
-from service.engine.grammar_gate import GrammarGate, guard
+from service.engine.engine import SensefieldEngine
+from service.engine.grammar_gate import GrammarGate, TriedGrammars
 from service.engine.grammar_trial import Limits
 
 
@@ -49,23 +50,23 @@ def grammar(regex: str) -> SamplingParams:
 
 
 async def test_a_plain_request_goes_straight_to_the_engine() -> None:
-    engine, never = Engine(), GrammarGate(None, Limits(1))
-    guard(engine, never)
+    never = GrammarGate(None, Limits(1))
+    engine = SensefieldEngine(Engine(), [TriedGrammars(never)])
     outputs = [output async for output in engine.generate("a", SamplingParams(), "1")]
     assert outputs == ["a True 1 0", "a True 1 1"]
     assert never._process is None
 
 
 async def test_a_grammar_is_tried_first_and_once(gate: GrammarGate) -> None:
-    engine = Engine()
-    guard(engine, gate)
+    stock = Engine()
+    engine = SensefieldEngine(stock, [TriedGrammars(gate)])
     outputs = [output async for output in engine.generate("a", grammar("[a-c]+"), "1")]
     assert outputs == ["a True 1 0", "a True 1 1"]
     for _ in range(2):
         with pytest.raises(VLLMValidationError, match="too costly") as caught:
             _ = [output async for output in engine.generate("a", grammar(".?" * 40), "1")]
         assert caught.value.parameter == "structured_outputs"
-    assert engine.asked == 1
+    assert stock.asked == 1
     assert len(gate._known) == 2
 
 
@@ -123,12 +124,12 @@ async def test_a_process_that_dies_at_its_start_is_told(
 
 
 async def test_who_leaves_takes_the_engines_request_along(gate: GrammarGate) -> None:
-    engine = Engine()
-    guard(engine, gate)
+    stock = Engine()
+    engine = SensefieldEngine(stock, [TriedGrammars(gate)])
     outputs = engine.generate("a", grammar("[a-c]+"), "1")
     assert await anext(outputs) == "a True 1 0"
     await outputs.aclose()
-    assert engine.closed == 1
+    assert stock.closed == 1
 
 
 async def test_a_trial_that_dies_is_told_and_the_next_one_starts_anew(gate: GrammarGate) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from service.engine.tenants import keep_apart
+from service.engine.engine import SensefieldEngine
+from service.engine.tenants import TenantSalt
 
 
 class Stock:
@@ -15,19 +16,20 @@ class Stock:
         self.prompt: Any = None
 
     async def generate(
-        self, prompt: Any, params: Any, *, priority: int
+        self, prompt: Any, params: Any, request_id: str, *, priority: int
     ) -> AsyncGenerator[Any, None]:
         self.prompt = prompt
-        yield params, priority
+        yield params, request_id, priority
 
 
 async def salt(tenant: str | None, key: bytes = b"the engine's own", **prompt: Any) -> Any:
     """Return the salt that reaches the engine."""
     stock = Stock()
-    keep_apart(stock, lambda: tenant, key)
+    engine = SensefieldEngine(stock, [TenantSalt(lambda: tenant, key)])
     given = {"prompt_token_ids": [1, 2, 3], **prompt}
     before = dict(given)
-    assert [each async for each in stock.generate(given, "params", priority=3)] == [("params", 3)]
+    found = [each async for each in engine.generate(given, "params", "one", priority=3)]
+    assert found == [("params", "one", 3)]
     assert given == before, "the caller's prompt stays as it is"
     assert stock.prompt["prompt_token_ids"] == [1, 2, 3]
     return stock.prompt.get("cache_salt")
@@ -55,7 +57,7 @@ async def test_a_tenant_shares_with_itself_only() -> None:
 
 async def test_what_has_no_tokens_yet_passes() -> None:
     stock = Stock()
-    keep_apart(stock, lambda: "alice", b"key")
+    engine = SensefieldEngine(stock, [TenantSalt(lambda: "alice", b"key")])
     sound = object()
-    _ = [each async for each in stock.generate(sound, None, priority=0)]
+    _ = [each async for each in engine.generate(sound, None, "one", priority=0)]
     assert stock.prompt is sound
