@@ -26,12 +26,11 @@ from service.api import (
 )
 from service.api.context import Context
 from service.api.documentation import document
-from service.api.messages import tell_errors
 from service.api.paths import Heads, answer_unknown_paths
 from service.api.prompts import PromptEncoder
 from service.api.route import check_bodies
 from service.api.serving import ChatServing, TextServing
-from service.api.stock_serving import mend
+from service.api.stock_serving import serve_mended
 from service.distributions.token_texts import TokenTexts
 from service.engine import held
 from service.engine.cache_salt import SteeringSalt, secret_of
@@ -124,7 +123,7 @@ class SensefieldEndpoints:
         prompts = PromptEncoder(
             tokenizer, load_chat_template(args.chat_template), model_config.max_model_len - 1
         )
-        mend(state, len(vocabulary))
+        serve_mended(state, len(vocabulary))
         readiness = Readiness(engine_client, own.stall_timeout_seconds)
         is_pooled = engine_client.vllm_config.use_v2_model_runner
         patterns = Patterns(vocabulary, processes if is_pooled else None)
@@ -155,7 +154,6 @@ class SensefieldEndpoints:
             readiness=readiness,
             grammars=gate,
         )
-        tell_errors(state.anthropic_serving_messages)
         state.sensefield_held = asyncio.create_task(held.watch(engine_client))
         life = Life(engine_client, state, readiness, args.shutdown_timeout)
         state.sensefield_life = asyncio.create_task(life.run())
@@ -167,7 +165,7 @@ class SensefieldEndpoints:
 
 
 def _adopt(kind: Any, stock: object | None, texts: TokenTexts) -> Any:
-    return None if stock is None else kind.adopt(stock, texts)
+    return None if stock is None else kind.with_texts(stock, texts)
 
 
 def model_facts(model_config: Any, args: Namespace) -> ModelFacts:

@@ -1,36 +1,19 @@
-"""Streams of ``/v1/messages`` that end with an error."""
+"""Streams of ``/v1/messages`` that end with an error.
+
+vLLM parses the error as a chunk, and sends the errors of that parsing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from http import HTTPStatus
-from typing import Any
 
 from vllm.exceptions import GracefulHTTPError
 
 from service.api.streaming import error_in
 
 
-def tell_errors(serving: Any) -> None:
-    """Let the error of a stream reach its client in its own words.
-
-    vLLM parses the error as a chunk, and sends the errors of that parsing.
-
-    Args:
-        serving: vLLM's serving of ``/v1/messages``; None if the model has none.
-
-    """
-    if serving is None:
-        return
-    convert = serving.message_stream_converter
-
-    def converted(chunks: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
-        return convert(raising(chunks))
-
-    serving.message_stream_converter = converted
-
-
-async def raising(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
+async def raising(chunks: AsyncIterator[str]) -> AsyncGenerator[str, None]:
     """Yield the chunks of a chat's stream until one is an error.
 
     Raises:

@@ -7,7 +7,6 @@ the object that vLLM built, so it serves with the same settings.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from copy import copy
 from typing import Any, Self
 
 from fastapi import Request
@@ -17,6 +16,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.outputs import RequestOutput
 
 from logit_processors.row_spec import DENSE
+from service.api.adopting import Adopting
 from service.api.echoes import echo_is_lost, keep_prompt_only, with_prompts
 from service.api.held_back import same_reasons, told_whole
 from service.api.requests import ChatRequest, TextRequest
@@ -26,28 +26,20 @@ from service.distributions.token_texts import TokenTexts
 from service.pieces import Later, in_slices, json_list, json_pieces
 
 
-class _Adopting:
-    """Made from a stock serving object, whose state it shares."""
+class _Telling(Adopting):
+    """Tells rows with the texts of their tokens."""
 
     texts: TokenTexts
-    engine_client: Any
 
     @classmethod
-    def adopt(cls, stock: object, texts: TokenTexts) -> Self:
+    def with_texts(cls, stock: object, texts: TokenTexts) -> Self:
         """Return one that serves as ``stock`` does."""
-        serving = cls.__new__(cls)
-        serving.__dict__.update(stock.__dict__)
+        serving = cls.adopt(stock)
         serving.texts = texts
         return serving
 
-    def through(self, engine: Any) -> Self:
-        """Return one that serves the same through another engine client."""
-        serving = copy(self)
-        serving.engine_client = engine
-        return serving
 
-
-class ChatServing(_Adopting, OpenAIServingChat):
+class ChatServing(_Telling, OpenAIServingChat):
     """Chat completions with rows."""
 
     async def answer(self, request: ChatRequest, raw_request: Request) -> Any:
@@ -121,7 +113,7 @@ class ChatServing(_Adopting, OpenAIServingChat):
         return last.get("role") == role and bool(last.get("content"))
 
 
-class TextServing(_Adopting, OpenAIServingCompletion):
+class TextServing(_Telling, OpenAIServingCompletion):
     """Completions with rows."""
 
     async def answer(self, request: TextRequest, raw_request: Request) -> Any:

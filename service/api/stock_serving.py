@@ -1,6 +1,6 @@
 """Answers of vLLM's own routes, mended where a client would be misled.
 
-vLLM's serving objects stay as they are, but for the methods that its routes call.
+vLLM's serving classes are derived from for the methods that its routes call.
 """
 
 from __future__ import annotations
@@ -11,9 +11,14 @@ from typing import Any
 
 from openai.types.responses import ResponseIncompleteEvent
 from vllm.entrypoints.anthropic.protocol import AnthropicMessagesResponse
+from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
 from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
+from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
+from vllm.entrypoints.serve.tokenize.serving import ServingTokenization
 
+from service.api.adopting import Adopting
 from service.api.held_back import WholeAtTheEnd, same_reasons, told_whole
+from service.api.messages import raising
 from service.api.prompts import check_tokens
 from service.errors import BadRequestError, echo
 
@@ -40,74 +45,78 @@ class IncompleteEvent(ResponseIncompleteEvent):
     response: ResponsesResponse
 
 
-def mend(state: Any, vocab_size: int) -> None:
-    """Mend the answers of ``/v1/messages``, ``/v1/responses`` and ``/detokenize``.
+class MessagesServing(Adopting, AnthropicServingMessages):
+    """``/v1/messages``."""
 
-    Args:
-        state: the application's, with vLLM's serving objects in it.
-        vocab_size: tokens that there are.
-
-    """
-    _mend_messages(state.anthropic_serving_messages)
-    _mend_responses(state.openai_serving_responses)
-    _mend_detokenize(state.serving_tokenization, vocab_size)
-
-
-def _mend_messages(serving: Any) -> None:
-    if serving is None:
-        return
-    stock = serving.create_messages
-    kind = type(serving)
-
-    async def create_messages(*args: Any, **kwargs: Any) -> Any:
-        answer = await stock(*args, **kwargs)
+    async def create_messages(self, *args: Any, **kwargs: Any) -> Any:
+        """Return vLLM's answer, a whole one with its stop sequence."""
+        answer = await super().create_messages(*args, **kwargs)
         if isinstance(answer, AnthropicMessagesResponse):
             return MessagesAnswer(**dict(answer))
         return answer
 
-    def chat_completion_stream_generator(request: Any, *args: Any, **kwargs: Any) -> Any:
-        twin, parsers = told_whole(serving)
-        chunks = kind.chat_completion_stream_generator(twin, request, *args, **kwargs)
-        return same_reasons(chunks, parsers, request, auto=serving.enable_auto_tools)
+    def chat_completion_stream_generator(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Stream vLLM's chunks, without loss of what a tool parser holds back."""
+        twin, parsers = told_whole(self)
+        chunks = super(MessagesServing, twin).chat_completion_stream_generator(
+            request, *args, **kwargs
+        )
+        return same_reasons(chunks, parsers, request, auto=self.enable_auto_tools)
 
-    serving.create_messages = create_messages
-    serving.chat_completion_stream_generator = chat_completion_stream_generator
+    def message_stream_converter(self, chunks: AsyncGenerator[str, None]) -> Any:
+        """Convert a chat's stream, whose error reaches the client in its own words."""
+        return super().message_stream_converter(raising(chunks))
 
 
-def _mend_responses(serving: Any) -> None:
-    if serving is None:
-        return
-    create, retrieve = serving.create_responses, serving.retrieve_responses
-    make = serving._make_response_parser
+class ResponsesServing(Adopting, OpenAIServingResponses):
+    """``/v1/responses``."""
 
-    async def create_responses(request: Any, *args: Any, **kwargs: Any) -> Any:
-        check_tools(request, serving)
-        answer = await create(request, *args, **kwargs)
+    async def create_responses(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return vLLM's answer to a request whose tools this server has."""
+        check_tools(request, self)
+        answer = await super().create_responses(request, *args, **kwargs)
         return truthful(answer) if isinstance(answer, AsyncGenerator) else answer
 
-    async def retrieve_responses(*args: Any, **kwargs: Any) -> Any:
-        answer = await retrieve(*args, **kwargs)
+    async def retrieve_responses(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a stored answer as vLLM does."""
+        answer = await super().retrieve_responses(*args, **kwargs)
         return truthful(answer) if isinstance(answer, AsyncGenerator) else answer
 
-    def _make_response_parser(*args: Any, **kwargs: Any) -> Any:
+    def _make_response_parser(self, *args: Any, **kwargs: Any) -> Any:
+        make = super()._make_response_parser
         parser = make(*args, **kwargs)
-        if parser is None or serving.parser.tool_parser_cls is None:
+        if parser is None or self.parser.tool_parser_cls is None:
             return parser
-        return WholeAtTheEnd(parser, lambda: make(*args, **kwargs), auto=serving.enable_auto_tools)
-
-    serving.create_responses = create_responses
-    serving._make_response_parser = _make_response_parser
-    serving.retrieve_responses = retrieve_responses
+        return WholeAtTheEnd(parser, lambda: make(*args, **kwargs), auto=self.enable_auto_tools)
 
 
-def _mend_detokenize(serving: Any, vocab_size: int) -> None:
-    stock = serving.create_detokenize
+class TokensServing(Adopting, ServingTokenization):
+    """``/tokenize`` and ``/detokenize``."""
 
-    async def create_detokenize(request: Any, *args: Any, **kwargs: Any) -> Any:
-        check_tokens(request.tokens, vocab_size, "tokens")
-        return await stock(request, *args, **kwargs)
+    vocab_size: int
 
-    serving.create_detokenize = create_detokenize
+    async def create_detokenize(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return vLLM's answer to a request for tokens that there are."""
+        check_tokens(request.tokens, self.vocab_size, "tokens")
+        return await super().create_detokenize(request, *args, **kwargs)
+
+
+def serve_mended(state: Any, vocab_size: int) -> None:
+    """Have vLLM's routes served by the classes above.
+
+    Args:
+        state: the application's, where vLLM's routes find their serving objects.
+        vocab_size: tokens that there are.
+
+    """
+    if state.anthropic_serving_messages is not None:
+        stock = state.anthropic_serving_messages
+        state.anthropic_serving_messages = MessagesServing.adopt(stock)
+    if state.openai_serving_responses is not None:
+        stock = state.openai_serving_responses
+        state.openai_serving_responses = ResponsesServing.adopt(stock)
+    state.serving_tokenization = TokensServing.adopt(state.serving_tokenization)
+    state.serving_tokenization.vocab_size = vocab_size
 
 
 async def truthful(events: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:

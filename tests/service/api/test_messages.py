@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from http import HTTPStatus
 
 import pytest
 from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
 from vllm.exceptions import GracefulHTTPError
 
-from service.api.messages import raising, tell_errors
+from service.api.messages import raising
+from service.api.stock_serving import MessagesServing
 
 CHUNK = {
     "id": "a",
@@ -23,7 +24,7 @@ CHUNK = {
 ERROR = {"error": {"message": "the engine hangs", "type": "Gateway Timeout", "code": 504}}
 
 
-async def chunks() -> AsyncIterator[str]:
+async def chunks() -> AsyncGenerator[str, None]:
     """Yield the stream of a chat: its beginning, an error, and the end that a success has."""
     for told in (CHUNK, ERROR):
         yield f"data: {json.dumps(told)}\n\n"
@@ -31,8 +32,8 @@ async def chunks() -> AsyncIterator[str]:
 
 
 async def test_an_error_reaches_its_client_in_its_own_words() -> None:
-    serving = AnthropicServingMessages.__new__(AnthropicServingMessages)
-    tell_errors(serving)
+    stock = AnthropicServingMessages.__new__(AnthropicServingMessages)
+    serving = MessagesServing.adopt(stock)
     events = [event async for event in serving.message_stream_converter(chunks())]
     assert events[0].startswith("event: message_start\n")
     assert events[-1].startswith("event: error\n")
@@ -46,7 +47,3 @@ async def test_the_error_keeps_its_status() -> None:
         async for _ in raising(chunks()):
             pass
     assert raised.value.http_status == HTTPStatus.GATEWAY_TIMEOUT
-
-
-def test_a_model_without_that_dialect_has_nothing_to_mend() -> None:
-    tell_errors(None)

@@ -37,7 +37,7 @@ def serving() -> TextServing:
     stock.return_tokens_as_token_ids = False
     stock.enable_prompt_tokens_details = stock.enable_per_request_metrics = False
     stock.system_fingerprint = None
-    return TextServing.adopt(stock, TEXTS)
+    return TextServing.with_texts(stock, TEXTS)
 
 
 def row(token_id: int) -> Any:
