@@ -10,11 +10,6 @@ from contextlib import aclosing
 from typing import Any
 
 import orjson
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
-from vllm.exceptions import RetryableRequestError, VLLMError
-from vllm.outputs import CompletionOutput, RequestOutput
-from vllm.sampling_params import RequestOutputKind
 
 from logit_processors.row_spec import TokenRow
 from service.access.parameters import body_of
@@ -22,6 +17,9 @@ from service.access.visit import outcome_of
 from service.api.rows_tap import check_rows, count_divergences, count_rows
 from service.distributions.arrow import BROKEN_OFF, END, ERROR, MEDIA_TYPE, RESPONSE, ArrowEncoder
 from service.distributions.token_texts import TokenTexts
+from service.engine.vllm_errors import RetryableRequestError, VLLMError
+from service.engine.vllm_http import ErrorResponse, create_error_response
+from service.engine.vllm_requests import CompletionOutput, RequestOutput, RequestOutputKind
 from service.errors import RequestError, SaturatedError, error_body
 from service.metrics import ENCODE_SECONDS
 from service.planning.plan import Plan

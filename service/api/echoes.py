@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import orjson
-from vllm.outputs import CompletionOutput
+
+from service.engine.vllm_requests import CompletionOutput
 
 _DATA = "data: "
 _FIRST = '"prompt_token_ids":['

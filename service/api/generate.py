@@ -10,12 +10,6 @@ from typing import Annotated, Any, TypeVar
 import orjson
 from fastapi import APIRouter, Body, Request, Response
 from pydantic import BaseModel, ValidationError
-from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
-from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
-from vllm.entrypoints.serve.utils.api_utils import load_aware_call, with_cancellation
-from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
-from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
-from vllm.exceptions import RetryableRequestError, VLLMError
 
 from service.access.dialect import EVENTS, sse_event
 from service.access.parameters import body_of
@@ -33,6 +27,16 @@ from service.api.validation import from_validation
 from service.distributions.arrow import MEDIA_TYPE
 from service.engine.grammar_gate import GrammarGate
 from service.engine.prompt_claims import PromptClaims
+from service.engine.vllm_errors import RetryableRequestError, VLLMError
+from service.engine.vllm_http import (
+    ErrorInfo,
+    ErrorResponse,
+    create_error_response,
+    load_aware_call,
+    metrics_header,
+    with_cancellation,
+    with_sse_keep_alive,
+)
 from service.errors import BadRequestError, NotFoundError, RequestError, SaturatedError
 from service.metrics import REJECTED
 from service.planning.plan import Plan

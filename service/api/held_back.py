@@ -12,7 +12,8 @@ from copy import copy
 from typing import Any
 
 import orjson
-from vllm.entrypoints.generate.base.protocol import DeltaMessage
+
+from service.engine.vllm_http import DeltaMessage
 
 _DATA = "data: "
 _REASON = '"finish_reason":"'

@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
-from vllm import SamplingParams
-from vllm.entrypoints.serve.utils.api_utils import with_cancellation
-from vllm.sampling_params import RequestOutputKind
 
 from logit_processors.controls.steer import SteerEntry
 from service.access.visit import Visit
@@ -27,6 +24,8 @@ from service.distributions.arrow import MEDIA_TYPE
 from service.distributions.sight_arrow import lens_stream
 from service.distributions.tensors import PIECES
 from service.engine.scoring import run
+from service.engine.vllm_http import with_cancellation
+from service.engine.vllm_requests import RequestOutputKind, SamplingParams
 from service.errors import BadRequestError, echo
 from service.pieces import Later, in_slices, json_list, json_pieces
 from service.planning.plan import Plan

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from http import HTTPStatus
 
-from vllm.exceptions import GracefulHTTPError
-
 from service.api.streaming import error_in
+from service.engine.vllm_errors import GracefulHTTPError
 
 
 async def raising(chunks: AsyncIterator[str]) -> AsyncGenerator[str, None]:

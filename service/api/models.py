@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
-from vllm.entrypoints.serve.engine.protocol import ModelCard
 
 from service.api.documentation import statuses
 from service.api.route import SensefieldRoute
+from service.engine.vllm_http import ModelCard
 from service.errors import NotFoundError, echo
 
 router = APIRouter(route_class=SensefieldRoute, tags=["models"])

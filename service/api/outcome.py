@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from vllm.exceptions import GracefulHTTPError
-from vllm.v1.engine.exceptions import EngineDeadError
-
 from service.access.visit import Visit, outcome_of
+from service.engine.vllm_errors import EngineDeadError, GracefulHTTPError
 from service.errors import DeadlineError, EngineError, NotReadyError, RequestError
 from service.metrics import CONTROLLED, IN_FLIGHT, REQUESTS
 

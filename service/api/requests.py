@@ -9,10 +9,10 @@ from pydantic import BaseModel, PrivateAttr
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.renderers import TokenizeParams
-from vllm.sampling_params import SamplingParams
 
 from logit_processors.program import Program
 from service.engine.grammar_gate import GrammarGate
+from service.engine.vllm_requests import SamplingParams
 from service.errors import BadRequestError
 from service.planning.asked import Asked
 from service.planning.plan import Plan

@@ -12,7 +12,6 @@ from fastapi.routing import APIRoute, request_response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from vllm.exceptions import VLLMError
 
 from service.access.bodies import CheckedRequest, StockRequest
 from service.access.parameters import answer_of
@@ -21,6 +20,7 @@ from service.access.visit import Visit
 from service.api import unknown_fields
 from service.api.lazy_lists import reading_lists
 from service.api.validation import from_validation
+from service.engine.vllm_errors import VLLMError
 from service.errors import (
     MAX_ECHO,
     BadRequestError,

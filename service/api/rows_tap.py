@@ -8,8 +8,6 @@ from math import isfinite
 from typing import Any
 
 import orjson
-from vllm.exceptions import RetryableRequestError, VLLMValidationError
-from vllm.outputs import CompletionOutput, RequestOutput
 
 from logit_processors.control import Phase
 from logit_processors.program import Program
@@ -21,6 +19,8 @@ from service.distributions.openai_logprobs import chat_logprobs, prompt_logprobs
 from service.distributions.text_walk import TextWalk
 from service.distributions.token_texts import TokenTexts
 from service.engine.exhaustion import no_token_left
+from service.engine.vllm_errors import RetryableRequestError, VLLMValidationError
+from service.engine.vllm_requests import CompletionOutput, RequestOutput
 from service.errors import ControlFailedError
 from service.metrics import ENCODE_SECONDS, KL_NATS, ROW_BYTES, ROWS
 from service.pieces import Later

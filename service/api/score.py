@@ -10,8 +10,6 @@ from math import exp
 import numpy as np
 from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
-from vllm.entrypoints.serve.utils.api_utils import with_cancellation
-from vllm.exceptions import VLLMValidationError
 
 from logit_processors.checks import ControlError
 from logit_processors.controls.force import MAX_FORCED
@@ -28,6 +26,8 @@ from service.api.streaming import PiecedAnswer
 from service.distributions.arrow import MEDIA_TYPE
 from service.distributions.sight_arrow import score_stream
 from service.engine.scoring import base_rows, controlled_rows
+from service.engine.vllm_errors import VLLMValidationError
+from service.engine.vllm_http import with_cancellation
 from service.errors import BadRequestError
 from service.pieces import Later, in_slices, json_list, json_pieces
 from service.planning.plan import Plan

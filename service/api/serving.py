@@ -12,8 +12,6 @@ from typing import Any, Self
 from fastapi import Request
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.outputs import RequestOutput
 
 from logit_processors.row_spec import DENSE
 from service.api.adopting import Adopting
@@ -23,6 +21,8 @@ from service.api.requests import ChatRequest, TextRequest
 from service.api.rows_tap import RowsTap
 from service.api.text_logprobs import TextLogprobs
 from service.distributions.token_texts import TokenTexts
+from service.engine.vllm_http import ErrorResponse
+from service.engine.vllm_requests import RequestOutput
 from service.pieces import Later, in_slices, json_list, json_pieces
 
 

@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Request
-from vllm.exceptions import RetryableRequestError, VLLMValidationError
+from pydantic import BaseModel
 
 from service.api.context import Context
 from service.api.documentation import statuses
 from service.api.prompts import check_tokens
 from service.distributions.arrow import MEDIA_TYPE
+from service.engine.vllm_errors import RetryableRequestError, VLLMValidationError
 from service.errors import BadRequestError, NotFoundError, SaturatedError, echo
 from service.planning.asked import Asked
 from service.planning.plan import Plan

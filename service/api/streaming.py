@@ -10,9 +10,9 @@ from weakref import finalize
 import orjson
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
-from vllm.entrypoints.serve.engine.protocol import ErrorInfo
 
 from service.access.visit import Visit
+from service.engine.vllm_http import ErrorInfo
 
 _EVENT = "data: "
 _ERROR = _EVENT + '{"error":'

@@ -6,11 +6,11 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from service.api.context import Context, context_of
 from service.api.prompts import check_token
 from service.api.route import SensefieldRoute
+from service.engine.vllm_http import with_cancellation
 from service.errors import BadRequestError, echo
 from service.schemas.vector_answers import NearToken, NeighboursAnswer, TokenTextsAnswer
 

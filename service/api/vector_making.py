@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from service.access.dialect import EVENTS, sse_event
 from service.api.context import Context, context_of
@@ -16,6 +15,7 @@ from service.api.preconditions import documented, preconditions_of
 from service.api.route import SensefieldRoute
 from service.api.streaming import PiecedStream
 from service.api.vectors import STORED, answer
+from service.engine.vllm_http import with_cancellation
 from service.errors import BadRequestError, ConflictError, RequestError, echo, error_body
 from service.metrics import REJECTED
 from service.schemas.vector_answers import VectorAnswer

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from service.api.context import Context, context_of
 from service.api.documentation import STATUSES, statuses
@@ -20,6 +19,7 @@ from service.api.preconditions import (
     quoted,
 )
 from service.api.route import SensefieldRoute
+from service.engine.vllm_http import with_cancellation
 from service.errors import TooLargeError
 from service.schemas.vector_answers import (
     DescribedVector,
