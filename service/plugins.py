@@ -21,10 +21,9 @@ def enabled() -> bool:
 
 
 def register() -> None:
-    """``vllm.general_plugins``: what each process of the engine and of the API is given.
+    """``vllm.general_plugins``: each process of the engine and of the API gets the seams.
 
-    Taps at the samplers, rows kept as rows, the residual stream followed, grammars enforced, an end
-    with the parent.
+    It also ends with its parent.
     """
     if not enabled():
         return
