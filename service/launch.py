@@ -100,7 +100,7 @@ def parse(flags: Sequence[str]) -> Namespace:
 
 
 def plug_in(args: Namespace, flags: Sequence[str]) -> None:
-    """Add our processor and worker extension to vLLM's parsed flags.
+    """Add our processor, worker and its extension to vLLM's parsed flags.
 
     Raises:
         StartupError: a flag that Sensefield cannot serve with.

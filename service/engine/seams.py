@@ -117,7 +117,12 @@ _installed: set[Where] = set()
 
 
 def assert_supported() -> None:
-    """Refuse a vLLM whose insides may differ from those relied on; raises StartupError."""
+    """Refuse a vLLM whose insides may differ from those relied on.
+
+    Raises:
+        StartupError: they may, see :func:`service.engine.compatibility.assert_insides`.
+
+    """
     assert_insides(TABLE)
 
 
@@ -127,7 +132,7 @@ def is_installed(where: Where) -> bool:
 
 
 def install(where: Where) -> None:
-    """Replace vLLM's own in this process, which was not done before.
+    """Replace vLLM's own in a process where it was not done before.
 
     Args:
         where: the kind of this process.
