@@ -24,10 +24,11 @@ from logit_processors.pattern_sets import CompiledPattern
 from logit_processors.patterns import Pattern
 from logit_processors.pipeline import Pipeline
 from logit_processors.places import Places
-from logit_processors.program import NO_PROGRAM, PATTERNS_KEY, WIRE_KEY, Program
+from logit_processors.program import NO_PROGRAM, Program
 from logit_processors.residual import StreamRequest
 from logit_processors.row_spec import PlainLogprobs, RowSpec, masks_of
 from logit_processors.vocabulary import Vocabulary
+from logit_processors.wire import PATTERNS_KEY, WIRE_KEY
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,10 @@ from logit_processors.checks import ControlError, require
 from logit_processors.control import Control, Entry, Phase
 from logit_processors.patterns import Pattern
 from logit_processors.registry import by_name, controls
+from logit_processors.wire import MAX_ENTRIES
 
-MAX_ENTRIES = 1024
-"""Entries in one program, all kinds together."""
 MAX_PATTERNS = 64
 """Text patterns in one program."""
-WIRE_KEY = "sensefield"
-"""Where a program travels in vLLM's ``SamplingParams.extra_args``."""
-PATTERNS_KEY = "patterns"
-"""Where its compiled text patterns travel, beside it."""
 
 Entries = Mapping[str, tuple[Entry, ...]]
 

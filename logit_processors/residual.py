@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError, field_validator
 from logit_processors.checks import ControlError, require
 from logit_processors.control import POSITIONS, Form, between
 from logit_processors.controls.steer import MAX_LAYERS, SteerEntry, SteerResidual
-from logit_processors.program import WIRE_KEY, Program
+from logit_processors.program import Program
+from logit_processors.wire import WIRE_KEY
 
 MAX_CAPTURED = 64
 """Prompt tokens that one request may have captured."""

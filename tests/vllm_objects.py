@@ -23,8 +23,9 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext, 
 from vllm.v1.worker.gpu.sample.sampler import Sampler
 from vllm.v1.worker.gpu.states import RequestState
 
-from logit_processors.program import PATTERNS_KEY, WIRE_KEY, Program
+from logit_processors.program import Program
 from logit_processors.vocabulary import Vocabulary
+from logit_processors.wire import PATTERNS_KEY, WIRE_KEY
 from tests.unit_support import compiled_of
 
 

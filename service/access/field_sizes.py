@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from logit_processors.program import MAX_ENTRIES, WIRE_KEY
+from logit_processors.wire import MAX_ENTRIES, WIRE_KEY
 from service.access.grammars import AS_TEXT
 from service.access.json_schemas import check_schema, check_schemas
 from service.access.json_values import check_values, parse, path_text

@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
+from vllm.entrypoints.serve.engine.protocol import ErrorInfo
+from vllm.sampling_params import SamplingParams
 
 from service.access.visit import Visit
-from service.engine.vllm_http import ErrorInfo
-from service.engine.vllm_requests import SamplingParams
 from service.errors import MAX_ECHO, error_body, led_by
 
 MAX_MESSAGE = 2 * MAX_ECHO

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import Request
-from pydantic import BaseModel
 
 from service.api.context import Context
 from service.api.documentation import statuses

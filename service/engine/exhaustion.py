@@ -13,8 +13,8 @@ from typing import Any
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 
-from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import masks_of
+from logit_processors.wire import WIRE_KEY
 from service.engine.engine import Generate, Outputs
 
 GRAMMAR = "structured_outputs"

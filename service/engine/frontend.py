@@ -9,8 +9,8 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
-from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import PROMPT_KEY, TokenRow
+from logit_processors.wire import WIRE_KEY
 
 _OWN_MESSAGE = 64 << 10
 """Bytes from which an array surely travels by itself, and not inside of another message."""

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from vllm.v1.outputs import LogprobsTensors
 
-from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import ALIVE, PROMPT_FROM_KEY, PROMPT_KEY, RowSpec
 from logit_processors.upload import upload
+from logit_processors.wire import WIRE_KEY
 from service.engine.adapters import (
     LogitsOf,
     RowAdapters,

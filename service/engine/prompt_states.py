@@ -15,9 +15,10 @@ from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind
 
 from logit_processors.controls.steer import SteerEntry, SteerResidual
-from logit_processors.program import WIRE_KEY, Program
+from logit_processors.program import Program
 from logit_processors.residual import CAPTURE_KEY, MAX_CAPTURED, Capture, moved
 from logit_processors.row_spec import BROKEN, COLUMN, RowSpec
+from logit_processors.wire import WIRE_KEY
 from service.errors import SaturatedError
 from service.unbroken import begin
 

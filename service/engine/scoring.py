@@ -11,8 +11,8 @@ from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind
 
-from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import PROMPT_FROM_KEY, PROMPT_KEY, RowSpec, TokenRow
+from logit_processors.wire import WIRE_KEY
 
 _BASE = RowSpec(top_k=1, base=True)
 

@@ -11,8 +11,9 @@ from typing import Any
 from logit_processors.controls.force import Force, ForceTokens
 from logit_processors.controls.steer import SteerEntry, SteerResidual
 from logit_processors.pattern_sets import CompiledPattern
-from logit_processors.program import PATTERNS_KEY, WIRE_KEY, Program
+from logit_processors.program import Program
 from logit_processors.row_spec import PROMPT_KEY, RowSpec, masks_of
+from logit_processors.wire import PATTERNS_KEY, WIRE_KEY
 from service.metrics import QUEUED
 from service.planning.asked import Asked, prompt_bytes, request_bytes
 from service.planning.budget import Budget, Claim

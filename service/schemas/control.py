@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from logit_processors.control import Control, Entry, Form
-from logit_processors.program import MAX_ENTRIES
 from logit_processors.registry import by_field
+from logit_processors.wire import MAX_ENTRIES
 
 
 class StrictModel(BaseModel):

@@ -51,10 +51,10 @@ def test_both_runners_see_the_same_tokens(
     on_host = HostHistory(outputs, prompts, CPU)
     expected = on_host.last(count, prompt=prompt)
     assert torch.equal(on_device.last(count, prompt=prompt), expected)
-    some = np.arange(0, len(fed), 2)
-    at = torch.from_numpy(some)
+    places = np.arange(0, len(fed), 2)
+    at = torch.from_numpy(places)
     for history in (on_host, on_device):
-        assert torch.equal(history.select(at, some).last(count, prompt=prompt), expected[at])
+        assert torch.equal(history.select(at, places).last(count, prompt=prompt), expected[at])
 
 
 def test_the_newest_comes_first_and_nothing_comes_before_the_beginning() -> None:

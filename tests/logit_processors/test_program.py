@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from logit_processors.checks import ControlError
 from logit_processors.control import ALWAYS, between
 from logit_processors.controls.force import MAX_FORCED
-from logit_processors.program import MAX_ENTRIES, MAX_PATTERNS, Program
+from logit_processors.program import MAX_PATTERNS, Program
 from logit_processors.registry import by_name
+from logit_processors.wire import MAX_ENTRIES
 from tests.entries import (
     bias_text,
     bias_token,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from logit_processors.control import ALWAYS, When, between
 from logit_processors.controls.bias import BiasEntry, summed_token_bias
-from logit_processors.program import MAX_ENTRIES
+from logit_processors.wire import MAX_ENTRIES
 from tests.entries import bias_token
 
 WINDOWS = st.just(ALWAYS) | st.builds(between, st.integers(0, 6), st.none() | st.integers(7, 9))

@@ -60,7 +60,6 @@ async def test_the_last_event_of_a_response_tells_how_it_ended(status: str, kind
     assert sent == {**expected, "type": f"response.{kind}"}
 
 
-
 def blank(kind: Any) -> Any:
     """Return a serving object of vLLM's without its parts."""
     return kind.__new__(kind)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from vllm import SamplingParams
 
 from logit_processors.controls.steer import SteerEntry
-from logit_processors.program import WIRE_KEY, Program
+from logit_processors.program import Program
+from logit_processors.wire import WIRE_KEY
 from service.engine.cache_salt import SteeringSalt, fingerprint, secret_of
 from service.engine.engine import SensefieldEngine
 from tests.entries import span, steer_residual

@@ -11,7 +11,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
-from logit_processors.program import WIRE_KEY
+from logit_processors.wire import WIRE_KEY
 from service.engine.engine import SensefieldEngine
 from service.engine.exhaustion import MaskBlame
 from tests.entries import spec_of

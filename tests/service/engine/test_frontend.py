@@ -11,8 +11,8 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.logprobs import LogprobsProcessor
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
-from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import PROMPT_KEY
+from logit_processors.wire import WIRE_KEY
 from service.engine.frontend import HandedOver, RowsProcessor
 from tests.entries import spec_of
 from tests.unit_support import token_row

@@ -8,8 +8,8 @@ import pytest
 import torch
 from vllm import SamplingParams
 
-from logit_processors.program import WIRE_KEY
 from logit_processors.row_spec import DENSE, PROMPT_FROM_KEY, PROMPT_KEY, STATISTICS, RowSpec
+from logit_processors.wire import WIRE_KEY
 from service.engine.prompt_rows import PromptRows, first_row_of, prompt_spec_of
 from tests.entries import spec_of
 

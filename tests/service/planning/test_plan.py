@@ -10,8 +10,9 @@ from vllm.sampling_params import SamplingParams, StructuredOutputsParams
 
 from logit_processors.checks import ControlError
 from logit_processors.control import Phase
-from logit_processors.program import NO_PROGRAM, WIRE_KEY, Program
+from logit_processors.program import NO_PROGRAM, Program
 from logit_processors.row_spec import PROMPT_KEY, RowSpec
+from logit_processors.wire import WIRE_KEY
 from service.errors import BadRequestError, SaturatedError
 from service.planning.budget import BASE64_COPIES
 from service.planning.planner import Planner

@@ -12,7 +12,7 @@ from vllm.v1.worker.gpu.input_batch import InputBatch
 from vllm.v1.worker.gpu.model_runner import GPUModelRunner as V2ModelRunner
 from vllm.v1.worker.gpu_model_runner import GPUModelRunner as V1ModelRunner
 
-from logit_processors.residual import ResidualSteer, StreamRequest
+from logit_processors.residual import StreamRequest
 from service.engine.residual.hooks import PLACE, LayerHooks
 from service.engine.residual.running import (
     RunningSteps,
@@ -22,13 +22,14 @@ from service.engine.residual.running import (
     steps_of,
 )
 from service.engine.residual.step import StepLayout
+from tests.entries import steer_residual
 from tests.service.engine.residual.simulation import OWN, SIZE, Simulation, params
 from tests.vllm_objects import input_batch
 
 BATCH = input_batch([0], [0])
 """V2's batch of one request."""
 (NAME,) = BATCH.req_ids
-STEERS_LAST_LAYER = StreamRequest((ResidualSteer("a", 1.0, (OWN[-1],)),))
+STEERS_LAST_LAYER = StreamRequest((steer_residual("a", 1.0, (OWN[-1],)),))
 
 
 @pytest.fixture

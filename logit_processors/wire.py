@@ -1,0 +1,10 @@
+"""Where a request's control travels in vLLM's ``SamplingParams``, and how much of it."""
+
+from __future__ import annotations
+
+WIRE_KEY = "sensefield"
+"""Key in ``extra_args``."""
+PATTERNS_KEY = "patterns"
+"""The program's compiled text patterns, beside it."""
+MAX_ENTRIES = 1024
+"""Entries in one program, all kinds together."""
