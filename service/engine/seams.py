@@ -102,6 +102,14 @@ _START = (
         where=Where.LAUNCHER,
     ),
     Seam(
+        owner="vllm.v1.executor.multiproc_executor",
+        attribute="get_mp_context",
+        parameters=(),
+        installer=quick_start.install,
+        why="a worker too, though in one unbound thread OpenMP has nothing to set up for it",
+        where=Where.LAUNCHER,
+    ),
+    Seam(
         owner="vllm.model_executor.models.registry",
         attribute="_run_in_subprocess",
         parameters=("fn",),
