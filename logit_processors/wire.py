@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+PROCESSOR = "logit_processors.processor:ControlProcessor"
+"""The logits processor that vLLM loads."""
 WIRE_KEY = "sensefield"
 """Key in ``extra_args``."""
 PATTERNS_KEY = "patterns"

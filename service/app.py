@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from vllm.renderers.chat_utils import load_chat_template
 
 from logit_processors.vocabulary import Vocabulary
+from logit_processors.wire import PROCESSOR
 from service import startup
 from service.access import connection, grammars, metrics_port
 from service.access.visit import TENANT
@@ -136,6 +137,7 @@ class SensefieldEndpoints:
                 budget,
                 patterns,
                 prompts.continuation,
+                tuple(str(each) for each in args.logits_processors or () if each != PROCESSOR),
             ),
             vectors=registry,
             engine=InTurns(engine_client),

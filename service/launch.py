@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from importlib.metadata import entry_points
 
+from logit_processors.wire import PROCESSOR
 from service.access.keys import Key, KeyRing
 from service.access.roles import ROLES
 from service.embedded_model import embedded_model_dir
@@ -19,7 +20,6 @@ from service.settings import PREFIX, settings
 from service.startup import passed
 from service.vectors.store import VectorStore
 
-PROCESSOR = "logit_processors.processor:ControlProcessor"
 DOOR = "service.access.door.Door"
 WORKER = "service.engine.serving_worker.ServingWorker"
 WORKER_EXTENSION = "service.engine.worker.SensefieldWorker"

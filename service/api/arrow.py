@@ -73,10 +73,12 @@ class ArrowAnswer:
         self._plan = plan
         self._choices = choices
         self._fields = sent
-        self._encoder = ArrowEncoder(request, spec, plan.width, texts)
+        self._encoder = ArrowEncoder(request, spec, plan.width, texts, plan.unseen)
         self._prompt_encoder: ArrowEncoder | None = None
         if request.prompt and plan.prompt_spec is not None:
-            self._prompt_encoder = ArrowEncoder(request, plan.prompt_spec, plan.width, texts)
+            self._prompt_encoder = ArrowEncoder(
+                request, plan.prompt_spec, plan.width, texts, plan.unseen
+            )
         self._compresses = request.compression is not None
         self._prompts = 0
         self._sent: dict[int, int] = {}

@@ -255,7 +255,7 @@ class RowsTap:
         asked = self._plan.asked
         if spec is None or asked.distribution is None or asked.arrow:
             return None
-        return DistributionEncoder(asked.distribution, spec, self._plan.width)
+        return DistributionEncoder(asked.distribution, spec, self._plan.width, self._plan.unseen)
 
 
 def _with_prompt(told: Iterator[bytes], prompt: Iterator[bytes]) -> Iterator[bytes]:

@@ -43,7 +43,12 @@ class ArrowEncoder:
     """Makes the messages of one request's stream."""
 
     def __init__(
-        self, request: DistributionRequest, spec: RowSpec, vocab_size: int, texts: TokenTexts
+        self,
+        request: DistributionRequest,
+        spec: RowSpec,
+        vocab_size: int,
+        texts: TokenTexts,
+        unseen: Sequence[str] = (),
     ) -> None:
         self.request = request
         self.spec = spec
@@ -54,6 +59,9 @@ class ArrowEncoder:
         self.rows_per_batch = max(1, _LARGEST_BATCH // (kept * number * len(self._stages)))
         """Rows that one batch should have at most."""
         self.schema = _schema(request, self._stages, vocab_size, kept)
+        if unseen:
+            about = {**self.schema.metadata, b"sensefield.unseen": ",".join(unseen).encode()}
+            self.schema = self.schema.with_metadata(about)
         self._options = pa.ipc.IpcWriteOptions(compression=request.compression)
         self.head: bytes = self.schema.serialize().to_pybytes()
         """The message that opens the stream."""

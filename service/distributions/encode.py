@@ -20,15 +20,29 @@ _HOLE = "\0"
 
 
 class DistributionEncoder:
-    """Writes the objects of one request: a text made once, whose holes are filled."""
+    """Writes the objects of one request: a text made once, whose holes are filled.
 
-    def __init__(self, request: DistributionRequest, spec: RowSpec, vocab_size: int) -> None:
+    Args:
+        request: what the answer shows.
+        spec: what was kept.
+        vocab_size: logits of a row.
+        unseen: logits processors of the server whose effect the rows do not show.
+
+    """
+
+    def __init__(
+        self,
+        request: DistributionRequest,
+        spec: RowSpec,
+        vocab_size: int,
+        unseen: Sequence[str] = (),
+    ) -> None:
         self.request = request
         self.spec = spec
         self._write = WRITERS[request.encoding]
         self._pieces = PIECES[request.encoding]
         self._stages = stages_of(request, spec)
-        outline = orjson.dumps(_outline(request, self._stages, vocab_size))
+        outline = orjson.dumps(_outline(request, self._stages, vocab_size, unseen))
         first, *rest = outline.split(orjson.dumps(_HOLE))
         self._first, self._rest = first, rest
         self._logprobs = [COLUMN[f"{stage}_logprob"] for stage in self._stages]
@@ -119,7 +133,7 @@ def _on_from_each_other(blocks: Sequence[NDArray[np.int32]]) -> list[NDArray[np.
 
 
 def _outline(
-    request: DistributionRequest, stages: Sequence[str], vocab_size: int
+    request: DistributionRequest, stages: Sequence[str], vocab_size: int, unseen: Sequence[str]
 ) -> dict[str, Any]:
     """Return the object with holes."""
     dense = request.kept == DENSE and request.top_p is None
@@ -133,4 +147,5 @@ def _outline(
         "sampled": dict.fromkeys(names, _HOLE),
         **{stage: dict.fromkeys(fields, _HOLE) for stage in stages},
         **({"kl": _HOLE} if len(stages) == 2 else {}),
+        **({"unseen": [*unseen]} if unseen else {}),
     }

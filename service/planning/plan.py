@@ -34,6 +34,8 @@ class Plan:
     """Those of the program, once compiled."""
     tokens: int = 0
     """Tokens generated so far."""
+    unseen: tuple[str, ...] = ()
+    """Logits processors of the server whose effect no row shows."""
     masks: tuple[str, ...] = ()
     """vLLM's fields in the request that may leave it no token."""
     _claims: list[Claim] = field(default_factory=list)

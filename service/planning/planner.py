@@ -35,6 +35,8 @@ class Planner:
     patterns: Patterns
     encode: Callable[[str], list[int]]
     """The tokens of a text that goes on."""
+    unseen: tuple[str, ...] = ()
+    """Logits processors of the server whose effect no row shows."""
 
     async def knowing(self, control: LogitControl | None) -> Planner:
         """Return a planner that has the tokens of the control's texts: to find them may take long.
@@ -73,7 +75,8 @@ class Planner:
                 holding.enter_context(self.vectors.residual.lease(vectors))
             resources = holding.pop_all()
         prompt = prompt_spec(asked)
-        return Plan(asked, program, spec, prompt, self.width, self.budget, resources)
+        held = self.budget, resources
+        return Plan(asked, program, spec, prompt, self.width, *held, unseen=self.unseen)
 
     def _server(self) -> Server:
         return Server(

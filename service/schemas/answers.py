@@ -67,6 +67,11 @@ class Distribution(StrictModel):
         description="[n]: KL(controlled || base), nats, where both stages are asked. Steering of "
         "the residual stream is in both, so not in it.",
     )
+    unseen: list[str] | None = Field(
+        None,
+        description="Logits processors of the server's own (`--logits-processors`), whose effect "
+        "neither stage shows; absent where there are none.",
+    )
     prompt: Distribution | None = Field(
         None, description="Of the prompt's tokens from the second on, if asked."
     )

@@ -88,6 +88,7 @@ def test_seeds_control_and_rows_are_those_of_a_request_alone(crowded: Client) ->
         rows = [array(c["distribution"]["controlled"]["logprobs"]) for c in (choice, free)]
         assert np.abs(rows[0] - rows[1]).max() <= 1e-3
     for choice in squeezed:
+        assert choice["distribution"]["unseen"] == ["tests.faults.raising:Raising"]
         sampled = array(choice["distribution"]["sampled"]["token_id"]).tolist()
         assert sampled == choice["token_ids"], "a row was lost or doubled"
 
@@ -99,6 +100,8 @@ def test_no_row_of_an_arrow_stream_is_lost_or_doubled(crowded: Client) -> None:
         streamed = stream(crowded, prompts, max_tokens=40, distribution=wanted)
     assert streamed.response is not None
     rows = streamed.table
+    # This server has a processor of somebody else's.
+    assert rows.schema.metadata[b"sensefield.unseen"] == b"tests.faults.raising:Raising"
     for choice in streamed.response["choices"]:
         mine = rows.filter(pc.equal(rows["choice"], choice["index"]))
         assert mine["position"].to_pylist() == list(range(40))

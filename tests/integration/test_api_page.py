@@ -7,7 +7,10 @@ from tests.integration.client import Client
 
 
 def test_the_page_is_what_the_server_says_of_itself(v1: Client) -> None:
-    made = page(v1.http.get("/openapi.json").json())
+    spec = v1.http.get("/openapi.json").json()
+    for plugin in ("fresh", "failing"):  # installed in this server, and no part of Sensefield
+        del spec["components"]["schemas"]["LogitControl"]["properties"][plugin]
+    made = page(spec)
     assert PAGE.read_text() == made, "run: python docs/api.py"
 
 

@@ -216,3 +216,15 @@ def test_the_pieces_of_many_rows_are_their_object(
     made = list(encoder.pieces(SAMPLED * 5, many))
     assert b"".join(made) == whole
     assert max(map(len, made)) < 64
+
+
+@pytest.mark.parametrize("encoding", ["base64", "json"])
+def test_processors_that_no_row_shows_are_named(encoding: str) -> None:
+    request = DistributionRequest.model_validate({"top_k": "all", "encoding": encoding})
+    spec, unseen = spec_of(DENSE, controlled=True), ["theirs:Processor"]
+    named = DistributionEncoder(request, spec, VOCAB, unseen)
+    rows = [token_row([CONTROLLED[at]], None, **STATISTICS[at]) for at in range(2)]
+    for count in (1, 2):  # an event, and a whole answer
+        assert json.loads(named.encode(SAMPLED[:count], rows[:count]))["unseen"] == unseen
+    plain = DistributionEncoder(request, spec, VOCAB)
+    assert "unseen" not in json.loads(plain.encode(SAMPLED, rows))
