@@ -61,6 +61,13 @@ class ForeignTable(Table[Any]):
         self.failed[at] = wrong
         logits[at] = torch.where(wrong.unsqueeze(1), logits[at], changed)
 
+    def warm_up(self, vocab: int, dtype: torch.dtype) -> None:
+        """Compile the plugin's kernels; if that fails, its first request shows it."""
+        try:
+            self._table.warm_up(vocab, dtype)
+        except Exception:
+            logger.exception("the control %r failed to compile its kernels", self._name)
+
     def held(self) -> int:
         """Return how many places of vectors the slots hold."""
         return self._table.held()

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from logit_processors.checks import ControlError, require
 from logit_processors.control import Control, Entry, Phase
 from logit_processors.patterns import Pattern
-from logit_processors.registry import by_name, controls
+from logit_processors.registry import by_name, controls, field_of
 from logit_processors.wire import MAX_ENTRIES
 
 MAX_PATTERNS = 64
@@ -88,9 +88,11 @@ class Program:
         """Yield the kinds that the request uses, with their entries."""
         return ((by_name()[name], entries) for name, entries in self.entries.items())
 
-    def has(self, phase: Phase) -> bool:
-        """Say whether the request uses a kind of a phase."""
-        return any(control.phase is phase for control, _ in self.used())
+    def field_at(self, *phases: Phase) -> str | None:
+        """Return the first field of ``logit_control`` in use whose kind acts in these phases."""
+        return next(
+            (field_of(control) for control, _ in self.used() if control.phase in phases), None
+        )
 
     @cached_property
     def at_logits(self) -> bool:

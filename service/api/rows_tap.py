@@ -28,6 +28,8 @@ from service.planning.plan import Plan
 from service.schemas.distribution import DistributionRequest
 
 _EVENT = b"data: "
+_MASKING = {"suppress": "suppression"}
+"""How messages name a field that masks."""
 
 
 def check_rows(rows: Sequence[TokenRow], program: Program, masks: Sequence[str] = ()) -> None:
@@ -59,19 +61,20 @@ def check_rows(rows: Sequence[TokenRow], program: Program, masks: Sequence[str] 
             "the engine does not hold a vector or text pattern of this request at the "
             "moment; send it again"
         )
-    if worst == EXHAUSTED and program.has(Phase.FORCE):
+    if worst == EXHAUSTED and (field := program.field_at(Phase.FORCE)):
         raise VLLMValidationError(
             "a forced token is forbidden by suppression, the grammar, allowed_token_ids, "
             "bad_words or min_tokens, or they left no token to choose",
-            parameter="logit_control.force",
+            parameter=f"logit_control.{field}",
         )
-    if worst == EXHAUSTED and masks and not program.has(Phase.MASK):
+    if worst == EXHAUSTED and masks and not program.field_at(Phase.MASK, Phase.SHAPE):
         raise no_token_left(masks)
     if worst == EXHAUSTED:
+        field = program.field_at(Phase.MASK, Phase.SHAPE) or "suppress"
         raise VLLMValidationError(
-            "suppression, together with the grammar or allowed_token_ids if there is one, "
-            "left no token to choose",
-            parameter="logit_control.suppress",
+            f"{_MASKING.get(field, field)}, together with the grammar or allowed_token_ids if "
+            "there is one, left no token to choose",
+            parameter=f"logit_control.{field}",
         )
 
 
