@@ -45,7 +45,7 @@ def install() -> None:
     on_cpu = current_platform.is_cpu()
     utils.get_mp_context = _forking(utils.get_mp_context, lambda: on_cpu)
     multiproc_executor.get_mp_context = _forking(
-        multiproc_executor.get_mp_context, lambda: on_cpu and _one_unbound_thread()
+        multiproc_executor.get_mp_context, lambda: on_cpu and shares_its_cores()
     )
     if on_cpu:
         # Another process is there for CUDA, which must not be initialized in this one.
@@ -62,8 +62,8 @@ def _forking(
     return context
 
 
-def _one_unbound_thread() -> bool:
-    """Say whether a worker on a CPU computes in its only thread, on any core."""
+def shares_its_cores() -> bool:
+    """Say whether a worker on a CPU computes in its only thread, on a core that others use too."""
     return (
         os.environ.get("OMP_NUM_THREADS") == "1"
         and os.environ.get("VLLM_CPU_OMP_THREADS_BIND") == "nobind"

@@ -15,6 +15,7 @@ from service.engine import (
     generators,
     grammar_backends,
     quick_start,
+    resting,
     sampling_room,
     servable,
 )
@@ -57,6 +58,13 @@ _STEPS = (
         parameters=("self", "request"),
         wrap=grammar_backends.compiled_by_own,
         why="the engine keeps the compiler of its first grammar, which others may not suit",
+    ),
+    Seam(
+        owner="vllm.distributed.device_communicators.shm_broadcast:SpinCondition",
+        attribute="wait",
+        parameters=("self", "timeout_ms"),
+        wrap=resting.soon_asleep,
+        why="a process that waits for a step takes the core that another server's step needs",
     ),
 )
 
