@@ -109,7 +109,7 @@ def as_map(page: Page) -> None:
 
 
 def as_editor(page: Page) -> None:
-    for kind in ("Suppress", "Steer"):
+    for kind in ("Suppress", "Steer", "Fresh", "Failing"):
         page.get_by_role("button", name=f"+ {kind}").click()
     for summary in page.locator(".finer summary").all():
         summary.click()

@@ -1,16 +1,18 @@
-// The control editor: rows of bias, suppression and steering; a change runs the lane again.
+// The control editor: rows of bias, suppression, steering and other kinds; a change runs the lane again.
 import { html } from "./dom.js";
-import { add, addSteering, change, matchBy, remove, steerAlong } from "./entries.js";
+import { add, addSteering, change, matchBy, steerAlong } from "./entries.js";
 import { Finer } from "./finer.js";
+import { AddOthers, Others } from "./forms.js";
+import { Head } from "./head.js";
 import { Slider } from "./slider.js";
 import { state } from "./state.js";
 import { MakeVector, Nearest } from "./vectors.js";
 
 // Where the slider ends, and the most that the server takes.
-const BIAS = { limit: 12, most: 100, step: 0.5, unit: "nats" };
+const BIAS = { high: 12, most: 100, step: 0.5, unit: "nats" };
 const STEER = {
-  logits: { limit: 2, most: 1000, step: 0.05, unit: "standard deviations of logits" },
-  residual: { limit: 8, most: 10_000, step: 0.25, unit: "times the vector" },
+  logits: { high: 2, most: 1000, step: 0.05, unit: "standard deviations of logits" },
+  residual: { high: 8, most: 10_000, step: 0.25, unit: "times the vector" },
 };
 
 export function Control() {
@@ -21,6 +23,7 @@ export function Control() {
     ${bias.map((entry, at) => html`<${Bias} key=${`bias${at}`} entry=${entry} at=${at} />`)}
     ${suppress.map((entry, at) => html`<${Suppress} key=${`suppress${at}`} entry=${entry} at=${at} />`)}
     ${steer.map((entry, at) => html`<${Steer} key=${`steer${at}`} entry=${entry} at=${at} />`)}
+    <${Others} />
     <div class="buttons">
       <button onClick=${() => add("bias", { text: "", add: 2 })}>+ Bias</button>
       <button onClick=${() => add("suppress", { text: "" })}>+ Suppress</button>
@@ -31,6 +34,7 @@ export function Control() {
       >
         + Steer
       </button>
+      <${AddOthers} />
     </div>
     <${MakeVector} onMade=${addSteering} />
   </section>`;
@@ -81,14 +85,6 @@ function Steer({ entry, at }) {
     />
     <${Finer} entry=${entry} vector=${vector} />
     <${Nearest} name=${entry.vector} />
-  </div>`;
-}
-
-function Head({ kind, name, at, children }) {
-  return html`<div class="head">
-    <span class="kind">${name}</span>
-    ${children}
-    <button class="small" aria-label=${`Remove ${kind} ${at + 1}`} onClick=${() => remove(kind, at)}>✕</button>
   </div>`;
 }
 

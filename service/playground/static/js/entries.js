@@ -8,12 +8,21 @@ export const EVERYWHERE = {
 };
 
 export function add(kind, entry) {
-  state.setup.control[kind].push(entry);
+  const { control } = state.setup;
+  control[kind] = [control[kind] ?? [], entry].flat();
+  controlChanged();
+}
+
+// Set the one entry of a kind that is no list.
+export function put(kind, entry) {
+  state.setup.control[kind] = entry;
   controlChanged();
 }
 
 export function remove(kind, at) {
-  state.setup.control[kind].splice(at, 1);
+  const { control } = state.setup;
+  if (at === undefined) delete control[kind];
+  else control[kind].splice(at, 1);
   controlChanged();
 }
 
@@ -36,7 +45,7 @@ export function matchBy(name, entry) {
 
 // Move one end of the window in which an entry applies.
 export function within(entry, end, position) {
-  const everywhere = EVERYWHERE[entry.at ?? "logits"];
+  const everywhere = EVERYWHERE[entry.at] ?? EVERYWHERE.logits;
   const when = { ...(entry.when ?? everywhere), [end]: position ?? everywhere[end] };
   const open = when.from === everywhere.from && when.until === everywhere.until;
   change(entry, { when: open ? undefined : when });

@@ -1,5 +1,5 @@
 // A trace as a file: saved to share, and loaded again with or without the same server.
-import { PATHS } from "./request.js";
+import { OWN, PATHS } from "./request.js";
 import { stop } from "./run.js";
 import { isForeign, set, state } from "./state.js";
 import { STAGES, steersResidual } from "./trace.js";
@@ -75,19 +75,22 @@ function checkedSetup({ mode, prompt, temperature, seed, max_tokens, top_k, cont
   const numbers = { temperature, seed, max_tokens, top_k };
   for (const value of Object.values(numbers)) if (typeof value !== "number") throw new TypeError("no number");
   if (mode !== "chat" && mode !== "text") throw new TypeError("no mode");
-  const { bias, suppress, steer } = control;
-  return {
-    mode,
-    prompt: String(prompt),
-    ...numbers,
-    control: { bias: bias.map(entry), suppress: suppress.map(entry), steer: steer.map(entry) },
-  };
+  const checked = { bias: [], suppress: [], steer: [], ...checkedControl(control) };
+  return { mode, prompt: String(prompt), ...numbers, control: checked };
 }
 
 // Return what a text was controlled by; null for one without control.
 function checkedControl(control) {
-  const kinds = ["bias", "suppress", "steer"].filter((kind) => control && kind in control);
-  return control && Object.fromEntries(kinds.map((kind) => [kind, control[kind].map(entry)]));
+  const kinds = Object.entries(control ?? {}).filter(([kind]) => kind !== "force");
+  const checked = ([kind, value]) => [kind, OWN.includes(kind) ? value.map(entry) : other(value)];
+  return control && Object.fromEntries(kinds.map(checked));
+}
+
+// The page does not know the fields of other kinds, so it takes them as they are.
+function other(value) {
+  if (Array.isArray(value)) return value.map(other);
+  if (value === null || typeof value !== "object") throw new TypeError("no entry");
+  return value;
 }
 
 function entry({ when, layers, ...fields }) {

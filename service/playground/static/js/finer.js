@@ -8,30 +8,37 @@ import { shown } from "./whitespace.js";
 
 export function Finer({ entry, vector }) {
   const residual = entry.at === "residual";
+  return html`<${Window} entry=${entry} told=${told(entry)}>
+    ${residual &&
+    html`<label class="wide">Layers
+      <${Field}
+        type="text"
+        ...${LAYERS}
+        placeholder=${textOf(vector?.layers)}
+        value=${textOf(entry.layers)}
+        onFinish=${(typed) => change(entry, { layers: layersOf(typed) ?? undefined })}
+      />
+    </label>`}
+    ${"text" in entry &&
+    html`<label class="check wide">
+      <input
+        type="checkbox"
+        checked=${entry.ignore_case ?? false}
+        onChange=${(event) => change(entry, { ignore_case: event.target.checked || undefined })}
+      />
+      Ignore case
+    </label>`}
+  <//>`;
+}
+
+// Where an entry applies.
+export function Window({ entry, told = whereOf(entry), children }) {
   return html`<details class="finer">
-    <summary>${told(entry)}</summary>
+    <summary>${told}</summary>
     <div class="fields">
-      <${Position} entry=${entry} end="from" label="From position" empty=${residual ? "prompt" : "0"} />
+      <${Position} entry=${entry} end="from" label="From position" empty=${entry.at === "residual" ? "prompt" : "0"} />
       <${Position} entry=${entry} end="until" label="Until before" empty="the end" />
-      ${residual &&
-      html`<label class="wide">Layers
-        <${Field}
-          type="text"
-          ...${LAYERS}
-          placeholder=${textOf(vector?.layers)}
-          value=${textOf(entry.layers)}
-          onFinish=${(typed) => change(entry, { layers: layersOf(typed) ?? undefined })}
-        />
-      </label>`}
-      ${"text" in entry &&
-      html`<label class="check wide">
-        <input
-          type="checkbox"
-          checked=${entry.ignore_case ?? false}
-          onChange=${(event) => change(entry, { ignore_case: event.target.checked || undefined })}
-        />
-        Ignore case
-      </label>`}
+      ${children}
     </div>
   </details>`;
 }

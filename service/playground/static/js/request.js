@@ -3,11 +3,16 @@ import { STAGES } from "./trace.js";
 
 export const PATHS = { chat: "v1/chat/completions", text: "v1/completions" };
 
+// The fields of `logit_control` that the page knows by itself; forms.js draws others.
+export const OWN = ["bias", "suppress", "steer", "force"];
+
 // Return `logit_control` without rows that are not filled in yet, null if nothing is left.
-export function controlOf({ bias, suppress, steer }) {
-  const filled = (entry) => entry.text !== "" && entry.token_id !== null;
-  const control = { bias: bias.filter(filled), suppress: suppress.filter(filled), steer };
-  const kinds = Object.entries(control).filter(([, entries]) => entries.length > 0);
+export function controlOf(control) {
+  const filled = (entry) => entry.token_id !== null && !Object.values(entry).includes("");
+  const rows = (value) => (Array.isArray(value) ? value.filter(filled) : value);
+  const kinds = Object.entries(control)
+    .map(([kind, value]) => [kind, rows(value)])
+    .filter(([, value]) => (Array.isArray(value) ? value.length > 0 : filled(value)));
   // A copy, as the entries may be edited while the request is on its way.
   return kinds.length > 0 ? structuredClone(Object.fromEntries(kinds)) : null;
 }

@@ -6,6 +6,7 @@ export const state = {
   limit: 4096, // tokens of a prompt and its answer together
   texts: [], // of every token, by id
   vectors: [], // as GET /v1/vectors lists them
+  kinds: [], // of control beside the page's own, see kinds.js
   nearest: {}, // by vector: what GET …/nearest told
 
   setup: {
