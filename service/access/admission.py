@@ -1,4 +1,4 @@
-"""How much may come in: sizes of a request, requests of a key, requests in all."""
+"""Limits on requests: bytes of one request, requests of one key, requests of all keys."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from service.settings import Settings
 
 MAX_HEAD = 32 << 10
 """Bytes of a URL and headers together."""
-OPEN_SERVER = "nobody"
-"""What requests without a key count as."""
+OPEN_SERVER = ""
+"""The name under which requests without a key are counted; no key has it."""
 UNCOUNTED = (LIVENESS, "/ready", "/metrics")
-"""Paths that take no place."""
+"""Paths whose requests are not counted."""
 MAX_OF_PAGE = 64
-"""Requests at once that need no key: files of the playground, and preflights."""
+"""Concurrent requests that need no key: files of the playground, and preflights."""
 _log = logging.getLogger("vllm.sensefield")
 
 
 class Admission:
-    """Lets a request on while there is room for it; each API process counts its own."""
+    """Pass a request on while the limits allow it; each API process counts its own requests."""
 
     def __init__(self, app: ASGIApp, own: Settings) -> None:
         self._app = app
@@ -80,7 +80,7 @@ class Admission:
 
     @contextmanager
     def _place_of_page(self) -> Iterator[None]:
-        """Hold one of the places of requests that have no key, and take no other."""
+        """Count a request that needs no key for as long as the context lasts."""
         if self._of_page >= MAX_OF_PAGE:
             raise SaturatedError(
                 f"{MAX_OF_PAGE} requests that need no key are running; try again later",
@@ -95,7 +95,7 @@ class Admission:
 
     @contextmanager
     def _place(self, name: str) -> Iterator[None]:
-        """Hold a place in the server for as long as the context lasts."""
+        """Count a request of the named key for as long as the context lasts."""
         if self._rate is not None and not self._limiter.hit(self._rate, name):
             left = self._limiter.get_window_stats(self._rate, name).reset_time - time.time()
             raise RateLimitedError(f"more requests than {self._rate}", max(1, math.ceil(left)))
@@ -117,17 +117,17 @@ class Admission:
 
 
 def _announced_bytes(scope: Scope) -> int:
-    """Return the bytes that a body is said to have, 0 if nobody says; its head is checked."""
+    """Return a body's Content-Length, 0 if there is none; check the size of URL and headers."""
     headers = scope["headers"]
     head = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
     if head + sum(len(name) + len(value) for name, value in headers) > MAX_HEAD:
         raise HeadersTooLargeError(f"URL and headers are over {MAX_HEAD} bytes", "headers")
-    told = dict(headers)
-    if _is_file(scope) or b"transfer-encoding" in told:
+    values = dict(headers)
+    if _is_file(scope) or b"transfer-encoding" in values:
         return 0
-    return int(told.get(b"content-length", b"0"))
+    return int(values.get(b"content-length", b"0"))
 
 
 def _is_file(scope: Scope) -> bool:
-    """Say whether the body may be a vector's file, whose route knows how large it may be."""
+    """Say whether the body is a vector's file; its route has a limit of its own."""
     return scope.get("method") == "PUT" and is_below(get_route_path(scope), VECTORS)

@@ -1,4 +1,4 @@
-"""A line about each request: who, what, how it ended; never a key, nor a prompt unasked."""
+"""The audit log: one line per request, without the key's secret, with prompts only if enabled."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def audit_logger() -> Any:
-    """Return the logger: JSON, a line each; columns where a person is at the other end."""
+    """Return the logger: one JSON object per line, or columns on a terminal."""
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
     if sys.stdout.isatty():
         renderer: Any = structlog.dev.ConsoleRenderer()
         return structlog.wrap_logger(structlog.PrintLogger(), processors=[stamp, renderer])
-    # Past sys.stdout, before whose lines vLLM writes a prefix.
+    # Written to the buffer: vLLM puts a prefix before each line of sys.stdout.
     logger = structlog.BytesLogger(sys.stdout.buffer)
     renderer = structlog.processors.JSONRenderer(serializer=orjson.dumps)
     return structlog.wrap_logger(logger, processors=[stamp, renderer])
 
 
 class Audit:
-    """Gives each request an id, and writes its line when it has ended."""
+    """Give each request an id, and write its log line when it has ended."""
 
     def __init__(self, app: ASGIApp, logger: Any) -> None:
         self._app = app
@@ -55,7 +55,7 @@ class Audit:
         started = time.perf_counter()
         is_whole = False
 
-        async def told(message: Message) -> None:
+        async def counted_send(message: Message) -> None:
             nonlocal is_whole
             if visit.has_left:
                 return
@@ -67,19 +67,19 @@ class Audit:
                 message["headers"] = [*message["headers"], *ids]
             await send(message)
 
-        async def heard() -> Message:
+        async def watched_receive() -> Message:
             message = await receive()
-            # After the last part of an answer a server reports every client as gone.
+            # uvicorn also sends a disconnect after a complete answer.
             if message["type"] == "http.disconnect" and not is_whole:
                 visit.leave()
             return message
 
         try:
-            await self._app(scope, heard, told)
+            await self._app(scope, watched_receive, counted_send)
         except ClientDisconnect:
             raise
         except Exception:
-            # Outside of this the server answers in the app's place, if it has said nothing.
+            # If the app has sent nothing, uvicorn answers with 500.
             if not visit.has_left:
                 visit.status = visit.status or 500
             visit.outcome = outcome_of(500)
@@ -94,7 +94,7 @@ class Audit:
             "request_id": visit.request_id,
             "key": None if visit.key is None else visit.key.name,
             "method": scope.get("method"),
-            # What no route took is the client's own text.
+            # Without a route, the path is the client's own text.
             "route": route or ascii(get_route_path(scope))[1:-1][:MAX_ECHO],
             "outcome": visit.cut_off or visit.outcome or ended,
             "status": visit.status,
@@ -107,6 +107,6 @@ class Audit:
 
 
 def _request_id(scope: Scope) -> bytes:
-    """Return the client's id, or a new one if it has none that can stand in a log."""
-    told: bytes = next((value for name, value in scope["headers"] if name == HEADER), b"")
-    return told if _ID.fullmatch(told) else uuid.uuid4().hex.encode()
+    """Return the client's request id if it is valid, or else a new one."""
+    given: bytes = next((value for name, value in scope["headers"] if name == HEADER), b"")
+    return given if _ID.fullmatch(given) else uuid.uuid4().hex.encode()

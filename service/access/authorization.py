@@ -1,4 +1,4 @@
-"""Nobody gets past without a key that may: judged on the path that the router will see."""
+"""Authorization by API key, decided on the path that the router will see."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from service.errors import AuthenticationError, ForbiddenError, RequestError, ec
 
 
 class Authorization:
-    """Lets a request on with a key of the right role; liveness and the page without one.
+    """Pass a request on if its key has the right role; liveness and the page need no key.
 
     Args:
-        app: what is behind.
-        keys: returns the keys of the moment.
-        answers_preflights: whether a browser's preflight, which has no key, ends at a middleware
-            that answers it.
+        app: the next ASGI application.
+        keys: returns the current keys.
+        answers_preflights: whether a middleware behind this one answers a browser's preflights,
+            which have no key.
 
     """
 
@@ -43,7 +43,7 @@ class Authorization:
             except RequestError as error:
                 await refuse(error, scope, receive, send)
                 return
-        # Whatever it was: a request that was pipelined behind another began in its context.
+        # Always set: a pipelined request inherits the context of the request before it.
         TENANT.set(Visit.of(scope).tenant)
         await self._app(scope, receive, send)
 
@@ -72,7 +72,7 @@ def _admit(scope: Scope, keys: KeyRing) -> None:
 def _secret(scope: Scope) -> str | None:
     """Return the secret of the Authorization header, or else of x-api-key; None without one.
 
-    A header that a request has twice counts as none.
+    A header that is sent twice is ignored.
     """
     for name, scheme in ((b"authorization", "bearer"), (b"x-api-key", "")):
         values = [value for header, value in scope["headers"] if header == name]

@@ -29,7 +29,7 @@ class CheckedRequest(Request):
     """A further check of the parsed body."""
 
     async def json(self) -> dict[str, Any]:
-        """Return the parsed body; BadRequestError names what it may not hold."""
+        """Return the parsed body; raise BadRequestError for values that are not allowed."""
         data = await self.body()
         await in_slices(check_size(data))
         body = parse(data)
@@ -48,16 +48,16 @@ class CheckedRequest(Request):
             visit.prompt = next((body[k] for k in asked if k in body), None)
         if self.also is not None:
             self.also(body)
-        if len(data) > LARGE:  # what comes after it takes a while, too
+        if len(data) > LARGE:  # the validation that follows takes a while, too
             await asyncio.sleep(0)
         return body
 
 
 class StockRequest(CheckedRequest):
-    """A request to a route of vLLM's, which would pass over Sensefield's fields."""
+    """A request to one of vLLM's routes, which would ignore Sensefield's fields."""
 
     async def json(self) -> dict[str, Any]:
-        """Return the parsed body; BadRequestError also for a field that would do nothing."""
+        """Return the parsed body; raise BadRequestError for a field that would be ignored."""
         body = await super().json()
         check_tokenized(self.url.path, len(await self.body()))
         for field in _OWN:
@@ -73,7 +73,7 @@ class StockRequest(CheckedRequest):
 
 
 def name_messages(body: dict[str, Any]) -> None:
-    """Give each message of a response's input its type, which OpenAI lets a client leave out."""
+    """Add the type to each message of a response's input; OpenAI lets a client leave it out."""
     items = body.get("input")
     for item in items if isinstance(items, list) else ():
         if isinstance(item, dict) and "role" in item and "content" in item:

@@ -1,4 +1,4 @@
-"""How many bytes a body may have, and all bodies that are in at once."""
+"""Limits on the bytes of one body, and of the bodies of all running requests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from service.errors import RequestError, SaturatedError, TooLargeError
 
 
 class BodyRoom:
-    """Room for the bodies of requests that have not ended.
+    """Memory for the bodies of running requests.
 
     Args:
-        most: bytes of one.
-        most_of_all: bytes of all together.
+        most: most bytes of one body.
+        most_of_all: most bytes of all bodies together.
 
     """
 
@@ -27,13 +27,14 @@ class BodyRoom:
 
     @contextmanager
     def held(self, announced: int) -> Iterator[HeldRoom]:
-        """Hold the room that a body takes as its bytes come, as long as the context lasts.
+        """Count the bytes of a body as they arrive, for as long as the context lasts.
 
-        What is only announced takes none: whoever sends nothing keeps nobody out.
+        Only bytes that have arrived are counted: a client that announces a body and sends none
+        blocks no other client.
 
         Raises:
-            TooLargeError: more is announced than a body may have.
-            SaturatedError: more than there is room for now.
+            TooLargeError: the announced size is over the limit of one body.
+            SaturatedError: the announced size is over the memory that is free now.
 
         """
         room = HeldRoom(self)
@@ -44,7 +45,7 @@ class BodyRoom:
             self._taken -= room.size
 
     def check(self, size: int) -> None:
-        """Raise SaturatedError if so many bytes of the room of all are not left."""
+        """Raise SaturatedError if fewer than ``size`` bytes are free."""
         if self._taken + size > self._most_of_all:
             raise SaturatedError(
                 f"the bodies of running requests would be over {self._most_of_all} bytes; "
@@ -54,29 +55,29 @@ class BodyRoom:
             )
 
     def take(self, size: int) -> None:
-        """Take bytes of the room of all, which has them."""
+        """Count bytes that have been checked."""
         self._taken += size
 
 
 class HeldRoom:
-    """What one body has of the room."""
+    """The bytes of one body."""
 
     def __init__(self, room: BodyRoom) -> None:
         self._room = room
         self.size = 0
 
     def check(self, size: int) -> None:
-        """Raise what :meth:`take` does, and take nothing."""
+        """Raise the errors of :meth:`take`, but count nothing."""
         if self.size + size > self._room.most:
             raise TooLargeError(f"the body is over {self._room.most} bytes", "body")
         self._room.check(size)
 
     def take(self, size: int) -> None:
-        """Take bytes more.
+        """Count bytes that have arrived.
 
         Raises:
-            TooLargeError: more than a body may have.
-            SaturatedError: more than there is room for now.
+            TooLargeError: the body is over the limit of one body.
+            SaturatedError: fewer bytes are free.
 
         """
         self.check(size)
@@ -85,7 +86,7 @@ class HeldRoom:
 
 
 class CountedBody:
-    """Receives a body, and answers in the app's place once it finds no room."""
+    """Receive a body; refuse the request in the app's place once the body is over a limit."""
 
     def __init__(self, room: HeldRoom, scope: Scope, receive: Receive, send: Send) -> None:
         self._room = room
@@ -94,10 +95,10 @@ class CountedBody:
         self._send = send
         self._started = False
         self.refused = False
-        """Whether the app was told that its client has left."""
+        """True once the app has received a disconnect in place of the body."""
 
     async def receive(self) -> Message:
-        """Return the next message; that the client has left, once it has sent too much."""
+        """Return the next message, or a disconnect once the body is over a limit."""
         message = await self._receive()
         if message["type"] == "http.request" and not self.refused:
             try:
@@ -109,7 +110,7 @@ class CountedBody:
         return {"type": "http.disconnect"} if self.refused else message
 
     async def send(self, message: Message) -> None:
-        """Send what the app says, unless the client has been told already."""
+        """Send the app's message, unless the request has been refused already."""
         if not self.refused:
             self._started = True
             await self._send(message)

@@ -1,7 +1,7 @@
-"""A connection that does not say in time what is wanted of it is closed.
+"""A time limit for the head of a request.
 
-uvicorn closes what is idle between two requests; a head that comes a byte at a time, or never,
-it would wait for without end.
+uvicorn closes a connection that is idle between two requests, but waits forever for a head that
+arrives a byte at a time or never.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from service.errors import BadRequestError, HeadersTooLargeError, RequestError, 
 from service.settings import settings
 
 MOST_HEAD = 64 << 10
-"""Bytes of a head that are kept before it is whole: more than a request may have."""
+"""Bytes of an incomplete head that are kept: more than a request may have."""
 
 
 class TimedConnection(HttpToolsProtocol):
@@ -31,12 +31,12 @@ class TimedConnection(HttpToolsProtocol):
         self._head = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first request."""
+        """Start the timer for the first request."""
         super().connection_made(transport)
         self._wait()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what comes; a head that only grows is cut off, as it is kept until it is whole."""
+        """Parse the data; refuse a head that is too large, as it is kept until it is whole."""
         super().data_received(data)
         if self._in_head:
             self._head += len(data)
@@ -50,25 +50,25 @@ class TimedConnection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Wait no longer: the rest is the request's own time."""
+        """Stop the timer: the request has time limits of its own."""
         self._in_head = False
         self._wait_no_more()
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, unless it is here already."""
+        """Start the timer for the next request, unless it has arrived already."""
         is_here = bool(self.pipeline)
         super().on_response_complete()
         if not is_here:
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no longer."""
+        """Stop the timer."""
         self._wait_no_more()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP; uvicorn's answer is plain text."""
+        """Refuse malformed HTTP with an error object; uvicorn's answer is plain text."""
         self._end(BadRequestError(msg, "headers"))
 
     def _wait(self) -> None:
@@ -87,7 +87,7 @@ class TimedConnection(HttpToolsProtocol):
         cycle: Any = self.cycle  # None before the first
         is_answering = cycle is not None and not cycle.response_complete
         if is_answering or self.transport.get_write_buffer_size():
-            # Nothing may come between the parts of an answer, or wait for one that nobody takes.
+            # A refusal cannot stand inside another answer, nor wait behind one that is not read.
             self.transport.abort()
             return
         response = error_response(error)
@@ -98,5 +98,5 @@ class TimedConnection(HttpToolsProtocol):
 
 
 def install() -> None:
-    """Have uvicorn serve with it where nobody asked for another protocol."""
+    """Make it uvicorn's default HTTP protocol; an explicit ``--http`` still wins."""
     HTTP_PROTOCOLS["auto"] = f"{__name__}:{TimedConnection.__name__}"

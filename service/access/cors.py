@@ -1,7 +1,7 @@
 """Cross-origin requests: a browser's preflights, and the headers that let a page read an answer.
 
-vLLM's CORSMiddleware stands inside of the door: it answers preflights, and marks what comes from
-behind it. The door's own answers are marked here, by the same flags.
+vLLM's CORSMiddleware stands behind the door: it answers preflights, and adds its headers to the
+answers from behind it. The door's own answers get theirs here, by the same flags.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ Headers = list[tuple[bytes, bytes]]
 EXPOSED = (
     b"x-request-id, request-id, etag, retry-after, x-should-retry, x-sensefield-ignored-fields"
 )
-"""Headers that a script may read beside the few that it always may."""
+"""Headers that a script may read beside the CORS-safelisted ones."""
 _ALLOW = b"access-control-allow-origin"
 _ASKING = {b"origin", b"access-control-request-method"}
 
@@ -25,7 +25,7 @@ def is_preflight(scope: Scope) -> bool:
 
 
 def cors_headers(scope: Scope, headers: Headers) -> Headers:
-    """Return the headers that an answer lacks for a page of an allowed origin.
+    """Return the CORS headers that an answer to an allowed origin lacks.
 
     Args:
         scope: the request's.

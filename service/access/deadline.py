@@ -1,11 +1,11 @@
-"""How long a request may take: to be sent, to be read, and in all.
+"""Time limits of a request: to send its body, to read its answer, and in all.
 
-A request that is late is ended as if its client had left, which frees what it holds in the engine
-on every route; only then is the client told what happened. A route that does not look for its
-client is not interrupted, and its own answer stands.
+A late request ends as if its client had disconnected, which frees its resources in the engine on
+every route; then the client receives the error. A route that does not watch for a disconnect is
+not interrupted, and its own answer is sent.
 
-A stream that its route gives up with an exception ends with an error too: vLLM's
-`/v1/responses` does so when the engine has died.
+A stream whose route raises an exception ends with an error too: vLLM's `/v1/responses` raises
+when the engine has died.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from service.metrics import REJECTED
 from service.settings import Settings
 
 HEADER = b"x-request-timeout"
-"""Seconds that a client gives its request, if they are fewer than the server's."""
+"""A client's own time limit in seconds; it can only lower the server's."""
 _LEFT = {"type": "http.disconnect"}
 _log = logging.getLogger("vllm.sensefield")
 
 
 class Deadline:
-    """Ends a request whose body is not whole in time, or whose answer is not, or not read."""
+    """End a request whose body or answer is not complete in time, or whose answer is not read."""
 
     def __init__(self, app: ASGIApp, own: Settings) -> None:
         self._app = app
         self._own = own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; a WebSocket has no end that it could miss."""
+        """Pass the request on; a WebSocket has no time limit."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -58,12 +58,12 @@ class Deadline:
                 await self._app(scope, timed.receive, timed.send)
             except Exception as error:
                 if timed.error is None:
-                    await timed.tell_raised(error)
+                    await timed.send_raised(error)
                     raise
-                # It ended for want of a client: what it makes of that is nobody's answer.
+                # The app saw a disconnect; its exception is no answer to the client.
                 _log.info("a late request ended with %r", error)
             if timed.error is not None:
-                await timed.tell(timed.error)
+                await timed.send_error(timed.error)
 
         if not await within(self._own.send_timeout_seconds, send, answer):
             visit = Visit.of(scope)
@@ -71,7 +71,7 @@ class Deadline:
 
 
 class _Timed:
-    """Receives and sends for one request.
+    """Receive and send for one request.
 
     Args:
         scope: the request's.
@@ -100,10 +100,10 @@ class _Timed:
         self._streams = False
         self._answered = False
         self.error: RequestError | None = None
-        """Why the app was told that its client has left."""
+        """The error for which the app received a disconnect."""
 
     async def receive(self) -> Message:
-        """Return the next message; that the client has left, once it is too late."""
+        """Return the next message, or a disconnect once a limit has passed."""
         if self.error is not None:
             return _LEFT
         by = min(self._body_by, self._answer_by)
@@ -118,19 +118,20 @@ class _Timed:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send what the app says, unless it says it to nobody."""
+        """Send the app's message, unless a limit has passed."""
         if self.error is not None:
             return
         if message["type"] == "http.response.start":
             self._started = True
-            told = dict(message["headers"]).get(b"content-type", b"")
-            self._streams = told.startswith(EVENTS.encode()) or self._visit.closing is not None
+            media_type = dict(message["headers"]).get(b"content-type", b"")
+            is_events = media_type.startswith(EVENTS.encode())
+            self._streams = is_events or self._visit.closing is not None
         elif not message.get("more_body", False):
             self._answered = True
         await self._send(message)
 
-    async def tell(self, error: RequestError) -> None:
-        """Say what happened where the answer has come to: in its place, or at a stream's end."""
+    async def send_error(self, error: RequestError) -> None:
+        """Send the error as the answer, or at the end of a stream that has begun."""
         if not self._started:
             await error_answer(error)(self._scope, self._receive, self._send)
         elif (closing := self._visit.closing) is not None:
@@ -138,19 +139,19 @@ class _Timed:
         else:
             await self._end_stream(self._event(error.status, error.to_body()))
 
-    async def tell_raised(self, error: Exception) -> None:
-        """Say in a stream of events why its route gave it up; else that is for others to say."""
+    async def send_raised(self, error: Exception) -> None:
+        """End a stream of events with its route's exception; other answers end elsewhere."""
         if self._started and self._visit.closing is None:
-            # Starlette's wrapping of what came too late for its handlers.
+            # Starlette wraps an exception that its handlers cannot answer any more.
             cause = error.__cause__ if isinstance(error, RuntimeError) else None
             raised = cause if isinstance(cause, Exception) else error
             refused = create_error_response(raised).error
-            told = body_of(refused, self._visit.sent)
-            await self._end_stream(self._event(refused.code, told))
+            body = body_of(refused, self._visit.sent)
+            await self._end_stream(self._event(refused.code, body))
 
-    async def _end_stream(self, told: bytes) -> None:
+    async def _end_stream(self, end: bytes) -> None:
         if self._streams and self._visit.is_between_parts and not self._answered:
-            await self._send({"type": "http.response.body", "body": told, "more_body": False})
+            await self._send({"type": "http.response.body", "body": end, "more_body": False})
 
     def _event(self, status: int, body: dict[str, Any]) -> bytes:
         """Return an error as an event."""
@@ -174,16 +175,16 @@ class _Timed:
 
 def _seconds(scope: Scope, most: float | None) -> float | None:
     """Return the seconds that a request has, None for no limit."""
-    told = dict(scope["headers"]).get(HEADER)
-    if told is None:
+    value = dict(scope["headers"]).get(HEADER)
+    if value is None:
         return most
     try:
-        seconds = float(told)
+        seconds = float(value)
     except ValueError:
         seconds = 0.0
     if not (isfinite(seconds) and seconds > 0):
         raise BadRequestError(
-            f"{echo(told.decode('latin-1'))} is no time; allowed: seconds, more than 0",
+            f"{echo(value.decode('latin-1'))} is no time; allowed: seconds, more than 0",
             HEADER.decode(),
         )
     return seconds if most is None else min(seconds, most)

@@ -24,9 +24,9 @@ _ANTHROPIC_TYPES = {
 }
 """Anthropic's types by status; other statuses below 500 are the request's, the rest the API's."""
 ANTHROPIC_EVENT = b"event: error\n"
-"""How Anthropic's event of an error begins."""
+"""The first line of Anthropic's error event."""
 _MOST = 10 * MAX_ECHO
-"""Characters of a message that vLLM or a middleware wrote."""
+"""Most characters of a message from vLLM or a middleware."""
 
 
 def sse_event(body: Mapping[str, Any]) -> bytes:
@@ -47,7 +47,7 @@ def anthropic_error(status: int, message: str, request_id: str) -> dict[str, Any
 
 
 def error_event(status: int, body: Mapping[str, Any], request_id: str, *, anthropic: bool) -> bytes:
-    """Return a server-sent event of an error; Anthropic's clients know one by its name.
+    """Return an error as a server-sent event; Anthropic's clients expect a named event.
 
     Args:
         status: the error's.

@@ -1,8 +1,7 @@
-"""The door of the server: what every request passes, one concern after another.
+"""The door: the stack of ASGI middlewares that every request passes.
 
-``sensefield serve`` names it to vLLM as the outermost middleware, so that it stands before
-all of vLLM's routes too. Each concern is plain ASGI; of a stream's events only their bytes
-are counted.
+``sensefield serve`` gives it to vLLM as the outermost middleware, so that it stands before
+all of vLLM's routes too. Each middleware is plain ASGI and does not parse a stream's events.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from service.settings import settings
 
 
 class Door:
-    """The concerns, in the order in which a request meets them.
+    """The middlewares, in the order in which a request passes them.
 
     Args:
-        app: what is behind the door.
-        answers_preflights: whether that answers a browser that asks what other origins may send.
+        app: the ASGI application behind the door.
+        answers_preflights: whether that application answers CORS preflights.
 
     """
 
@@ -36,7 +35,7 @@ class Door:
         self._first: ASGIApp = Audit(Outgoing(known), audit_logger())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass requests through; the server's own start and stop are none."""
+        """Pass requests through the stack; lifespan events go straight to the application."""
         if scope["type"] in ("http", "websocket"):
             await self._first(scope, receive, send)
         else:

@@ -1,4 +1,4 @@
-"""Sizes that fields of a request may have, on any route."""
+"""Size limits of a request's fields, on every route."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MAX_N = 128
 MAX_STOPS = 64
 MAX_STOP_CHARACTERS = 1024
 MAX_STOP_IDS = 128
-"""More, with min_tokens, end the engine on vLLM's V2 runner, as do more of the next: its
-``MAX_NUM_STOP_TOKEN_IDS`` and ``MAX_NUM_ALLOWED_TOKEN_IDS``."""
+"""Limit of vLLM's V2 runner, ``MAX_NUM_STOP_TOKEN_IDS``: with min_tokens, more end the engine."""
 MAX_ALLOWED_IDS = 1024
+"""Limit of vLLM's V2 runner, ``MAX_NUM_ALLOWED_TOKEN_IDS``: more end the engine."""
 MAX_BAD_WORDS = 128
 MAX_BAD_CHARACTERS = 1 << 14
 """Characters of all bad words: vLLM tokenizes them on the event loop, and takes 1024 tokens."""
@@ -34,11 +34,11 @@ _TOKEN_CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 def check_fields(body: dict[str, Any], max_tokens: int | None, trusts_templates: bool) -> None:
-    """Refuse sizes that no request may have.
+    """Refuse fields that are over their limits.
 
     Args:
-        body: a request of any route; fields of a wrong type are left to the route, but for
-            numbers, which vLLM also takes from texts.
+        body: a request of any route. Fields of a wrong type are left to the route, except for
+            numbers: vLLM also parses those from strings.
         max_tokens: most tokens to generate, None for no cap.
         trusts_templates: whether a client may send its own chat template.
 
@@ -103,7 +103,7 @@ _LENGTHS = {
 
 
 def _check_texts(structured: Any) -> None:
-    """Check JSON that comes in a text as if it came as JSON."""
+    """Check JSON inside a string like JSON in the body."""
     for field in AS_TEXT if isinstance(structured, dict) else ():
         text = structured.get(field)
         if isinstance(text, str):

@@ -1,6 +1,6 @@
-"""How long a grammar may be, told before anything reads it; what it takes is tried later.
+"""Size limits of grammars, checked before they are compiled.
 
-The trial is :mod:`service.engine.grammar_gate`'s.
+:mod:`service.engine.grammar_gate` then measures the cost of compiling them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 from service.errors import BadRequestError
 
 MAX_CHARACTERS = {"regex": 4096, "pattern": 4096, "grammar": 64 << 10}
-"""By the name of a field, wherever it stands."""
+"""Most characters by the name of a field, at any depth of the request."""
 MAX_ENTRIES = {"enum": 4096, "choice": 4096, "anyOf": 1024, "properties": 1024}
 GRAMMARS = MAX_CHARACTERS.keys() | MAX_ENTRIES.keys()
 MAX_REPEATS = 256
 """Repeated and optional parts, each of which may be followed by any other."""
 AS_TEXT = ("json", "structural_tag")
-"""Fields of ``structured_outputs`` that may be JSON in a text."""
+"""Fields of ``structured_outputs`` that may hold JSON in a string."""
 FIELD: ContextVar[str] = ContextVar("field", default="structured_outputs")
 """The field that the grammar of the running task's request comes from."""
 _REPEATS = re.compile(r"[?*+{]")
@@ -29,11 +29,11 @@ def check_grammar(field: str, value: Any, path: str) -> None:
 
     Args:
         field: its name, one of GRAMMARS.
-        value: what it holds; a wrong type is left to the route.
+        value: its value; a wrong type is left to the route.
         path: its JSON path.
 
     Raises:
-        BadRequestError: it does.
+        BadRequestError: the grammar is too large.
 
     """
     if field in MAX_CHARACTERS and isinstance(value, str):
@@ -44,7 +44,7 @@ def check_grammar(field: str, value: Any, path: str) -> None:
 
 
 def grammar_field(body: dict[str, Any]) -> str:
-    """Return the field of a request to any route that its grammar is made of."""
+    """Return the field that holds the grammar of a request to any route."""
     choice = body.get("tool_choice")
     kind = choice.get("type") if isinstance(choice, dict) else choice
     if body.get("tools") and kind not in (None, "auto", "none"):

@@ -1,6 +1,6 @@
-"""JSON Schemas that a request's answer must keep: malformed ones are refused before they are tried.
+"""JSON Schemas for structured outputs: malformed ones are refused before they are compiled.
 
-A compiler of grammars may take a keyword of the wrong kind for a costly one, or pass over it.
+A grammar compiler may ignore a keyword of the wrong type, or treat it as a costly one.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _PLACES = (
     ("text", "format", "schema"),
     ("output_config", "format", "schema"),
 )
-"""Where a request of any route has the schema of its answer."""
+"""Paths of the schema for the answer, in requests of any route."""
 
 
 def check_schemas(body: Mapping[str, Any]) -> None:
-    """Refuse a schema that is malformed, or is not there.
+    """Refuse a schema that is malformed or missing.
 
     Raises:
-        BadRequestError: it is.
+        BadRequestError: the schema is malformed or missing.
 
     """
     described = body.get("response_format")
@@ -49,11 +49,11 @@ def check_schemas(body: Mapping[str, Any]) -> None:
 
 
 def check_schema(schema: Mapping[str, Any], path: str) -> None:
-    """Refuse a schema whose keywords hold something else than schemas.
+    """Refuse a schema whose keywords hold other values than schemas.
 
     Args:
-        schema: parsed.
-        path: where it stands in the request.
+        schema: the parsed schema.
+        path: its JSON path in the request.
 
     Raises:
         BadRequestError: at the first such keyword.

@@ -1,7 +1,7 @@
-"""Values that no JSON body may hold, on any route: found before anything else looks at it.
+"""Values that no JSON body may hold, on any route; they are refused before the body is validated.
 
-Python's JSON takes NaN, numbers without end and half characters, and what comes after it would
-fail on them where it is too late to say which field it was.
+Python's JSON parser accepts NaN, infinities and lone surrogates. Later code would fail on them
+where the field is not known any more.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from service.errors import MAX_ECHO, BadRequestError
 from service.json_path import json_path
 
 MAX_VALUES = 1 << 15
-"""In a body, less its lists of tokens: of each that is wrong, several errors are made."""
+"""Most values in a body, without lists of token ids: each bad value makes several errors."""
 MAX_DEPTH = 100
-"""Lists and objects in one another; what comes after walks them by recursion."""
+"""Deepest nesting of lists and objects; later code walks them by recursion."""
 _INT64 = 1 << 63
 _MAX_DIGITS = 21
-"""A sign and as many digits as no integer of 64 bits has."""
+"""A sign and 20 digits: more than any 64-bit integer has."""
 _TOKENS = frozenset({"prompt", "tokens", "token_ids", "prompt_token_ids", "continuations"})
 Path = tuple[Any, ...]
 """Nested: a path and the part below it; () is the whole body."""
 
 
 def parse(data: bytes, path: str = "body") -> dict[str, Any]:
-    """Return the JSON object that a body is, or that a text at a JSON path is.
+    """Parse a JSON object: the body, or a string at a JSON path.
 
     Raises:
-        BadRequestError: it is none.
+        BadRequestError: the data is not a JSON object.
 
     """
     try:
@@ -52,19 +52,19 @@ def _parsed(data: bytes) -> Any:
         try:
             return orjson.loads(data)  # in half the time
         except orjson.JSONDecodeError:
-            pass  # it refuses more than this does, and says less of why
+            pass  # orjson refuses more than json does, and gives less of a reason
     try:
         return json.loads(data)
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise
     except ValueError:
-        # Python reads no integer of thousands of digits: cut short, it is still one that the
-        # field which holds it cannot have.
+        # Python does not parse an integer of thousands of digits. Cut to 21 it is still beyond
+        # 64 bits, so that check_values refuses it and names its field.
         return json.loads(data, parse_int=lambda digits: int(digits[:_MAX_DIGITS]))
 
 
 def check_values(body: Any, path: Path = ()) -> None:
-    """Refuse what nothing behind can hold, wherever it stands; ``path`` is where the body does.
+    """Refuse values that later code cannot represent; ``path`` is the JSON path of the body.
 
     Raises:
         BadRequestError: an integer beyond 64 bits, a float that is not finite, a text with a
@@ -104,7 +104,7 @@ def check_values(body: Any, path: Path = ()) -> None:
 
 
 def _are_tokens(value: list[Any], path: Path) -> bool:
-    """Say whether a list is of tokens, where one may be that is as long as a prompt."""
+    """Say whether a list holds token ids, in a field that may be as long as a prompt."""
     while path and isinstance(path[1], int):
         path = path[0]
     if not (path and path[1] in _TOKENS):
@@ -123,10 +123,10 @@ def _check_text(text: str, path: Path) -> None:
 
 
 def path_text(path: Path) -> str:
-    """Return a path as clients read it, cut short where it is long."""
+    """Return a path as clients write it, shortened if it is long."""
     parts: list[str | int] = []
     while path:
         path, part = path
         parts.append(part)
-    told = json_path(reversed(parts))
-    return told if len(told) <= MAX_ECHO else told[:MAX_ECHO] + "…"
+    text = json_path(reversed(parts))
+    return text if len(text) <= MAX_ECHO else text[:MAX_ECHO] + "…"

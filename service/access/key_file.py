@@ -13,7 +13,7 @@ _log = logging.getLogger("vllm.sensefield")
 
 
 class WatchedKeys:
-    """Tells the keys of the settings ``api_keys`` and ``api_keys_file`` as they are now.
+    """The current keys of the settings ``api_keys`` and ``api_keys_file``.
 
     Raises:
         StartupError: as :meth:`KeyRing.read` does; a file that breaks later raises nothing.
@@ -28,7 +28,7 @@ class WatchedKeys:
 
     def __call__(self) -> KeyRing:
         """Return the keys: all of the file's new ones or, if it is broken, all of the old ones."""
-        # Looked at before it is read: what changes meanwhile is seen by the next look.
+        # stat comes before the read: the next call notices a change in between.
         mark = self._look()
         if mark != self._mark:
             self._mark = mark
@@ -41,7 +41,7 @@ class WatchedKeys:
         return self._ring
 
     def _look(self) -> Hashable:
-        """Return what changes with the file; None where there is none."""
+        """Return inode, mtime and size of the file; None without a file."""
         if self._file is None:
             return None
         try:

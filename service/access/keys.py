@@ -1,4 +1,4 @@
-"""API keys: told once, kept as SHA-256, compared in constant time.
+"""API keys: shown once, stored as SHA-256, compared in constant time.
 
 A line of the keys file is ``NAME ROLE[,ROLE...] sha256:HEX``. The name is the tenant whose
 vectors the key works on, so two lines of one name are how a key is replaced.
@@ -34,22 +34,22 @@ class Key:
 
     @classmethod
     def of(cls, name: str, roles: Collection[str], secret: str) -> Self:
-        """Return the key of a secret; ValueError names what cannot be."""
+        """Return the key of a secret; ValueError names the bad part."""
         return cls.parse(f"{name} {','.join(roles)} sha256:{_digest(secret).hex()}")
 
     @classmethod
     def parse(cls, line: str) -> Self:
-        """Read a line of the keys file; ValueError names what cannot be."""
+        """Read a line of the keys file; ValueError names the bad part."""
         fields = line.split()
         if len(fields) != 3:
             raise ValueError("a line is: NAME ROLE[,ROLE...] sha256:HEX")
-        name, told, digest = fields
+        name, listed, digest = fields
         if not _NAME.fullmatch(name):
             raise ValueError(
                 f"{echo(name)} is no name of a key; allowed: 1 to 32 of a-z, 0-9, '.', '_', '-', "
                 "starting with a letter or digit"
             )
-        roles = told.split(",")
+        roles = listed.split(",")
         if unknown := [role for role in roles if role not in ROLES]:
             raise ValueError(f"{echo(unknown[0])} is no role; allowed: {', '.join(ROLES)}")
         if not (found := _DIGEST.fullmatch(digest)):
@@ -58,7 +58,7 @@ class Key:
 
     @property
     def tenant(self) -> str | None:
-        """Return whose vectors the key works on; None for those that all tenants share."""
+        """Return the tenant whose vectors the key works on; None for the shared vectors."""
         return None if ADMIN in self.roles else self.name
 
     def to_line(self) -> str:
@@ -78,7 +78,7 @@ class KeyRing:
         """Read the keys of the settings ``api_keys`` and ``api_keys_file``.
 
         Raises:
-            StartupError: a file that cannot be read or holds no key, or a line that is none.
+            StartupError: the file cannot be read or holds no key, or a line is malformed.
 
         """
         keys = _keys_of(lines.replace(";", "\n"), "SENSEFIELD_API_KEYS")
@@ -96,7 +96,7 @@ class KeyRing:
         return len(self._keys)
 
     def find(self, secret: str) -> Key | None:
-        """Return the key of a secret, after a look at every key whichever it is."""
+        """Return the key of a secret; every key is compared, for constant time."""
         digest = _digest(secret)
         found = None
         for key in self._keys:

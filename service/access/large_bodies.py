@@ -1,7 +1,7 @@
-"""Large JSON bodies: how many values one may have, found before it is parsed.
+"""A limit on the values of a large JSON body, checked before it is parsed.
 
-To parse is one call, which nothing interrupts: what takes it long is many values, and not a long
-text.
+Parsing is one call that blocks the event loop. Its time grows with the number of values, not with
+the length of strings.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Generator, Iterator
 from service.errors import BadRequestError
 
 LARGE = 256 << 10
-"""Bytes from which a body is looked at."""
+"""Bytes from which a body is scanned."""
 MAX_COMMAS = 1 << 20
-"""Outside of texts: as many values, tokens of prompts among them, has a body at most."""
+"""Most commas outside of strings: an upper bound on values, token ids of prompts included."""
 MAX_TOKENIZED_BYTES = 1 << 20
-"""Bytes of a body to tokenize: no context bounds its tokens, and one answer holds all of them."""
+"""Most bytes of a body for tokenization: its tokens have no context limit, and share one answer."""
 _AT_ONCE = 64 << 10
 _IN_TEXT = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 
 
 def check_size(data: bytes) -> Iterator[bytes]:
-    """Look through a body, and pause often; what is yielded is empty.
+    """Scan a body; yield empty bytes often, so that the caller can pause.
 
     Raises:
         BadRequestError: more values than a body may have.
@@ -48,7 +48,7 @@ def check_size(data: bytes) -> Iterator[bytes]:
 
 
 def _past_text(data: bytes, at: int) -> Generator[bytes, None, int]:
-    """Return where a text has ended that began before ``at``."""
+    """Return the end of a string that began before ``at``."""
     while at < len(data):
         found = _IN_TEXT.match(data, at, at + _AT_ONCE)
         assert found is not None
@@ -62,10 +62,10 @@ def _past_text(data: bytes, at: int) -> Generator[bytes, None, int]:
 
 
 def check_tokenized(path: str, size: int) -> None:
-    """Refuse a body of so many bytes if its path is that of tokenization.
+    """Refuse a body that is too large for tokenization.
 
     Raises:
-        BadRequestError: it is too large for it.
+        BadRequestError: the path is that of tokenization and the body is too large.
 
     """
     if path.endswith("/tokenize") and size > MAX_TOKENIZED_BYTES:

@@ -29,7 +29,7 @@ def remove_from(app: FastAPI) -> None:
 
 
 def only_here(exporter: ASGIApp) -> ASGIApp:
-    """Return an exporter that answers where a key is asked for, not on whatever path."""
+    """Return an exporter that answers on ``/metrics`` only, the path that needs a key."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and get_route_path(scope) == PATH:

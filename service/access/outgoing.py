@@ -1,8 +1,8 @@
 """The headers and the error form of every answer.
 
-Routes, the router, middlewares and the door each write errors in their own form. Here they become
-the object that the clients of the path know. A request that is left without an answer, because an
-exception or the end of the server stopped its handler, gets such an object too.
+Routes, the router, middlewares and the door each write errors in their own form. This module
+converts them to the error object of the path's API: OpenAI's or Anthropic's. A request without an
+answer, because an exception or the end of the server stopped its handler, gets one too.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from service.access.visit import Visit
 from service.errors import NotReadyError, RequestError
 
 FINAL = frozenset({409, 504, 507})
-"""Statuses after which SDKs would repeat a request that must fail again."""
+"""Statuses after which SDKs would retry a request that must fail again."""
 _STREAM = (
-    # A proxy such as nginx would keep the events until it has many.
+    # A proxy such as nginx would buffer the events.
     (b"x-accel-buffering", b"no"),
     (b"cache-control", b"no-cache"),
 )
@@ -45,13 +45,13 @@ _OF_BODY = frozenset({b"content-type", b"content-length"})
 
 
 class Outgoing:
-    """Gives answers their headers and errors their form."""
+    """Add the common headers to answers, and convert errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and have it answered."""
+        """Pass the request on, and make sure that it is answered."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -77,7 +77,7 @@ class _Answer:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
-        # Asked for before routing writes into the scope.
+        # Read before routing changes the scope.
         self._is_anthropic = speaks_anthropic(get_route_path(scope))
         self._receive = receive
         self._send = send
@@ -89,7 +89,7 @@ class _Answer:
         self._streams = False
 
     async def send(self, message: Message) -> None:
-        """Send a message; that of an error waits until its body is whole."""
+        """Send a message; an error's messages wait until its body is complete."""
         if message["type"] == "http.response.start":
             if message["status"] >= 400:
                 self._held = message
@@ -136,7 +136,7 @@ class _Answer:
                     await self.send({"type": "http.response.body", "body": end, "more_body": False})
 
     def _closing(self, error: RequestError) -> bytes | None:
-        """Return how a stream ends with an error, None for an answer that is no stream."""
+        """Return the last bytes of a stream that ends with an error; None for other answers."""
         if self._visit.closing is not None:
             return self._visit.closing(error)
         if not self._streams:
@@ -158,7 +158,7 @@ class _Answer:
         await self._send({"type": "http.response.body", "body": shaped, "more_body": False})
 
     def _shaped(self, status: int, body: bytes) -> bytes:
-        """Return an error's body in the form that its clients know."""
+        """Return an error's body as the error object of the path's API."""
         if self._is_anthropic:
             message = message_in(body, status)
             return orjson.dumps(anthropic_error(status, message, self._visit.request_id))
@@ -167,7 +167,7 @@ class _Answer:
         return orjson.dumps(openai_error(status, message_in(body, status)))
 
     def _headers(self, start: Message) -> Headers:
-        """Return the headers of an answer with those that all such answers have."""
+        """Return the headers of an answer, with the common ones added."""
         headers: Headers = list(start.get("headers", ()))
         have = {name.lower(): value for name, value in headers}
         if start["status"] in FINAL:

@@ -1,7 +1,7 @@
-"""vLLM's refusals in our form: the field that the client sent, its path first, nothing internal.
+"""vLLM's validation errors as ours: with the path of the client's field, without internals.
 
-vLLM names the field in an attribute, in words at the message's end, as the message's first word,
-or not at all; and by its own name for it, where a client may use several.
+vLLM names the field in an attribute, at the end of the message, as the message's first word, or
+not at all; and it uses one name where the client may have sent another.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from service.access.visit import Visit
 from service.errors import MAX_ECHO, error_body, led_by
 
 MAX_MESSAGE = 2 * MAX_ECHO
-"""Characters of an error that vLLM words: it may repeat a long list of the client's."""
+"""Most characters of vLLM's message: it may repeat a long list of the client's."""
 MODEL_NOT_FOUND = "model_not_found"
-_TOLD = re.compile(r" \((?:parameter=([^,)]+))?(?:, )?(?:value=.*)?\)\s*\Z", re.DOTALL)
+_PARAMETER = re.compile(r" \((?:parameter=([^,)]+))?(?:, )?(?:value=.*)?\)\s*\Z", re.DOTALL)
 """The field and its value at the end of a message."""
 _INTERNAL = re.compile(
     r"(?<=specified): .*\Z|\s*For further information visit \S+|\s*\[type=[^\]]*\]", re.DOTALL
 )
-"""Objects of vLLM's, and pydantic's remarks."""
+"""Representations of vLLM's objects, and pydantic's remarks."""
 _WORDS = (
     (r"^Token id -?\d+ is out of vocab", "prompt"),
     (r"at least one prompt|prompt cannot be empty|^The \w+ prompt", "prompt"),
@@ -41,7 +41,7 @@ _WORDS = (
     (r"(?i)\blora\b", "model"),
     (r"(?i)chat template|message|conversation", "messages"),
 )
-"""Fields that vLLM's messages are about, where they name none."""
+"""Fields by the wording of vLLM's messages that name none."""
 _ALSO = {
     "max_tokens": ("max_completion_tokens", "max_output_tokens"),
     "structured_outputs": ("response_format", "text", "output_config", "tools"),
@@ -52,15 +52,15 @@ _ALSO = {
     "stop": ("stop_sequences",),
     "tool_choice": ("tools",),
 }
-"""Fields that a client may have sent where vLLM names the first."""
+"""vLLM's name of a field, and the names that a client may have sent instead."""
 
 
 def body_of(error: ErrorInfo, sent: Collection[str]) -> dict[str, Any]:
-    """Return vLLM's error as OpenAI's object, whose code is a word, not a number.
+    """Return vLLM's error as OpenAI's error object, whose code is a word, not a number.
 
     Args:
-        error: vLLM's.
-        sent: names of the fields of the request.
+        error: vLLM's error.
+        sent: names of the request's fields.
 
     """
     message, param = reworded(error.message, error.param, error.code, sent)
@@ -70,10 +70,10 @@ def body_of(error: ErrorInfo, sent: Collection[str]) -> dict[str, Any]:
 def reworded(
     message: str, param: str | None, status: int, sent: Collection[str]
 ) -> tuple[str, str | None]:
-    """Return vLLM's message without what is internal, and the field that was sent."""
-    told = _TOLD.search(message)
-    if told is not None:
-        message, param = message[: told.start()], param or told[1]
+    """Return vLLM's message without internals, and the path of the client's field."""
+    named = _PARAMETER.search(message)
+    if named is not None:
+        message, param = message[: named.start()], param or named[1]
     if param is None and status < 500:
         param = _named(message, sent)
     message = _INTERNAL.sub("", message)
@@ -83,7 +83,7 @@ def reworded(
 
 
 def answer_of(response: Response, request: Request) -> Response:
-    """Return a response of vLLM's; an error in it in our form, or Anthropic's with our message."""
+    """Return vLLM's response; an error becomes ours, an Anthropic error gets our message."""
     if response.status_code < 400 or not isinstance(response, JSONResponse):
         return response
     body = orjson.loads(bytes(response.body))
@@ -114,7 +114,7 @@ def _named(message: str, sent: Collection[str]) -> str | None:
 
 
 def _sent(param: str, sent: Collection[str]) -> str:
-    """Return the path of what the client sent where vLLM names a field in its own way."""
+    """Return the path of the client's field for the field that vLLM names."""
     path = re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", param.removeprefix("body."))
     head = re.split(r"[.\[]", path, maxsplit=1)[0]
     if head in sent:

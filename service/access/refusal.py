@@ -12,7 +12,7 @@ _POLICY_VIOLATION = 1008
 
 
 async def refuse(error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with an OpenAI error object; a WebSocket, which has no such answer, is closed."""
+    """Answer with an OpenAI error object; close a WebSocket."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
     else:
@@ -20,7 +20,7 @@ async def refuse(error: RequestError, scope: Scope, receive: Receive, send: Send
 
 
 def error_response(error: RequestError) -> JSONResponse:
-    """Return the answer to a refused request, and count it."""
+    """Return the answer to a refused request, and count the refusal."""
     REJECTED.labels(str(error.status), error.kind).inc()
     return error_answer(error)
 

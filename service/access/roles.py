@@ -1,4 +1,4 @@
-"""Which role a path needs: what no role names is for ``admin`` alone."""
+"""The roles that a path needs; a path without a role needs ``admin``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ ADMIN = "admin"
 ROLES = ("inference", "vectors", "metrics", ADMIN)
 LIVENESS = "/health"
 PAGE = "/playground"
-"""Files that hold no secret: a browser asks for them before it can send a key."""
+"""The page's files, which need no key: a browser loads them before it can send one."""
 ROOT = "/"
 """A redirect to the page."""
 VECTORS = "/v1/vectors"
@@ -44,12 +44,12 @@ _INFERENCE = (
 
 
 def needs_key(path: str) -> bool:
-    """Tell whether a path, as the router sees it, is for those with a key only."""
+    """Say whether a path, as the router sees it, needs a key."""
     return path not in (LIVENESS, ROOT) and not is_below(path, PAGE)
 
 
 def allowed_roles(method: str, path: str) -> frozenset[str]:
-    """Return the roles any of which may ask for a path, as the router sees it."""
+    """Return the roles that may use a path, as the router sees it; one of them suffices."""
     allowed = {ADMIN}
     if is_below(path, *_METRICS):
         allowed.add("metrics")

@@ -1,4 +1,4 @@
-"""Gives the reader of an answer its time for each message, and no more."""
+"""A time limit for the client to read each message of an answer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from starlette.types import Message, Send
 from service.metrics import SLOW_READERS
 
 _LOOKS = 8
-"""How often a reader is looked at before it is cut off."""
+"""Checks of a blocked message before the client is cut off."""
 _log = logging.getLogger("vllm.sensefield")
 
 
 async def within(seconds: float, send: Send, answer: Callable[[Send], Awaitable[None]]) -> bool:
-    """Answer a request; say whether its reader has taken what was sent.
+    """Answer a request; return False if the client did not read the answer in time.
 
-    Once the reader has taken ``seconds`` for one message, what answers is cancelled.
+    ``answer`` is cancelled once the client has taken ``seconds`` to read one message.
     """
     try:
         async with asyncio.timeout(None) as limit:
@@ -35,11 +35,11 @@ async def within(seconds: float, send: Send, answer: Callable[[Send], Awaitable[
 
 
 class _TimedSend:
-    """Has a limit expire once one message has taken ``seconds``.
+    """Make a limit expire once one message has taken ``seconds`` to send.
 
-    A stream has thousands of messages, of which hardly one waits: they share a timer, which
-    looks some times in those seconds whether the same message is still under way. Looks are
-    counted, not seconds, so that a loop that stands still blames no reader for it.
+    A stream has thousands of messages, and hardly one of them blocks. They share a timer that
+    checks several times in ``seconds`` whether the same message is still being sent. It counts
+    checks, not seconds, so that a blocked event loop is not counted against the client.
     """
 
     def __init__(self, send: Send, seconds: float, limit: asyncio.Timeout) -> None:
@@ -70,5 +70,5 @@ class _TimedSend:
             self._timer = self._loop.call_later(self._between, self._look)
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop the timer."""
         self._timer.cancel()

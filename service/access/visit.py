@@ -1,4 +1,4 @@
-"""What is known of one request on its way in and out, kept in its ASGI scope."""
+"""The state of one request, kept in its ASGI scope."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from service.access.keys import Key
 from service.errors import RequestError
 
 TENANT: ContextVar[str | None] = ContextVar("tenant", default=None)
-"""Whose request the running task works on, for what never sees the request itself."""
+"""The tenant of the running task's request, for code that does not get the request."""
 _PLACE = "sensefield"
 
 
 @dataclass(slots=True)
 class Visit:
-    """One request, from the door to the end of its answer."""
+    """The state of one request, from the door to the end of its answer."""
 
     request_id: str = ""
-    """The client's, or a new one; empty where no line is written."""
+    """The client's id, or a new one; empty if no audit line is written."""
     key: Key | None = None
     """The key it came with; None on an open server."""
     controls: dict[str, int] = field(default_factory=dict)
@@ -30,46 +30,46 @@ class Visit:
     tokens: int | None = None
     """Tokens generated, where Sensefield's own routes count them."""
     outcome: str | None = None
-    """How the route says it ended."""
+    """The outcome that the route reported."""
     cut_off: str | None = None
-    """The outcome of a request that the door ended, whatever its route says."""
+    """The outcome of a request that the door ended; it overrides the route's."""
     has_left: bool = False
     """True once the client has gone before its answer was whole."""
     closing: Callable[[RequestError], bytes] | None = None
-    """How a stream that is none of server-sent events tells of an error at its end."""
+    """Encodes an error as the end of a stream other than server-sent events."""
     is_between_parts: bool = True
-    """Whether a stream has come to the end of an event or message."""
+    """True while a stream is at the end of an event or message."""
     status: int | None = None
     bytes: int = 0
-    """Of the answer's body."""
+    """Bytes of the answer's body."""
     prompt: Any = None
-    """What was asked, if the settings ask for it."""
+    """The prompt, if the audit log records prompts."""
     sent: Collection[str] = ()
     """Names of the body's fields that are not null."""
 
     @classmethod
     def of(cls, scope: Scope) -> Self:
-        """Return the visit of a scope, which is a new one the first time."""
+        """Return the state in a scope; the first call creates it."""
         visit: Self = scope.setdefault(_PLACE, cls())
         return visit
 
     def end(self, outcome: str, tokens: int | None) -> None:
-        """Take down how the route says it ended."""
+        """Record the outcome that the route reports."""
         self.outcome, self.tokens = self.cut_off or outcome, tokens
 
     def leave(self) -> None:
-        """Take down that the client has left; a later outcome of the route does not count."""
+        """Record that the client has disconnected; it overrides the route's outcome."""
         self.has_left = True
         self.cut_off = self.cut_off or "cancelled"
 
     @property
     def tenant(self) -> str | None:
-        """Return whose vectors it works on; None for those that all share."""
+        """Return the tenant whose vectors the request uses; None for the shared vectors."""
         return None if self.key is None else self.key.tenant
 
 
 def outcome_of(status: int) -> str:
-    """Return the outcome that a status tells; a 503 turns away what may come again."""
+    """Return the outcome of a status; 503 means that the client may retry."""
     if status < 400:
         return "ok"
     if status < 500:
