@@ -7,19 +7,19 @@ from typing import Any, Self
 
 
 class Adopting:
-    """Base beside a class of vLLM's, whose objects share the state of a stock one."""
+    """Mixin for a subclass of a vLLM class; its objects share the state of a stock object."""
 
     engine_client: Any
 
     @classmethod
     def adopt(cls, stock: object) -> Self:
-        """Return one that serves with the settings of a stock object."""
+        """Return an object with the settings of a stock object."""
         serving = cls.__new__(cls)
         serving.__dict__.update(stock.__dict__)
         return serving
 
     def through(self, engine: Any) -> Self:
-        """Return one that serves the same through another engine client."""
+        """Return a copy that uses another engine client."""
         serving = copy(self)
         serving.engine_client = engine
         return serving

@@ -1,4 +1,4 @@
-"""vLLM's answers with distributions in their choices, for the documentation alone."""
+"""vLLM's response models with distributions in their choices, for the OpenAPI only."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from service.schemas.answers import Distribution
 
 
 class ChatChoice(ChatCompletionResponseChoice):
-    """vLLM's, with distributions."""
+    """vLLM's choice, with distributions."""
 
     distribution: Distribution | None = None
 
 
 class ChatAnswer(ChatCompletionResponse):
-    """vLLM's, with distributions in its choices."""
+    """vLLM's response, with distributions in its choices."""
 
     choices: list[ChatChoice]
 
 
 class TextChoice(CompletionResponseChoice):
-    """vLLM's, with distributions."""
+    """vLLM's choice, with distributions."""
 
     distribution: Distribution | None = None
 
 
 class TextAnswer(CompletionResponse):
-    """vLLM's, with distributions in its choices."""
+    """vLLM's response, with distributions in its choices."""
 
     choices: list[TextChoice]

@@ -1,4 +1,4 @@
-"""An answer as an Arrow stream: rows as the engine makes them, OpenAI's object at the end."""
+"""An answer as an Arrow stream: rows as the engine computes them, OpenAI's object at the end."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from service.metrics import ENCODE_SECONDS
 from service.planning.plan import Plan
 
 _IN_THREAD_BYTES = 256 << 10
-"""Bytes from which a batch is compressed beside the event loop."""
+"""Bytes from which a batch is compressed in a thread."""
 _log = logging.getLogger("vllm.sensefield")
 
 
 def accepts_arrow(accept: str) -> bool:
-    """Say whether an Accept header asks for an Arrow stream, and not rather for JSON."""
+    """Say whether an Accept header prefers an Arrow stream to JSON."""
     weights: dict[str, float] = {}
     for entry in accept.split(","):
         name, *parameters = (part.strip().lower() for part in entry.split(";"))
-        told = [p[2:] for p in parameters if p.startswith("q=")]
+        quality = [p[2:] for p in parameters if p.startswith("q=")]
         try:
-            weights[name] = float(told[0]) if told else 1.0
+            weights[name] = float(quality[0]) if quality else 1.0
         except ValueError:
             weights[name] = 0.0
     arrow = weights.get(MEDIA_TYPE, 0.0)
@@ -46,15 +46,15 @@ def accepts_arrow(accept: str) -> bool:
 class ArrowAnswer:
     """The stream of one request: an engine client fills it, the response empties it.
 
-    The engine's client waits while a batch waits to be sent. Meanwhile vLLM gathers the
-    request's rows, which its claim on the budget covers, into the next batch.
+    The engine client waits while a batch waits to be sent. Meanwhile vLLM collects the request's
+    rows for the next batch; the request's claim on the budget covers them.
 
     Args:
         engine: the client that generates.
-        plan: the request's.
-        texts: of the model's tokens.
-        choices: of each prompt.
-        sent: names of the fields of the request.
+        plan: the request's plan.
+        texts: the texts of the model's tokens.
+        choices: number of choices per prompt.
+        sent: names of the request's fields.
 
     """
 
@@ -82,11 +82,11 @@ class ArrowAnswer:
         self._compresses = request.compression is not None
         self._prompts = 0
         self._sent: dict[int, int] = {}
-        self._told_prompts: set[int] = set()
+        self._sent_prompts: set[int] = set()
         self._messages: asyncio.Queue[memoryview | None] = asyncio.Queue()
         self._room = asyncio.Semaphore(1)
         self.outcome = "ok"
-        """How the stream ended, once it has, as the count of requests tells it."""
+        """The outcome for the metrics, once the stream has ended."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -94,7 +94,7 @@ class ArrowAnswer:
     def generate(
         self, prompt: Any, sampling_params: Any, *args: Any, **kwargs: Any
     ) -> AsyncGenerator[RequestOutput, None]:
-        """Generate in the engine's place: rows go into the stream, the whole is yielded once."""
+        """Generate like the engine: rows go into the stream, one complete output is yielded."""
         sampling_params.output_kind = RequestOutputKind.DELTA
         results = self._engine.generate(prompt, sampling_params, *args, **kwargs)
         self._prompts += 1
@@ -120,14 +120,14 @@ class ArrowAnswer:
 
     async def _take_prompt(self, choice: int, result: RequestOutput) -> None:
         rows: Any = result.prompt_logprobs
-        if not rows or self._prompt_encoder is None or choice in self._told_prompts:
+        if not rows or self._prompt_encoder is None or choice in self._sent_prompts:
             return
-        # Each of a prompt's choices has its rows.
-        self._told_prompts.add(choice)
+        # vLLM repeats a prompt's rows with each of its choices.
+        self._sent_prompts.add(choice)
         token_ids = list(result.prompt_token_ids or ())[1:]
         if self._plan.asked.prompt_logprobs is None:
             result.prompt_logprobs = None
-        # The token drawn first is at 0, the last of the prompt at -1.
+        # Step 0 is the first generated token, -1 the last token of the prompt.
         self._sent[choice] = -len(rows)
         await self._put_all(self._prompt_encoder, choice, token_ids, rows)
 
@@ -168,13 +168,13 @@ class ArrowAnswer:
         self._messages.put_nowait(message)
 
     async def start(self, answering: Coroutine[Any, Any, Any]) -> ErrorResponse | None:
-        """Answer with this as the engine, until there is a row to send, or no answer at all.
+        """Start the answer, with this object as its engine, and wait for the first row.
 
         Returns:
-            vLLM's refusal, if there is no answer.
+            vLLM's error, if the request was refused.
 
         Raises:
-            Exception: whatever answering raised before the first row.
+            Exception: any error before the first row.
 
         """
         self._task = asyncio.ensure_future(answering)
@@ -203,7 +203,7 @@ class ArrowAnswer:
             await self._stop()
 
     def failure(self, error: RequestError) -> bytes:
-        """Return how the stream ends with an error."""
+        """Return the last bytes of a stream that ends with an error."""
         return b"".join(self._failure(error.to_body()))
 
     def _failure(self, error: dict[str, Any]) -> list[bytes]:

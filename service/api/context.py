@@ -1,4 +1,4 @@
-"""What the routes share, kept on ``app.state.sensefield``."""
+"""The objects that routes share, kept on ``app.state.sensefield``."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from service.vectors.resident import Engine
 
 @dataclass
 class Context:
-    """One server's parts."""
+    """The shared objects of one server."""
 
     planner: Planner
     vectors: VectorRegistry
     engine: Engine
-    """Of whose workers one thing is asked at a time."""
+    """Calls the workers, one call at a time."""
     generating: SensefieldEngine
-    """The engine, for requests."""
+    """The engine client that generates."""
     model: ModelFacts
     vocabulary: Vocabulary
     texts: TokenTexts
@@ -43,13 +43,13 @@ class Context:
     grammars: GrammarGate
 
     async def prepare(self, plan: Plan) -> None:
-        """Get ready what a plan's request needs before it begins."""
+        """Compile the text patterns and load the vectors of a plan's request."""
         await self.planner.compile(plan)
         await self.vectors.bring_residual({entry.vector for entry in plan.residual})
 
 
 def context_of(request: Request) -> Context:
-    """Return the context of the server that got the request, as its key's tenant sees it."""
+    """Return the server's context, limited to the vectors of the request's tenant."""
     context: Context = request.app.state.sensefield
     tenant = Visit.of(request.scope).tenant
     if tenant is None:

@@ -1,7 +1,7 @@
-"""What the OpenAPI says of answers: the statuses and the error object that the doors add to routes.
+"""The statuses and error objects of all routes in the OpenAPI.
 
-A route names the statuses that are its own; those of the door, of the gate and of the JSON that
-every route checks are added here, to vLLM's routes as to ours.
+A route lists its own statuses. The statuses of the door, the readiness gate and the JSON checks
+are added here, to vLLM's routes as to ours.
 """
 
 from __future__ import annotations
@@ -91,13 +91,13 @@ _IGNORED = {
 _RETRY_AFTER = {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}
 
 
-def statuses(*told: int) -> dict[int | str, dict[str, Any]]:
-    """Return what a route's ``responses`` say of statuses of its own."""
-    return {status: {"description": STATUSES[status]} for status in told}
+def statuses(*own: int) -> dict[int | str, dict[str, Any]]:
+    """Return a route's ``responses`` for its own statuses."""
+    return {status: {"description": STATUSES[status]} for status in own}
 
 
 def document(app: FastAPI) -> None:
-    """Have the app's OpenAPI, made when it is first asked for, tell of the doors too."""
+    """Make the app's OpenAPI complete; it is built at the first request for it."""
     app.title, app.version = "Sensefield", __version__
 
     def openapi() -> dict[str, Any]:
@@ -113,7 +113,7 @@ def document(app: FastAPI) -> None:
 
 
 def _made_aside(app: FastAPI, endpoint: Any) -> Any:
-    """Return FastAPI's endpoint, with the OpenAPI made in a thread: the first takes a second."""
+    """Return FastAPI's endpoint with the OpenAPI built in a thread, which takes a second once."""
 
     async def answer(request: Request) -> Response:
         await asyncio.to_thread(app.openapi)
@@ -124,7 +124,7 @@ def _made_aside(app: FastAPI, endpoint: Any) -> Any:
 
 
 def completed(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return FastAPI's OpenAPI with what it does not know of."""
+    """Return FastAPI's OpenAPI with errors, security schemes and headers added."""
     components = spec["components"]
     components["schemas"]["Error"] = ERROR
     components["schemas"]["MessagesError"] = MESSAGES_ERROR
@@ -141,7 +141,7 @@ def completed(spec: dict[str, Any]) -> dict[str, Any]:
             for status in _added(path, operation):
                 answers.setdefault(str(status), {"description": STATUSES[status]})
             for status, answer in answers.items():
-                _tell_error(status, answer, path)
+                _describe_error(status, answer, path)
             if path in unknown_fields.ROUTES:
                 answers["200"].setdefault("headers", {})[unknown_fields.HEADER] = _IGNORED
             operation["responses"] = dict(sorted(answers.items()))
@@ -150,7 +150,7 @@ def completed(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _added(path: str, operation: dict[str, Any]) -> list[int]:
-    """Return the statuses of what stands before a route."""
+    """Return the statuses that the middlewares before a route may answer with."""
     added: list[int] = []
     if needs_key(path):
         added += _KEYED
@@ -165,8 +165,8 @@ def _added(path: str, operation: dict[str, Any]) -> list[int]:
     return added
 
 
-def _tell_error(status: str, answer: dict[str, Any], path: str) -> None:
-    """Say that an error is OpenAI's object, or Anthropic's where its clients come."""
+def _describe_error(status: str, answer: dict[str, Any], path: str) -> None:
+    """Describe an error as OpenAI's error object, or Anthropic's on its paths."""
     if status < "400":
         return
     name = "MessagesError" if speaks_anthropic(path) else "Error"

@@ -1,4 +1,4 @@
-"""Echoed prompts of completions, where vLLM loses them or counts a token that it throws away."""
+"""Echoed prompts of completions, in two cases that vLLM gets wrong."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _FIRST = '"prompt_token_ids":['
 
 
 def echo_is_lost(request: Any) -> bool:
-    """Say whether vLLM leaves out the prompt's text: it does where token ids are returned too."""
+    """Say whether vLLM leaves out the prompt's text, as it does if token ids are returned too."""
     return bool(request.echo and request.return_token_ids)
 
 
 def keep_prompt_only(request: Any, output: CompletionOutput) -> None:
-    """Take the token out of an output that a prompt's echo alone has generated, and throws away."""
+    """Remove the one token that vLLM generates and drops if only the prompt's echo is requested."""
     if request.echo and request.max_tokens == 0:
         output.token_ids = []
 
@@ -31,8 +31,8 @@ async def with_prompts(
 
     Args:
         chunks: vLLM's events.
-        prompts: texts.
-        choices: of each prompt.
+        prompts: the prompts' texts.
+        choices: number of choices per prompt.
 
     """
     async for chunk in chunks:

@@ -1,6 +1,6 @@
-"""Fields that other servers and older clients know for a control or a constraint.
+"""Fields of other servers and older clients that control or constrain generation.
 
-One entry a name. A name that stands in another object has that object's path before it.
+One entry per field name. A nested field has its path as name.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Foreign:
-    """One name.
+    """A foreign field.
 
     Args:
-        use: fields of this server that do the same; the first that a route takes is named.
-        lacks: what this server does not have, where no field does the same.
-        neutral: values that ask for nothing, beside null, false and what is empty.
-        part_of: fields that switch this one on; where one is there and asks for nothing, neither
-            does this one.
+        use: fields of this server with the same effect; the error names the first one that the
+            route takes.
+        lacks: the missing feature, if no field of this server has the effect.
+        neutral: values without effect, beside null, false and empty ones.
+        part_of: fields that switch this one on; it has no effect if they are sent with a neutral
+            value.
 
     """
 

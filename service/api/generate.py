@@ -45,7 +45,7 @@ _LOAD_FORMAT_HEADER = "endpoint-load-metrics-format"
 
 
 def _answered(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """Return what the documentation says of answers; a client that has left gets none of them."""
+    """Return the OpenAPI responses of the generating routes."""
     content: dict[str, Any] = {"text/event-stream": {}, MEDIA_TYPE: {}}
     return {200: {"model": model, "content": content}, **statuses(404, 409)}
 
@@ -99,7 +99,7 @@ async def create_completion(
 async def _serve(
     route: str, request: Planned, raw_request: Request, serving: ChatServing | TextServing
 ) -> Response:
-    """Plan, generate, answer; whatever the request held is given back when it has ended."""
+    """Plan, generate and answer; release the request's resources when it has ended."""
     context = context_of(raw_request)
     arrow = accepts_arrow(raw_request.headers.get("accept", ""))
     visit = Visit.of(raw_request.scope)
@@ -158,7 +158,7 @@ async def _serve(
 async def _answer(
     serving: ChatServing | TextServing, request: Any, raw_request: Request, gate: GrammarGate
 ) -> Any:
-    """Return vLLM's answer; a stream's grammar is checked ahead, or the stream would break off."""
+    """Return vLLM's answer; check a stream's grammar first, so that the stream does not break."""
     result = await serving.answer(request, raw_request)
     if isinstance(result, AsyncGenerator):
         await request.check_grammar(gate)
@@ -166,17 +166,17 @@ async def _answer(
 
 
 def _check_shown(request: Any, serving: Any, arrow: bool) -> None:
-    """Refuse an Arrow stream, which tells every token, of an answer that hides some."""
+    """Refuse an Arrow stream, which holds every token, if the answer hides some of them."""
     if arrow and isinstance(serving, ChatServing) and serving.hides_tokens(request):
         raise BadRequestError(
-            "false hides tokens, and an Arrow stream tells them all; allowed: true, or an answer "
+            "false hides tokens, and an Arrow stream holds them all; allowed: true, or an answer "
             "in JSON",
             "include_reasoning",
         )
 
 
 def _refusal(error: Exception) -> ErrorResponse:
-    """Return vLLM's answer to an error; pydantic's is written out for programmers."""
+    """Return vLLM's answer to an error; pydantic's errors are reworded for clients."""
     if isinstance(error, ValidationError):
         refused = from_validation(error.errors())
         return create_error_response(refused.message, param=refused.param)
@@ -187,7 +187,7 @@ def _refuse(refusal: ErrorResponse, outcome: Outcome, visit: Visit) -> Response:
     """Return the answer to a request that failed before its first byte."""
     body = orjson.dumps(_fail(refusal.error, outcome, visit))
     task = asyncio.current_task()
-    if task is not None and task.cancelling():  # vLLM makes an error of a client that has left
+    if task is not None and task.cancelling():  # vLLM turns a disconnect into an error
         outcome.name = "cancelled"
     else:
         REJECTED.labels(str(refusal.error.code), refusal.error.type).inc()
@@ -196,7 +196,7 @@ def _refuse(refusal: ErrorResponse, outcome: Outcome, visit: Visit) -> Response:
 
 
 def _fail(error: ErrorInfo, outcome: Outcome, visit: Visit) -> dict[str, Any]:
-    """Take down that a request failed, and return vLLM's error in our form."""
+    """Record the request's failure, and return vLLM's error as an error object."""
     outcome.fail(error.code)
     return body_of(error, visit.sent)
 
@@ -208,7 +208,7 @@ async def _ended(
     visit: Visit,
     stream: ArrowAnswer | None = None,
 ) -> AsyncGenerator[Any, None]:
-    """Pass events on and end the request with them, also when the reader leaves.
+    """Pass events on, and end the request after the last one or when the client disconnects.
 
     vLLM follows an error with ``[DONE]``, like a success; here the error is the last event.
     """

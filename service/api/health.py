@@ -1,4 +1,4 @@
-"""``/ready``, and the gate that refuses newcomers where the server cannot serve them.
+"""``/ready``, and the gate that refuses new requests while the server is not ready.
 
 ``/health`` is vLLM's: the process is up, and its engine has not died.
 """
@@ -47,7 +47,7 @@ async def ready(request: Request) -> Response:
 
 
 class Gate:
-    """ASGI middleware: a request that cannot be served is told so at once."""
+    """ASGI middleware: answers 503 at once while the server is not ready."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,8 +1,9 @@
-"""Text that a tool parser holds back in a stream, and never sends where no call comes of it.
+"""Text that a tool parser holds back in a stream and never sends if it is no tool call.
 
-vLLM's parsers keep what may become a call. At the end of a stream that text is lost, and a call
-that was cut ends with another reason than the same answer has without ``stream``. Here the whole
-text is parsed once more at the end, as without ``stream``, and the rest of its content is sent.
+vLLM's parsers hold back text that may become a tool call. At the end of a stream that text is
+lost, and an incomplete call ends with another finish reason than the same answer has without
+``stream``. This module parses the whole text again at the end, as without ``stream``, and sends
+the rest of the content.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ _REASON = '"finish_reason":"'
 
 
 def unsent(content: str, sent: str) -> str:
-    """Return the end of a content of which the beginning was sent, or nothing if another was."""
+    """Return the rest of a content after the part that was sent; "" if they do not match."""
     return content[len(sent) :] if content.startswith(sent) else ""
 
 
-def finish_reason(told: str, request: Any, *, called: bool, auto: bool) -> str:
-    """Return the reason that an answer without ``stream`` ends with.
+def finish_reason(streamed: str, request: Any, *, called: bool, auto: bool) -> str:
+    """Return the finish reason of the same answer without ``stream``.
 
     Args:
-        told: the reason in the stream, which is ``tool_calls`` once a call has begun.
-        request: the chat's, with ``tools`` and ``tool_choice``.
+        streamed: the reason in the stream, which is ``tool_calls`` once a call has begun.
+        request: the chat request, with ``tools`` and ``tool_choice``.
         called: whether the whole text has a call in it.
         auto: whether the server lets the model choose tools.
 
     """
-    stopped = "stop" if told == "tool_calls" else told
+    stopped = "stop" if streamed == "tool_calls" else streamed
     if request.tool_choice == "required":
         return "tool_calls" if stopped == "stop" else stopped
     chooses = auto and request.tools and request.tool_choice in (None, "auto")
@@ -42,11 +43,11 @@ def finish_reason(told: str, request: Any, *, called: bool, auto: bool) -> str:
 
 
 class WholeAtTheEnd:
-    """One of vLLM's parsers that sends at the end of a choice what it held back.
+    """Wraps a vLLM parser; sends the text that it held back at the end of a choice.
 
     Args:
-        parser: of the choice.
-        fresh: makes another one, for the whole text.
+        parser: the choice's parser.
+        fresh: creates a second parser, for the whole text.
         auto: whether the server lets the model choose tools.
 
     """
@@ -59,7 +60,7 @@ class WholeAtTheEnd:
         self._token_ids: list[int] = []
         self._sent = ""
         self.called = False
-        """Whether the whole text has a call in it, once the choice has ended."""
+        """Once the choice has ended: True if the whole text has a call in it."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parser, name)
@@ -73,7 +74,7 @@ class WholeAtTheEnd:
         *,
         finished: bool,
     ) -> DeltaMessage | None:
-        """Return what vLLM's parser sends now, at the end with the text that it holds back."""
+        """Return the delta of vLLM's parser; the last one includes the text that it held back."""
         self._text += delta_text
         self._token_ids += delta_token_ids
         delta: DeltaMessage | None = self._parser.parse_delta(
@@ -95,11 +96,11 @@ class WholeAtTheEnd:
         return delta
 
 
-def told_whole(serving: Any) -> tuple[Any, list[WholeAtTheEnd]]:
-    """Return a chat's serving object that loses no text in a stream, and its parsers by choice.
+def without_loss(serving: Any) -> tuple[Any, list[WholeAtTheEnd]]:
+    """Return a serving object that loses no text in a stream, and its parsers by choice.
 
     Args:
-        serving: vLLM's; a copy is returned where it finds calls, for one stream.
+        serving: vLLM's serving object; if it parses tool calls, a copy for one stream is returned.
 
     """
     parsers: list[WholeAtTheEnd] = []
@@ -122,14 +123,15 @@ def told_whole(serving: Any) -> tuple[Any, list[WholeAtTheEnd]]:
 async def same_reasons(
     chunks: AsyncIterator[str], parsers: Sequence[WholeAtTheEnd], request: Any, *, auto: bool
 ) -> AsyncGenerator[str, None]:
-    """Pass a chat's events on, each choice ended with the reason of its whole answer."""
+    """Pass a chat's events on; each choice gets the finish reason of the answer without stream."""
     async for chunk in chunks:
         if not parsers or _REASON not in chunk:
             yield chunk
             continue
         event = orjson.loads(chunk.removeprefix(_DATA))
         for choice in event.get("choices", ()):
-            if told := choice.get("finish_reason"):
+            if streamed := choice.get("finish_reason"):
                 called = parsers[choice["index"]].called
-                choice["finish_reason"] = finish_reason(told, request, called=called, auto=auto)
+                reason = finish_reason(streamed, request, called=called, auto=auto)
+                choice["finish_reason"] = reason
         yield f"{_DATA}{orjson.dumps(event).decode()}\n\n"

@@ -1,4 +1,4 @@
-"""Lists that pydantic checks only when they are read, which may be deep in vLLM."""
+"""Lists that pydantic validates only when they are iterated, which may happen deep inside vLLM."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 _LAZY = "ValidatorIterator"
-"""pydantic's type, which it does not export."""
+"""The type of such a list, which pydantic does not export."""
 Path = tuple[str | int, ...]
 
 
 def reading_lists(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a route's endpoint, called with each model's lazy lists read."""
+    """Return a route's endpoint that validates the lazy lists in its arguments first."""
     if not inspect.iscoroutinefunction(endpoint):
         return endpoint
 
@@ -31,11 +31,11 @@ def reading_lists(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read(value: Any, path: Path = ()) -> Any:
-    """Return a value with the lazy lists in it read.
+    """Return a value with the lazy lists in it validated.
 
     Args:
-        value: a model, which is changed, or what is in one.
-        path: where it stands in the body.
+        value: a model, which is changed in place, or a part of one.
+        path: its path in the body.
 
     Raises:
         RequestValidationError: an entry of such a list is wrong.
@@ -65,6 +65,6 @@ def _listed(lazy: Any, path: Path) -> list[Any]:
         for entry in lazy:
             entries.append(read(entry, (*path, len(entries))))
     except ValidationError as error:
-        told = [{**each, "loc": ("body", *path, *each["loc"])} for each in error.errors()]
-        raise RequestValidationError(told) from None
+        located = [{**each, "loc": ("body", *path, *each["loc"])} for each in error.errors()]
+        raise RequestValidationError(located) from None
     return entries

@@ -1,4 +1,4 @@
-"""``POST /v1/lens``: what each layer already knows of the token that comes next."""
+"""``POST /v1/lens``: the logit lens, each layer's distribution of the next token."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from service.schemas.answers import LensAnswer
 from service.schemas.sight import LensRequest
 
 MAX_CELLS = 16_384
-"""Layers times positions of one request."""
+"""Most layers times positions of one request."""
 MAX_PASSED_TOKENS = 1 << 17
-"""Tokens that one request may pass through the model."""
+"""Most tokens that one request may pass through the model."""
 _BYTES_PER_ENTRY = 256
-"""Of a told token in memory: its id, log-probability and text, as Python's and as JSON."""
+"""Memory per token of the answer: its id, logprob and text, as Python objects and as JSON."""
 _ROWS_AT_ONCE = 32
-"""Rows that the unembedding reads between two steps of the engine."""
+"""Rows that the unembedding multiplies between two steps of the engine."""
 
 Read = dict[str, NDArray[Any]]
 
@@ -79,7 +79,7 @@ async def _lens(body: LensRequest, raw_request: Request, outcome: Outcome) -> Re
         if body.logit_control is not None:
             plan = await ending.enter_async_context(planned(context, body.logit_control))
             outcome.uses(plan.controls)
-        # What can be refused is, before anything is generated: at most so long will the text be.
+        # Check before generating, with the greatest length that the text can have.
         _positions(body, len(prompt) + body.max_tokens)
         _check_cells(len(layers), _fewest(body, len(prompt)))
         text = prompt + await _generated(context, prompt, plan, body.max_tokens)
@@ -92,7 +92,7 @@ async def _lens(body: LensRequest, raw_request: Request, outcome: Outcome) -> Re
         steer = plan.residual if plan is not None else ()
         read = await _read(context, text, layers, positions, body.k, steer, len(prompt))
         about = _about(context, text, len(prompt), layers, positions)
-        # A large answer takes a while, and streams go on meanwhile.
+        # Encoding a large answer takes a while; streams must go on meanwhile.
         if accepts_arrow(raw_request.headers.get("accept", "")):
             data = await asyncio.to_thread(lens_stream, about, read, context.texts)
             return PiecedAnswer(data, held.pop_all(), media_type=MEDIA_TYPE)
@@ -126,7 +126,7 @@ def _positions(body: LensRequest, size: int) -> list[int]:
 
 
 def _fewest(body: LensRequest, prompt_len: int) -> int:
-    """Return how many positions there are at least: two may turn out to be one place."""
+    """Return the least number of distinct positions: two may be the same once the text is known."""
     if body.positions is None:
         return prompt_len
     from_end = {at for at in body.positions if at < 0}
@@ -154,7 +154,7 @@ def _check_passes(tokens: int) -> None:
 async def _generated(
     context: Context, prompt: Sequence[int], plan: Plan | None, max_tokens: int
 ) -> list[int]:
-    """Return what the model says after the prompt; an end of text ends it earlier."""
+    """Return the tokens generated after the prompt; an end-of-sequence token ends them earlier."""
     if not max_tokens:
         return []
     params = SamplingParams(
@@ -181,7 +181,7 @@ async def _read(
     steer: Sequence[SteerEntry],
     prompt_len: int,
 ) -> Read:
-    """Return what the layers say, few rows at a time: others' steps run in between."""
+    """Return the layers' readings, few rows per call, so that the engine's steps run in between."""
     final = context.model.layers - 1
     captured = list(layers) if final in layers else [*layers, final]
     step = max(1, _ROWS_AT_ONCE // len(captured))
@@ -194,17 +194,17 @@ async def _read(
             answers = await context.engine.collective_rpc(
                 "sensefield_read_stream", None, (data, following, k)
             )
-            told = next(answer for answer in answers if answer is not None)
-            if "failure" in told:
-                raise BadRequestError(f"the model has no lens: {told['failure'].decode()}")
-            found.append(_arrays(told, len(captured), len(following)))
+            reading = next(answer for answer in answers if answer is not None)
+            if "failure" in reading:
+                raise BadRequestError(f"the model has no lens: {reading['failure'].decode()}")
+            found.append(_arrays(reading, len(captured), len(following)))
     joined = {name: np.concatenate([each[name] for each in found], axis=1) for name in found[0]}
     return {name: values[: len(layers)] for name, values in joined.items()}
 
 
-def _arrays(told: Mapping[str, bytes], layers: int, positions: int) -> Read:
+def _arrays(reading: Mapping[str, bytes], layers: int, positions: int) -> Read:
     arrays = {}
-    for name, data in told.items():
+    for name, data in reading.items():
         flat = np.frombuffer(data, np.int32 if name == "token_ids" else np.float32)
         shape = (layers, positions, -1) if name in ("token_ids", "logprobs") else (layers, -1)
         arrays[name] = flat.reshape(shape)
@@ -243,7 +243,7 @@ def _json(context: Context, encoding: str, about: dict[str, Any], read: Read) ->
     }
     if encoding == "json":
         top["tokens"] = Later(_texts(context, read["token_ids"]))
-    told = {
+    readings = {
         "top": top,
         "entropy": tensor(read["entropy"]),
         "kl": tensor(read["kl"]),
@@ -253,7 +253,7 @@ def _json(context: Context, encoding: str, about: dict[str, Any], read: Read) ->
             "ranks": tensor(next_ranks),
         },
     }
-    return json_pieces(about | told)
+    return json_pieces(about | readings)
 
 
 def _texts(context: Context, token_ids: NDArray[Any]) -> Iterator[bytes]:

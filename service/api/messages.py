@@ -1,6 +1,6 @@
 """Streams of ``/v1/messages`` that end with an error.
 
-vLLM parses the error as a chunk, and sends the errors of that parsing.
+vLLM would parse the error as a chunk, and send its parsing errors to the client.
 """
 
 from __future__ import annotations

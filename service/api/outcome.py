@@ -1,4 +1,4 @@
-"""How a request to one of Sensefield's routes ends: counted once, and told to the audit log."""
+"""The outcome of a request to one of Sensefield's routes, for the metrics and the audit log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENDED: Mapping[int, type[RequestError]] = {
 
 
 class Outcome:
-    """Of one request; it is an error of the server's until something else is known."""
+    """The outcome of one request, ``server_error`` by default."""
 
     def __init__(self, route: str, visit: Visit) -> None:
         self.name = "server_error"
@@ -26,22 +26,22 @@ class Outcome:
         IN_FLIGHT.inc()
 
     def uses(self, controls: Mapping[str, int]) -> None:
-        """Take down the request's entries of control by kind, the first time it is told."""
+        """Record the number of control entries by kind; only the first call counts."""
         if not self._visit.controls:
             self._visit.controls = dict(controls)
             for kind in controls:
                 CONTROLLED.labels(kind).inc()
 
     def fail(self, status: int) -> None:
-        """Take down that it ended with an error of such a status."""
+        """Record that the request ended with an error of this status."""
         self.name = outcome_of(status)
 
     def cancel(self) -> None:
-        """Take down that its client has left, or takes nothing."""
+        """Record that the client has disconnected, or does not read."""
         self.name = "cancelled"
 
     def end(self, tokens: int | None = None) -> None:
-        """Count the request, which generated so many tokens."""
+        """Count the request and the tokens that it generated."""
         self._visit.end(self.name, tokens)
         IN_FLIGHT.dec()
         REQUESTS.labels(self._route, self._visit.outcome).inc()
@@ -49,7 +49,7 @@ class Outcome:
 
 @contextmanager
 def counted(route: str, visit: Visit) -> Iterator[Outcome]:
-    """Count a request that ends with the context, by what ends it."""
+    """Count a request that ends with the context; its exception decides the outcome."""
     outcome = Outcome(route, visit)
     try:
         yield outcome
@@ -58,7 +58,7 @@ def counted(route: str, visit: Visit) -> Iterator[Outcome]:
         outcome.fail(error.status)
         raise
     except GracefulHTTPError as error:
-        # How the server ends the requests of an engine that stands still, and its own.
+        # The server ends requests with it when the engine hangs or the server stops.
         outcome.fail(error.http_status)
         raise _ENDED.get(error.http_status, EngineError)(str(error)) from None
     except EngineDeadError as error:

@@ -22,12 +22,12 @@ def answer_unknown_paths(app: FastAPI) -> None:
     async def answer(request: Request, error: Any) -> Response:
         return router_error(request, error)
 
-    # vLLM has a handler for FastAPI's errors, which are a kind of these.
+    # vLLM has its own handler for FastAPI's HTTPException, a subclass of this one.
     app.add_exception_handler(HTTPException, answer)
 
 
 def router_error(request: Request, error: HTTPException) -> Response:
-    """Return the answer to a request that no route took."""
+    """Return the answer to a request that matches no route."""
     scope = request.scope
     asked = f"{request.method} {echo(request.url.path)}"
     if error.status_code == 404:
@@ -41,7 +41,7 @@ def router_error(request: Request, error: HTTPException) -> Response:
 
 
 def methods_of(routes: Iterable[BaseRoute], scope: Scope) -> set[str]:
-    """Return the methods of all routes that have a request's path; HEAD goes with GET."""
+    """Return the methods of all routes with a request's path; HEAD comes with GET."""
     whole = {**scope, "root_path": scope.get("app_root_path", scope.get("root_path", ""))}
     found: set[str] = set()
     for route in routes:
@@ -68,7 +68,7 @@ class Heads:
                 message = {**message, "body": b""}
             await send(message)
 
-        # A copy: by its own scope the server decides whether a body follows.
+        # A copy: uvicorn reads the method of its own scope to decide whether a body follows.
         as_get = {**scope, "method": "GET"}
         try:
             await self._app(as_get, receive, head)

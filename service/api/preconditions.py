@@ -22,16 +22,16 @@ _HELP = {
 
 @dataclass(frozen=True)
 class Preconditions:
-    """What a client wants to be so; None where it does not say.
+    """The entity tags of a request's conditional headers; None without the header.
 
-    A set holds entity tags without quotes; ``*`` stands for whatever exists.
+    A set holds entity tags without quotes; ``*`` stands for any existing vector.
     """
 
     match: frozenset[str] | None = None
     none_match: frozenset[str] | None = None
 
     def check(self, entry: Entry | None) -> None:
-        """Raise PreconditionFailedError if an entry is not as wanted."""
+        """Raise PreconditionFailedError if an entry does not meet the conditions."""
         if self.match is not None and not _among(entry, self.match):
             raise PreconditionFailedError(
                 "the vector is not the one that If-Match names", "if-match"
@@ -50,7 +50,7 @@ def preconditions_of(request: Request) -> Preconditions:
 
 
 def documented(*headers: str) -> dict[str, Any]:
-    """Return what the OpenAPI says of preconditions that a route takes."""
+    """Return the OpenAPI parameters of a route's conditional headers."""
     schema = {"type": "string"}
     return {
         "parameters": [
@@ -61,7 +61,7 @@ def documented(*headers: str) -> dict[str, Any]:
 
 
 def quoted(tag: str) -> str:
-    """Return a strong entity tag as headers carry it."""
+    """Return a strong entity tag in quotes."""
     return f'"{tag}"'
 
 

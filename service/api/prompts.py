@@ -1,4 +1,4 @@
-"""Prompts that routes take: text and chat as token ids, and token ids checked."""
+"""Prompts of routes: text and chat are encoded as token ids, token ids are checked."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class PromptEncoder:
     """Encodes prompts as the served model's own routes do."""
 
     tokenizer: Any
-    """vLLM's, which knows how many characters a token has at most."""
+    """vLLM's tokenizer, which has ``max_chars_per_token``."""
     chat_template: str | None
-    """The operator's, if not the model's own."""
+    """The operator's chat template; None for the model's own."""
     max_tokens: int
     """Most tokens of a prompt."""
 
@@ -26,12 +26,13 @@ class PromptEncoder:
         """Return a prompt's token ids.
 
         Args:
-            prompt: a text, taken as it is; or messages, put into the chat template. An
-                assistant's last message is left open, after any other one the assistant begins.
-            param: what an error blames.
+            prompt: a text, encoded without a template; or messages, rendered by the chat
+                template. A last message of the assistant is continued; after any other message a
+                new one of the assistant begins.
+            param: the field that an error names.
 
         Raises:
-            BadRequestError: no tokens, too many, or a chat that has no template.
+            BadRequestError: no tokens, too many tokens, or the chat template refuses the chat.
 
         """
         if isinstance(prompt, str):
@@ -46,10 +47,10 @@ class PromptEncoder:
         return token_ids
 
     def continuation(self, text: str, param: str = "text") -> list[int]:
-        """Return the tokens of a text that goes on, without special tokens around it.
+        """Return the token ids of a text, without special tokens around it.
 
         Raises:
-            BadRequestError: ``param`` is too long.
+            BadRequestError: the text is too long.
 
         """
         self._check_length(text, param)
@@ -57,7 +58,7 @@ class PromptEncoder:
         return token_ids
 
     def _check_length(self, text: str, param: str) -> None:
-        """Refuse a text that has too many tokens, whatever they are: to find them takes long."""
+        """Refuse a text that must have too many tokens, before the slow tokenization."""
         most = self.max_tokens * self.tokenizer.max_chars_per_token
         if len(text) > most:
             raise BadRequestError(
@@ -83,17 +84,17 @@ class PromptEncoder:
 
 
 def check_tokens(token_ids: Sequence[int], vocab_size: int, param: str) -> None:
-    """Refuse an id that is no token's; BadRequestError names the first one."""
+    """Refuse ids that are not in the vocabulary; BadRequestError names the first one."""
     for at, token_id in enumerate(token_ids):
         if token_id >= vocab_size:
             check_token(token_id, vocab_size, f"{param}[{at}]")
 
 
 def check_token(token_id: int, vocab_size: int, param: str) -> None:
-    """Refuse an id that is no token's.
+    """Refuse an id that is not in the vocabulary.
 
     Raises:
-        BadRequestError: blames ``param``.
+        BadRequestError: names ``param``.
 
     """
     if token_id >= vocab_size:

@@ -1,4 +1,4 @@
-"""JSON of vLLM's routes, which its framework writes while no other request gets an answer."""
+"""Faster JSON for vLLM's routes: FastAPI's encoder blocks the event loop for longer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _stock = JSONResponse.render
 
 
 def render(self: JSONResponse, content: Any) -> bytes:
-    """Return a body in a tenth of the time; of what orjson does not take as stock does."""
+    """Encode a body with orjson, in a tenth of the time; fall back to the stock encoder."""
     try:
         return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
     except orjson.JSONEncodeError:
@@ -19,5 +19,5 @@ def render(self: JSONResponse, content: Any) -> bytes:
 
 
 def install() -> None:
-    """Have every JSON response of this process written so."""
+    """Make every JSON response of this process use it."""
     JSONResponse.render = render  # type: ignore[method-assign]

@@ -22,14 +22,14 @@ from service.schemas.distribution import DistributionRequest
 
 
 class _Planned(BaseModel):
-    """The two fields, and the plan made of them, ahead of a vLLM request model."""
+    """Mixin for a vLLM request model: the two fields, and the plan made of them."""
 
     logit_control: LogitControl | None = None
     distribution: DistributionRequest | None = None
     _plan: Plan | None = PrivateAttr(None)
     _params: SamplingParams | None = PrivateAttr(None)
     _logprobs_field: ClassVar[str]
-    """Where the number of OpenAI's alternatives stands."""
+    """The field with the number of alternatives per token."""
 
     @property
     def plan(self) -> Plan:
@@ -40,7 +40,7 @@ class _Planned(BaseModel):
     def make_plan(self, planner: Planner, *, arrow: bool) -> Plan:
         """Check the request and keep its plan; ``logit_bias`` becomes part of the program.
 
-        An Arrow stream is made of vLLM's whole answer, and of rows on their way to it.
+        For an Arrow stream vLLM makes a whole answer, and the rows are taken on their way to it.
         """
         request: Any = self
         left_to_engine = request.logprob_token_ids or request.use_beam_search
@@ -71,39 +71,39 @@ class _Planned(BaseModel):
         return self._plan
 
     def to_sampling_params(self, max_tokens: int, default_sampling_params: dict[str, Any]) -> Any:
-        """Return vLLM's sampling parameters, carrying the plan.
+        """Return vLLM's sampling parameters, with the plan in them.
 
         Raises:
-            VLLMValidationError: values that cannot be.
-            RequestError: what :meth:`Plan.apply_to` raises.
+            VLLMValidationError: a value is not allowed.
+            RequestError: as :meth:`Plan.apply_to` does.
 
         """
         super_params: Any = super()
         params = super_params.to_sampling_params(max_tokens, default_sampling_params)
-        # Not what was asked for: an echo alone has one token generated.
+        # params.max_tokens, not the request's: for an echo alone vLLM generates one token.
         self.plan.apply_to(params, params.max_tokens)
         self._params = params
         return params
 
     async def check_grammar(self, gate: GrammarGate) -> None:
-        """Have a gate check the grammar, if there is one, before the answer begins.
+        """Check the grammar, if there is one, before the answer begins.
 
         Raises:
-            VLLMError: what :meth:`GrammarGate.check` raises.
+            VLLMError: as :meth:`GrammarGate.check` does.
 
         """
         if self._params is not None and self._params.structured_outputs is not None:
             await gate.check(self._params)
 
     def _prompt_alternatives(self) -> int | None:
-        """Return how many alternatives are asked for each token of the prompt, as vLLM has it."""
+        """Return the number of alternatives per token of the prompt, by vLLM's rules."""
         request: Any = self
         if request.prompt_logprobs is None and request.echo:
             return getattr(request, self._logprobs_field)
         return request.prompt_logprobs
 
     def _alternatives(self) -> int | None:
-        """Return how many alternatives OpenAI's fields ask for; None for no logprobs."""
+        """Return the number of alternatives in OpenAI's fields; None for no logprobs."""
         raise NotImplementedError
 
 
@@ -122,7 +122,7 @@ class TextRequest(_Planned, CompletionRequest):
     _logprobs_field: ClassVar[str] = "logprobs"
 
     def build_tok_params(self, model_config: Any) -> TokenizeParams:
-        """Return how vLLM makes the prompt; an echo needs its text."""
+        """Return vLLM's tokenization parameters; an echo needs the prompt's text."""
         params = super().build_tok_params(model_config)
         return replace(params, needs_detokenization=bool(self.echo))
 
@@ -131,7 +131,7 @@ class TextRequest(_Planned, CompletionRequest):
 
 
 def _check_allowed(program: Program, allowed: list[int] | None) -> None:
-    """Refuse suppression of all that ``allowed_token_ids`` leaves."""
+    """Refuse suppression of every token of ``allowed_token_ids``."""
     if not allowed:
         return
     never = program.never

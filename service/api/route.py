@@ -32,16 +32,16 @@ from service.errors import (
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 CLIENT_LEFT = 499
-"""nginx's status of a client that has left: for http_requests_total, as no client reads it."""
+"""nginx's status for a client that has disconnected; only http_requests_total shows it."""
 _FAILURES = (VLLMError, ValueError, TypeError, OverflowError, NotImplementedError)
-"""Exceptions that vLLM answers with an error of its own."""
+"""Exceptions that vLLM's handlers answer."""
 _log = logging.getLogger("vllm.sensefield")
 
 
 def checked(
     route: APIRoute, handle: Handler, kind: type[CheckedRequest] = CheckedRequest
 ) -> Handler:
-    """Return a route's handler, which refuses what is wrong with a body as RequestError."""
+    """Return a route's handler that raises RequestError for a bad body."""
     field = route.body_field
     takes_json = field is not None and not isinstance(field.field_info, params.Form)
     annotation = field.field_info.annotation if field is not None else None
@@ -61,7 +61,7 @@ def checked(
         try:
             answer = await handle(incoming)
         except HTTPException as error:
-            # FastAPI's wrapping of whatever parsing a body raises.
+            # FastAPI wraps every exception of parsing a body.
             if isinstance(error.__cause__, RequestError):
                 raise error.__cause__ from None
             raise
@@ -72,13 +72,13 @@ def checked(
             raise from_validation(error.errors()) from None
         finally:
             incoming.parsed = None
-        # vLLM cancels the request of a client that has left, or is late, and answers it with null.
+        # vLLM cancels the request after a disconnect or a timeout, and answers it with null.
         visit = Visit.of(request.scope)
         if visit.cut_off is not None and getattr(answer, "body", None) == b"null":
             return Response(status_code=CLIENT_LEFT if visit.has_left else DeadlineError.status)
         if ignored:
             names = unknown_fields.listed(ignored)
-            _log.info("%s passes over fields that it does not know: %s", route.path, names)
+            _log.info("%s ignores unknown fields: %s", route.path, names)
             answer.headers[unknown_fields.HEADER] = names
         return answer
 
@@ -86,7 +86,7 @@ def checked(
 
 
 def check_bodies(app: FastAPI) -> None:
-    """Check the bodies of vLLM's routes as those of ours, and refuse in the same form."""
+    """Check the bodies of vLLM's routes like ours, with the same error objects."""
     for route in app.routes:
         if isinstance(route, APIRoute) and not isinstance(route, SensefieldRoute):
             _read_lists(route)
@@ -100,7 +100,7 @@ def _read_lists(route: APIRoute) -> None:
 
 
 def _has_body(request: Request) -> bool:
-    """Say whether there is one: a route whose body may be left out is asked without."""
+    """Say whether the request has a body: on some routes it is optional."""
     headers = request.headers
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
@@ -134,7 +134,7 @@ def _refusing(handle: Handler) -> Handler:
 
 
 async def _as_app_answers(request: Request, error: Exception) -> Response:
-    """Return what the app's own handler makes of an error; raise it if there is none."""
+    """Return the answer of the app's exception handler; raise the error if there is none."""
     handlers = request.app.exception_handlers
     handler = next((handlers[kind] for kind in type(error).__mro__ if kind in handlers), None)
     if handler is None:
@@ -147,7 +147,7 @@ class SensefieldRoute(APIRoute):
     """Answers RequestError and failed validation in OpenAI's form."""
 
     def get_route_handler(self) -> Handler:
-        """Return FastAPI's handler with the errors of our tree answered."""
+        """Return FastAPI's handler, which answers our errors with error objects."""
         _read_lists(self)
         handle = checked(self, super().get_route_handler())
 
@@ -155,11 +155,11 @@ class SensefieldRoute(APIRoute):
             try:
                 return await handle(request)
             except HTTPException as error:
-                # vLLM's word, or FastAPI's, for what they give up on.
+                # vLLM and FastAPI raise 400 for a body that they cannot read.
                 if error.status_code != 400:
                     raise
                 refusal = BadRequestError(str(error.detail)[:MAX_ECHO], "body")
-                # Of a body that broke off the door knows why, and has counted it.
+                # After a disconnect the door has already counted the refusal.
                 is_gone = isinstance(error.__cause__, ClientDisconnect)
                 return error_answer(refusal) if is_gone else error_response(refusal)
             except RequestError as error:

@@ -1,4 +1,4 @@
-"""Takes the kept rows out of the engine's answers and puts them into the client's."""
+"""Takes the rows out of the engine's outputs and puts them into the client's answer."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ _MASKING = {"suppress": "suppression"}
 
 
 def check_rows(rows: Sequence[TokenRow], program: Program, masks: Sequence[str] = ()) -> None:
-    """Make sure that the tokens of these rows were chosen as their request asked.
+    """Check the status of rows: control was applied and left a token to choose.
 
-    Tokens without a row were.
+    A token without a row is fine.
 
     Args:
-        rows: of one request.
-        program: its control.
-        masks: vLLM's fields in it that may leave no token.
+        rows: rows of one request.
+        program: the request's program.
+        masks: vLLM's fields of the request that may forbid every token.
 
     Raises:
-        VLLMValidationError: suppression, masks, or what forbade a forced token, left one of them
-            no probability.
-        RetryableRequestError: the engine had no longer what the program needs.
+        ControlFailedError: a control raised an exception.
+        VLLMValidationError: suppression or masks left no token, or forbade a forced token.
+        RetryableRequestError: a vector or text pattern of the program was missing.
 
     """
     worst = min((row.statistics[COLUMN["alive"]] for row in rows), default=ALIVE)
@@ -81,7 +81,7 @@ def check_rows(rows: Sequence[TokenRow], program: Program, masks: Sequence[str] 
 def count_rows(
     request: DistributionRequest, spec: RowSpec, encoding: str, rows: Sequence[TokenRow]
 ) -> None:
-    """Count rows that were sent for a distribution."""
+    """Count the rows of a distribution in the metrics."""
     size = sum(row.logprobs.nbytes + row.token_ids.nbytes for row in rows)
     for stage in request.stages:
         ROWS.labels(stage, encoding).inc(len(rows))
@@ -89,15 +89,15 @@ def count_rows(
 
 
 def count_divergences(plan: Plan, rows: Sequence[TokenRow]) -> None:
-    """Count how far control moved the rows of generated tokens that were sent in both stages.
+    """Observe the KL divergence between the stages of rows that were sent in both.
 
-    Steering of the residual stream is in both stages, so what it did is not known here.
+    Residual steering changes both stages, so that its divergence is not known here.
     """
     asked = plan.asked.distribution
     if asked is None or len(asked.stages) < 2 or not plan.program.entries or plan.residual:
         return
     for row in rows:
-        # One that is none, of a model steered out of its numbers, would stay in the sum.
+        # Skip NaN and inf, of a model steered too far: they would stay in the histogram's sum.
         if isfinite(kl := float(row.statistics[COLUMN["kl"]])):
             KL_NATS.observe(kl)
 
@@ -106,11 +106,11 @@ class RowsTap:
     """The rows of one request that wait to be sent, by choice.
 
     Args:
-        plan: the request's.
+        plan: the request's plan.
         texts: the texts of tokens.
-        count: alternatives that a chat's logprobs list, or DENSE; None where there are none.
-        as_ids: whether a chat's logprobs call tokens by their ids.
-        text: writes a completion's logprobs, if it asks for them.
+        count: alternatives in a chat's logprobs, or DENSE; None without logprobs.
+        as_ids: whether a chat's logprobs show tokens by their ids.
+        text: encodes a completion's logprobs, if it has them.
 
     """
 
@@ -130,12 +130,12 @@ class RowsTap:
         self._text = text
         self._waiting: dict[int, tuple[list[int], list[Any]]] = {}
         self._prompts: dict[int, tuple[list[int], list[TokenRow]]] = {}
-        self._untold: set[int] = set()
+        self._unsent_prompts: set[int] = set()
         self._encoder = self._encoder_of(plan.spec)
         self._prompt_encoder = self._encoder_of(plan.prompt_spec)
 
     async def watch(self, results: AsyncIterator[RequestOutput]) -> AsyncIterator[RequestOutput]:
-        """Pass a chat's results on, keeping their rows here."""
+        """Pass a chat's results on, and keep their rows."""
         async for result in results:
             self.take_prompt(0, result)
             for output in result.outputs:
@@ -143,33 +143,33 @@ class RowsTap:
             yield result
 
     def take_prompt(self, choice: int, result: RequestOutput) -> list[TokenRow] | None:
-        """Take the rows out of a result's prompt, keep them for its first choice, return them."""
+        """Take the prompt's rows out of a result, keep them for its first choice, return them."""
         rows: Any = result.prompt_logprobs
         if self._plan.prompt_spec is None or rows is None:
             return None
         result.prompt_logprobs = None
         token_ids = list(result.prompt_token_ids or ())
-        # Each of a prompt's choices has its rows, and a prompt of one token has none.
+        # vLLM repeats a prompt's rows with each of its choices; a prompt of one token has none.
         if len(rows) < len(token_ids) - 1:
             return None
         if choice not in self._prompts:
             self._prompts[choice] = token_ids, rows
             asked = self._plan.asked.distribution
             if rows and asked is not None and asked.prompt:
-                self._untold.add(choice)
+                self._unsent_prompts.add(choice)
         return rows
 
     def take(self, choice: int, output: CompletionOutput) -> None:
-        """Keep the rows of one output; raises as :func:`check_rows` does."""
+        """Keep the rows of one output; raise the errors of :func:`check_rows`."""
         self._plan.leave_queue()
-        if not self._plan.asked.arrow:  # whose tokens were counted as they were sent
+        if not self._plan.asked.arrow:  # an Arrow stream has counted its tokens already
             self._plan.tokens += len(output.token_ids)
         rows: Any = output.logprobs
         if not rows:
             return
         if self._plan.spec is not None:
             check_rows(rows, self._plan.program, self._plan.masks)
-        # Without a spec they are the engine's own, as those of beam search.
+        # Without a spec they are the engine's own logprobs, as with beam search.
         if self._count is not None or (self._plan.spec is not None and self._plan.shows_rows):
             token_ids, kept = self._waiting.setdefault(choice, ([], []))
             token_ids += output.token_ids
@@ -182,7 +182,7 @@ class RowsTap:
 
         Args:
             chunks: vLLM's events.
-            echoes: choices of which the first event with a text repeats one of the prompt's.
+            echoes: number of choices whose first event with a text repeats the prompt's message.
 
         """
         echoed = set(range(echoes))
@@ -201,18 +201,18 @@ class RowsTap:
                 if choice["index"] in echoed:
                     echoed.remove(choice["index"])
                     continue
-                for field, pieces in self._told(choice["index"]):
+                for field, pieces in self._fields(choice["index"]):
                     choice[field] = orjson.Fragment(b"".join(pieces))
             yield _EVENT + orjson.dumps(event) + b"\n\n"
 
     @property
     def _waits(self) -> bool:
         text = self._text is not None and self._text.waits
-        return text or bool(self._waiting or self._untold)
+        return text or bool(self._waiting or self._unsent_prompts)
 
     def into_choice(self, choice: dict[str, Any], *, chat: bool) -> None:
-        """Put what waits for a choice of a whole answer into it, to be written later."""
-        for field, pieces in self._told(choice["index"]):
+        """Put a choice's waiting rows into a whole answer, to be encoded later."""
+        for field, pieces in self._fields(choice["index"]):
             choice[field] = Later(pieces)
         if not chat and (prompt := self.prompt_logprobs(choice["index"])) is not None:
             choice["prompt_logprobs"] = prompt
@@ -233,8 +233,8 @@ class RowsTap:
 
         return Later(pieces())
 
-    def _told(self, index: int) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """Yield the fields of what waits for a choice, each as JSON in pieces."""
+    def _fields(self, index: int) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Yield the fields of a choice's waiting rows, each as JSON in pieces."""
         if self._text is not None:
             yield "logprobs", self._text.pieces(index)
         token_ids, rows = self._waiting.pop(index, ([], []))
@@ -246,13 +246,13 @@ class RowsTap:
         if self._encoder is None:
             return
         count_divergences(self._plan, rows)
-        told = _encoded(self._encoder, token_ids, rows)
-        if index in self._untold and self._prompt_encoder is not None:
-            self._untold.remove(index)
+        pieces = _encoded(self._encoder, token_ids, rows)
+        if index in self._unsent_prompts and self._prompt_encoder is not None:
+            self._unsent_prompts.remove(index)
             prompt_ids, prompt_rows = self._prompts[index]
             prompt = _encoded(self._prompt_encoder, prompt_ids[1:], prompt_rows)
-            told = _with_prompt(told, prompt)
-        yield "distribution", told
+            pieces = _with_prompt(pieces, prompt)
+        yield "distribution", pieces
 
     def _encoder_of(self, spec: RowSpec | None) -> DistributionEncoder | None:
         asked = self._plan.asked
@@ -261,10 +261,10 @@ class RowsTap:
         return DistributionEncoder(asked.distribution, spec, self._plan.width, self._plan.unseen)
 
 
-def _with_prompt(told: Iterator[bytes], prompt: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield an object with one more field, its prompt's."""
+def _with_prompt(pieces: Iterator[bytes], prompt: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield a JSON object with the field ``prompt`` added."""
     last = b""
-    for piece in told:
+    for piece in pieces:
         yield last if piece else b""
         last = piece or last
     yield last[:-1] + b',"prompt":'
@@ -275,7 +275,7 @@ def _with_prompt(told: Iterator[bytes], prompt: Iterator[bytes]) -> Iterator[byt
 def _encoded(
     encoder: DistributionEncoder, token_ids: Sequence[int], rows: Sequence[TokenRow]
 ) -> Iterator[bytes]:
-    """Encode rows in pieces, and count them and the time that it takes."""
+    """Encode rows in pieces, and count the rows and the time."""
     encoding = encoder.request.encoding
     spent = 0.0
     pieces = encoder.pieces(token_ids, rows)

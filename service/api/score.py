@@ -62,7 +62,7 @@ async def _answer(body: ScoreRequest, raw_request: Request, outcome: Outcome) ->
     prompt = await prompt_tokens(context, body)
     wanted = await asyncio.to_thread(_wanted, context, body, len(prompt))
     async with AsyncExitStack() as ending:
-        # Before the engine works for it: control that cannot be is refused.
+        # Bad control is refused before the engine starts.
         plans: list[Plan] | None = None
         if body.logit_control is not None:
             control = body.logit_control
@@ -84,7 +84,7 @@ async def _answer(body: ScoreRequest, raw_request: Request, outcome: Outcome) ->
 
 
 def _forcing(plan: Plan, token_ids: list[int], at: int) -> Plan:
-    """Return the plan of a continuation, which the client named: the force it did not."""
+    """Return the plan that forces a continuation; an error names the continuation, not force."""
     try:
         return plan.forcing(token_ids)
     except ControlError as error:
@@ -94,7 +94,7 @@ def _forcing(plan: Plan, token_ids: list[int], at: int) -> Plan:
 async def _scored(
     context: Context, prompt: list[int], wanted: list[list[int]], plans: list[Plan] | None
 ) -> list[ScoredContinuation]:
-    """Return the scores of all continuations, some at a time; with plans, under these as well."""
+    """Return the scores of all continuations, some at a time; with plans, also under control."""
     room = asyncio.Semaphore(_AT_ONCE)
 
     async def one(at: int) -> ScoredContinuation:
@@ -146,11 +146,11 @@ async def _score(
     context: Context, prompt: list[int], wanted: list[int], plan: Plan | None, at: int
 ) -> ScoredContinuation:
     rows = await base_rows(context.generating, prompt, wanted)
-    told: ScoredContinuation = {
+    scored: ScoredContinuation = {
         "index": at,
         "token_ids": wanted,
         "tokens": [context.texts.text(token) for token in wanted],
-        "base": await asyncio.to_thread(_told, context, rows, "base"),
+        "base": await asyncio.to_thread(_stage_score, context, rows, "base"),
     }
     if plan is not None:
         with closing(plan):
@@ -159,11 +159,11 @@ async def _score(
             check_rows(rows, plan.program)
         except VLLMValidationError as error:
             raise BadRequestError(str(error), f"continuations[{at}]") from None
-        told["controlled"] = await asyncio.to_thread(_told, context, rows, "controlled")
-    return told
+        scored["controlled"] = await asyncio.to_thread(_stage_score, context, rows, "controlled")
+    return scored
 
 
-def _told(context: Context, rows: Sequence[TokenRow], stage: str) -> StageScore:
+def _stage_score(context: Context, rows: Sequence[TokenRow], stage: str) -> StageScore:
     logprobs = _column(rows, f"{stage}_logprob")
     loss = -float(logprobs.mean(dtype=np.float64))
     ranks = _column(rows, f"{stage}_rank").astype(int).tolist()
@@ -177,7 +177,7 @@ def _told(context: Context, rows: Sequence[TokenRow], stage: str) -> StageScore:
             for token, logprob in best
         ],
         "loss": loss,
-        # Of a loss beyond 700 nats a float holds no perplexity.
+        # exp of a loss beyond 700 nats overflows a float.
         "perplexity": exp(loss) if loss < 700 else None,
         "parts_at": next((at for at, rank in enumerate(ranks) if rank > 1), None),
     }

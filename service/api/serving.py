@@ -1,7 +1,7 @@
-"""vLLM's serving classes with the rows taken out before and put in after.
+"""vLLM's serving classes; rows are taken out before vLLM's code and put in after it.
 
-Everything else (templates, tools, reasoning, streaming) is vLLM's own. Each is made from
-the object that vLLM built, so it serves with the same settings.
+Everything else (templates, tools, reasoning, streaming) is vLLM's own. Each object is a copy of
+vLLM's, so it serves with the same settings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from logit_processors.row_spec import DENSE
 from service.api.adopting import Adopting
 from service.api.echoes import echo_is_lost, keep_prompt_only, with_prompts
-from service.api.held_back import same_reasons, told_whole
+from service.api.held_back import same_reasons, without_loss
 from service.api.requests import ChatRequest, TextRequest
 from service.api.rows_tap import RowsTap
 from service.api.text_logprobs import TextLogprobs
@@ -26,20 +26,20 @@ from service.engine.vllm_requests import RequestOutput
 from service.pieces import Later, in_slices, json_list, json_pieces
 
 
-class _Telling(Adopting):
-    """Tells rows with the texts of their tokens."""
+class _WithTexts(Adopting):
+    """A serving object with the texts of tokens."""
 
     texts: TokenTexts
 
     @classmethod
     def with_texts(cls, stock: object, texts: TokenTexts) -> Self:
-        """Return one that serves as ``stock`` does."""
+        """Return an object with the settings of ``stock``."""
         serving = cls.adopt(stock)
         serving.texts = texts
         return serving
 
 
-class ChatServing(_Telling, OpenAIServingChat):
+class ChatServing(_WithTexts, OpenAIServingChat):
     """Chat completions with rows."""
 
     async def answer(self, request: ChatRequest, raw_request: Request) -> Any:
@@ -58,7 +58,7 @@ class ChatServing(_Telling, OpenAIServingChat):
     ) -> AsyncGenerator[str | bytes, None]:
         """Stream vLLM's events with the rows of each event's tokens in it."""
         tap = self._tap(request)
-        serving, parsers = told_whole(self)
+        serving, parsers = without_loss(self)
         chunks = super(ChatServing, serving).chat_completion_stream_generator(
             _without_logprobs(request),
             tap.watch(result_generator),
@@ -94,7 +94,7 @@ class ChatServing(_Telling, OpenAIServingChat):
         return answer
 
     def hides_tokens(self, request: ChatRequest) -> bool:
-        """Say whether reasoning is hidden, and with it all that would show its tokens."""
+        """Say whether reasoning is hidden; rows would show its tokens."""
         return self.parser_cls is not None and not request.include_reasoning
 
     def _tap(self, request: ChatRequest) -> RowsTap:
@@ -107,13 +107,13 @@ class ChatServing(_Telling, OpenAIServingChat):
         return RowsTap(request.plan, self.texts, count=count, as_ids=as_ids)
 
     def _echoes(self, request: ChatRequest, conversation: Sequence[Any]) -> bool:
-        """Say whether vLLM tells the last message before the first token, as it tells tokens."""
+        """Say whether vLLM streams the last message before the first token, like tokens."""
         last = conversation[-1] if request.echo and conversation else {}
         role = self.get_chat_request_role(request)
         return last.get("role") == role and bool(last.get("content"))
 
 
-class TextServing(_Telling, OpenAIServingCompletion):
+class TextServing(_WithTexts, OpenAIServingCompletion):
     """Completions with rows."""
 
     async def answer(self, request: TextRequest, raw_request: Request) -> Any:
@@ -170,12 +170,12 @@ class TextServing(_Telling, OpenAIServingCompletion):
             final_res_batch, _without_text_logprobs(request), *args, **kwargs
         )
         if echo_is_lost(request):
-            for at, told in enumerate(response.choices):
-                told.text = (final_res_batch[at // (request.n or 1)].prompt or "") + told.text
+            for at, choice in enumerate(response.choices):
+                choice.text = (final_res_batch[at // (request.n or 1)].prompt or "") + choice.text
         return with_rows(response, tap, chat=False)
 
     def _text_logprobs(self, request: TextRequest) -> TextLogprobs | None:
-        """Return the writer of the logprobs that a request asks for; None if it asks for none."""
+        """Return the encoder of a request's logprobs; None without logprobs."""
         count = request.logprobs
         if count is None:
             return None
@@ -198,7 +198,7 @@ def _take(
     result: RequestOutput,
     shown: str | None,
 ) -> None:
-    """Keep the rows of a completion's result, whose prompt's first choice is ``first``."""
+    """Keep the rows of a completion's result; ``first`` is the first choice of its prompt."""
     prompt_rows = tap.take_prompt(first, result)
     if text is not None and request.echo:
         text.take_prompt(first, result.prompt_token_ids or (), prompt_rows, shown or "")
@@ -211,26 +211,26 @@ def _take(
 
 
 def _without_text_logprobs(request: TextRequest) -> TextRequest:
-    """Return the request with the logprobs turned off, all of which Sensefield writes itself."""
+    """Return the request without logprobs; Sensefield encodes them itself."""
     return request if request.logprobs is None else request.model_copy(update={"logprobs": None})
 
 
 def _without_logprobs(request: ChatRequest) -> ChatRequest:
-    """Return the request with the logprobs turned off, all of which Sensefield writes itself."""
+    """Return the request without logprobs; Sensefield encodes them itself."""
     return request.model_copy(update={"logprobs": False}) if request.logprobs else request
 
 
 def with_rows(response: Any, tap: RowsTap | None, *, chat: bool) -> Any:
-    """Return an error, or a response as a dict whose choices with their rows are written later."""
+    """Return an error, or a response as a dict whose choices are encoded later, with their rows."""
     if isinstance(response, ErrorResponse):
         return response
 
     def choices() -> Iterator[dict[str, Any]]:
         for choice in response.choices:
-            told = choice.model_dump()
+            dumped = choice.model_dump()
             if tap is not None:
-                tap.into_choice(told, chat=chat)
-            yield told
+                tap.into_choice(dumped, chat=chat)
+            yield dumped
 
     answer: dict[str, Any] = response.model_dump(exclude={"choices"})
     return answer | {"choices": Later(json_list(choices()))}

@@ -1,4 +1,4 @@
-"""What the routes that look into the model share: their prompt, and the plan of their control."""
+"""Shared parts of ``/v1/score`` and ``/v1/lens``: their prompt, and the plan of their control."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from service.schemas.sight import Prompted
 
 
 def answered(model: Any) -> dict[int | str, dict[str, Any]]:
-    """Return what the documentation says of answers."""
-    told = "What was asked; with `Accept: application/vnd.apache.arrow.stream` in Arrow."
+    """Return the OpenAPI responses of these routes."""
+    description = "JSON; with `Accept: application/vnd.apache.arrow.stream` Arrow."
     content: dict[str, Any] = {MEDIA_TYPE: {}}
     return {
-        200: {"model": model, "description": told, "content": content},
+        200: {"model": model, "description": description, "content": content},
         **statuses(404, 409),
     }
 
@@ -39,7 +39,7 @@ def check_model(name: str | None, request: Request) -> None:
 
 
 async def prompt_tokens(context: Context, asked: Prompted) -> list[int]:
-    """Return a prompt's token ids; BadRequestError for one that cannot be."""
+    """Return a prompt's token ids; raise BadRequestError for a bad prompt."""
     if isinstance(asked.prompt, list):
         check_tokens(asked.prompt, len(context.vocabulary), "prompt")
         if len(asked.prompt) > context.prompts.max_tokens:
@@ -59,7 +59,7 @@ async def prompt_tokens(context: Context, asked: Prompted) -> list[int]:
 async def planned(
     context: Context, control: LogitControl, distribution: DistributionRequest | None = None
 ) -> AsyncIterator[Plan]:
-    """Hold what a request under control needs until it has ended."""
+    """Yield the plan of a request under control; release its resources when it has ended."""
     await context.vectors.refresh(control.vector_names())
     asked = Asked(
         control=control,

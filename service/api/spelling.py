@@ -1,18 +1,18 @@
-"""Names that are nearly the same."""
+"""Names that differ by a typing error."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 _LONG, _SHORT = 7, 4
-"""Characters of a name in which two slips, or one, are still the same name."""
+"""Lengths of a name from which two typing errors, or one, are accepted."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that a name was meant to be, None if it looks like none.
+    """Return the known name nearest to a name, None if no name is near.
 
-    Capitals, hyphens and underscores make no difference; a long name may be two slips away, a
-    short one one.
+    Capitals, hyphens and underscores make no difference; a long name may have two typing errors,
+    a short one one.
     """
     plain = _plain(name)
     best: tuple[int, str] | None = None
@@ -29,10 +29,10 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def distance(left: str, right: str, most: int) -> int:
-    """Return the letters to add, drop, change or swap with the next, from one text to another.
+    """Return the optimal string alignment distance of two texts (Boytsov 2011, section 2.1).
 
-    The optimal string alignment distance (Boytsov 2011, section 2.1); more than ``most`` is any
-    number more.
+    It counts letters to add, drop, change or swap with the next one. If it is over ``most``, any
+    greater number may be returned.
     """
     before: list[int] = []
     row = list(range(len(right) + 1))

@@ -1,6 +1,6 @@
-"""Answers of vLLM's own routes, mended where a client would be misled.
+"""Corrected answers of vLLM's own routes.
 
-vLLM's serving classes are derived from for the methods that its routes call.
+The classes override methods of vLLM's serving classes that its routes call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 from vllm.entrypoints.serve.tokenize.serving import ServingTokenization
 
 from service.api.adopting import Adopting
-from service.api.held_back import WholeAtTheEnd, same_reasons, told_whole
+from service.api.held_back import WholeAtTheEnd, same_reasons, without_loss
 from service.api.messages import raising
 from service.api.prompts import check_tokens
 from service.errors import BadRequestError, echo
@@ -32,10 +32,10 @@ _RUN_BY_SERVER = {
 
 
 class MessagesAnswer(AnthropicMessagesResponse):
-    """An answer that says null where no stop sequence ended it, as Anthropic's own does."""
+    """An answer with ``stop_sequence: null`` if no stop sequence ended it, like Anthropic's."""
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
-        """Return the answer as JSON has it, ``stop_sequence`` always in it."""
+        """Return the answer as a dict that always has ``stop_sequence``."""
         return {"stop_sequence": None, **super().model_dump(**options)}
 
 
@@ -49,22 +49,22 @@ class MessagesServing(Adopting, AnthropicServingMessages):
     """``/v1/messages``."""
 
     async def create_messages(self, *args: Any, **kwargs: Any) -> Any:
-        """Return vLLM's answer, a whole one with its stop sequence."""
+        """Return vLLM's answer; a whole one gets ``stop_sequence``."""
         answer = await super().create_messages(*args, **kwargs)
         if isinstance(answer, AnthropicMessagesResponse):
             return MessagesAnswer(**dict(answer))
         return answer
 
     def chat_completion_stream_generator(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """Stream vLLM's chunks, without loss of what a tool parser holds back."""
-        twin, parsers = told_whole(self)
+        """Stream vLLM's chunks, without loss of text that a tool parser holds back."""
+        twin, parsers = without_loss(self)
         chunks = super(MessagesServing, twin).chat_completion_stream_generator(
             request, *args, **kwargs
         )
         return same_reasons(chunks, parsers, request, auto=self.enable_auto_tools)
 
     def message_stream_converter(self, chunks: AsyncGenerator[str, None]) -> Any:
-        """Convert a chat's stream, whose error reaches the client in its own words."""
+        """Convert a chat's stream; its error reaches the client unchanged."""
         return super().message_stream_converter(raising(chunks))
 
 
@@ -72,7 +72,7 @@ class ResponsesServing(Adopting, OpenAIServingResponses):
     """``/v1/responses``."""
 
     async def create_responses(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return vLLM's answer to a request whose tools this server has."""
+        """Return vLLM's answer; refuse tools that this server does not have."""
         check_tools(request, self)
         answer = await super().create_responses(request, *args, **kwargs)
         return truthful(answer) if isinstance(answer, AsyncGenerator) else answer
@@ -96,17 +96,17 @@ class TokensServing(Adopting, ServingTokenization):
     vocab_size: int
 
     async def create_detokenize(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return vLLM's answer to a request for tokens that there are."""
+        """Return vLLM's answer; refuse ids that are not in the vocabulary."""
         check_tokens(request.tokens, self.vocab_size, "tokens")
         return await super().create_detokenize(request, *args, **kwargs)
 
 
 def serve_mended(state: Any, vocab_size: int) -> None:
-    """Have vLLM's routes served by the classes above.
+    """Make vLLM's routes use the classes above.
 
     Args:
-        state: the application's, where vLLM's routes find their serving objects.
-        vocab_size: tokens that there are.
+        state: the application's state, which holds the serving objects of vLLM's routes.
+        vocab_size: size of the vocabulary.
 
     """
     if state.anthropic_serving_messages is not None:
@@ -120,7 +120,7 @@ def serve_mended(state: Any, vocab_size: int) -> None:
 
 
 async def truthful(events: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-    """Pass a response's events on, the last one ``response.incomplete`` if it was cut short."""
+    """Pass a response's events on; the last is ``response.incomplete`` if it was cut short."""
     async with aclosing(events):
         async for event in events:
             if event.type == "response.completed" and event.response.status == "incomplete":
@@ -141,7 +141,7 @@ def check_tools(request: Any, serving: Any) -> None:
         serving: vLLM's serving object of responses.
 
     Raises:
-        BadRequestError: a tool that this server has not, or no parser for calls.
+        BadRequestError: this server does not have a tool, or has no parser for tool calls.
 
     """
     if serving.use_harmony or request.tool_choice == "none":

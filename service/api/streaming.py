@@ -1,4 +1,4 @@
-"""Streamed answers to readers that may be slow, or gone."""
+"""Streamed answers to clients that may read slowly, or disconnect."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from service.engine.vllm_http import ErrorInfo
 _EVENT = "data: "
 _ERROR = _EVENT + '{"error":'
 _PIECE = 64 << 10
-"""Bytes sent at once: the door gives a reader its time for each message."""
+"""Bytes per message: the door limits the time to read each message."""
 
 
 def error_in(event: bytes | memoryview | str) -> ErrorInfo | None:
-    """Return the error that one of vLLM's server-sent events tells, if it tells one."""
+    """Return the error in one of vLLM's server-sent events, None if it holds none."""
     if not isinstance(event, str) or not event.startswith(_ERROR):
         return None
     return ErrorInfo.model_validate(orjson.loads(event[len(_EVENT) :])["error"])
 
 
 class PiecedStream(StreamingResponse):
-    """A stream whose chunks go out in pieces of 64 KiB; its head goes with the first.
+    """A stream whose chunks are sent in pieces of 64 KiB; its head goes with the first.
 
-    However it ends, the generator it is made of is closed, and with it the request.
+    The generator is always closed at the end, and with it the request.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class PiecedStream(StreamingResponse):
         self._content = content
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the request of a scope."""
+        """Send the stream."""
         self._visit = Visit.of(scope)
         try:
             await super().__call__(scope, receive, send)
@@ -52,7 +52,7 @@ class PiecedStream(StreamingResponse):
     async def stream_response(self, send: Send) -> None:
         """Send the head and the pieces."""
         async with aclosing(self._content):
-            # Until the head has gone a router may ask another server.
+            # Wait for the first chunk: until the head is sent, a router may retry elsewhere.
             first = await anext(self._content, b"")
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await send(start)
@@ -68,14 +68,14 @@ class PiecedStream(StreamingResponse):
 
 
 class PiecedAnswer(Response):
-    """An answer that is whole, sent in pieces as a stream is.
+    """A whole answer, sent in pieces like a stream.
 
     Args:
         content: the body, or its pieces.
-        ending: what the request holds until its answer has been sent.
-        left: is told, before that, of a reader that did not take it.
-        headers: beside its type and length.
-        media_type: its type.
+        ending: the request's resources, released once the answer has been sent.
+        left: called before that if the client did not read the answer.
+        headers: headers beside the content's type and length.
+        media_type: the content's type.
 
     """
 
@@ -92,7 +92,7 @@ class PiecedAnswer(Response):
         super().__init__(headers={**(headers or {}), **size}, media_type=media_type)
         self._ending = ending or ExitStack()
         self._left = left
-        # Nobody sends an answer whose client has left meanwhile.
+        # The answer is not sent if the client disconnects before; its resources go with it.
         finalize(self, self._ending.close).atexit = False
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
@@ -110,7 +110,7 @@ class PiecedAnswer(Response):
 
 
 async def send_pieces(send: Send, data: bytes | memoryview) -> None:
-    """Send bytes of a body, of which more follows."""
+    """Send a part of a body in pieces; more parts follow."""
     view = memoryview(data)
     for at in range(0, len(view), _PIECE):
         piece = {"type": "http.response.body", "body": view[at : at + _PIECE]}

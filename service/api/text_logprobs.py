@@ -1,4 +1,4 @@
-"""The ``logprobs`` of a completion's choices: of a whole answer, or event by event."""
+"""The ``logprobs`` of a completion's choices, for a whole answer or event by event."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from service.distributions.text_walk import Placed, TextWalk
 from service.distributions.token_texts import TokenTexts
 
 _STEPS = 1024
-"""Tokens that are looked at between two pieces."""
+"""Tokens that are processed between two pieces."""
 
 
 class _Prompt(NamedTuple):
-    """A prompt that its choices echo."""
+    """An echoed prompt."""
 
     token_ids: Sequence[int]
     rows: Sequence[Entry] | None
@@ -22,12 +22,12 @@ class _Prompt(NamedTuple):
 
 
 class TextLogprobs:
-    """Writes the logprobs of one request.
+    """Encodes the logprobs of one request.
 
     Args:
         texts: the texts of tokens.
         count: alternatives of a token, or DENSE.
-        as_ids: whether tokens are called ``token_id:…``.
+        as_ids: whether tokens are shown as ``token_id:…``.
         skips_special: whether control tokens are left out of the text.
         shows_tokens: whether generated tokens are shown, and not only an echoed prompt.
 
@@ -61,13 +61,13 @@ class TextLogprobs:
     def take_prompt(
         self, first: int, token_ids: Sequence[int], rows: Sequence[Entry] | None, text: str
     ) -> None:
-        """Keep a prompt that is echoed, the first time that it comes.
+        """Keep an echoed prompt; only the first call counts.
 
         Args:
             first: index of its first choice.
             token_ids: its tokens.
-            rows: a row for each of them from the second on, if there are any.
-            text: what is echoed.
+            rows: a row for each token from the second on, if there are any.
+            text: the echoed text.
 
         """
         self._prompts.setdefault(first, _Prompt(token_ids, rows, text))
@@ -86,8 +86,8 @@ class TextLogprobs:
             choice: index of their choice.
             first: index of the first choice of the same prompt.
             prompt: the prompt's tokens, with the first tokens of a choice.
-            token_ids: tokens.
-            rows: a row for each of them.
+            token_ids: the tokens.
+            rows: a row for each token.
 
         """
         self._starts.setdefault(choice, (first, prompt or ()))
@@ -98,7 +98,7 @@ class TextLogprobs:
             kept.extend(rows or blank)
 
     def pieces(self, choice: int) -> Iterator[bytes]:
-        """Yield the object of the tokens that wait for a choice, as JSON in pieces."""
+        """Yield the logprobs of a choice's waiting tokens, as JSON in pieces."""
         token_ids, rows = self._waiting.pop(choice, ([], []))
         tokens: list[Placed] = []
         if (walk := self._walks.get(choice)) is None:
@@ -114,7 +114,7 @@ class TextLogprobs:
         yield from completion_logprobs(self._texts, tokens, rows, self._count, self._as_ids)
 
     def _echoed(self, first: int, prompt: Sequence[int]) -> tuple[list[Placed], TextWalk]:
-        """Return the tokens of the prompt that a choice begins with, and a walk on from them."""
+        """Return the echoed tokens of a choice's prompt, and a walk that continues after them."""
         if (kept := self._prompts.get(first)) is None:
             walk = TextWalk(self._texts, skips_special=self._skips_special)
             walk.follow(prompt)

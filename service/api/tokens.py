@@ -21,7 +21,7 @@ router = APIRouter(route_class=SensefieldRoute, tags=["tokens"])
 async def list_tokens(request: Request) -> Response:
     """Return the text of every token, in the order of token ids.
 
-    Bytes that are no whole character show as U+FFFD.
+    Bytes of an incomplete character are shown as U+FFFD.
     """
     texts = context_of(request).texts
     data = await asyncio.to_thread(lambda: texts.listed)
@@ -36,7 +36,7 @@ async def get_nearest(
     token_id: Annotated[int | None, Query(ge=0, description="One token.")] = None,
     k: Annotated[int, Query(ge=1, le=1000, description="Tokens of each space.")] = 20,
 ) -> NeighboursAnswer:
-    """Return the tokens nearest to a text or token, by cosine, where they go in and come out."""
+    """Return the tokens nearest to a text or token, by cosine, in embedding and unembedding."""
     context = context_of(raw_request)
     token_ids = await asyncio.to_thread(_token_ids, context, text, token_id)
     size = len(context.vocabulary)
@@ -44,15 +44,15 @@ async def get_nearest(
         "sensefield_token_neighbours", None, (token_ids, size, k)
     )
     spaces = {space: found for answer in answers for space, found in answer.items()}
-    told: NeighboursAnswer = {
+    neighbours: NeighboursAnswer = {
         "token_ids": token_ids,
         "tokens": [context.texts.text(each) for each in token_ids],
     }
     if (found := spaces.get("embedding")) is not None:
-        told["embedding"] = _near(context, found)
+        neighbours["embedding"] = _near(context, found)
     if (found := spaces.get("unembedding")) is not None:
-        told["unembedding"] = _near(context, found)
-    return told
+        neighbours["unembedding"] = _near(context, found)
+    return neighbours
 
 
 def _near(context: Context, found: dict[str, list[Any]]) -> list[NearToken]:

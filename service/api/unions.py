@@ -1,4 +1,4 @@
-"""Errors of a value that may be of several kinds: those of the kind that it was meant to be."""
+"""Errors of a union type: only those of the member that the value was most likely meant to be."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 _NAMED_KIND = ("literal_error", "enum")
-"""Errors of a field such as ``role`` or ``type``, which names the kind."""
+"""Errors of a discriminating field such as ``role`` or ``type``."""
 
 
 @dataclass(frozen=True)
 class Located:
-    """One of pydantic's errors.
+    """A pydantic error with its location.
 
     Args:
-        steps: parts of its location, and whether each is of the body, or names a kind.
-        error: pydantic's.
+        steps: parts of its location, each with True if it is part of the body's path, or False if
+            it names a member of a union.
+        error: pydantic's error.
 
     """
 
@@ -25,37 +26,37 @@ class Located:
 
     @property
     def path(self) -> tuple[str | int, ...]:
-        """Return the parts that are of the body."""
+        """Return the parts that belong to the body's path."""
         return tuple(part for part, is_in in self.steps if is_in)
 
 
 def meant(errors: Sequence[Located], start: int = 0) -> list[Located]:
-    """Return the errors that a client can act on; pydantic tells those of each kind in turn.
+    """Return the errors that help a client; pydantic lists the errors of each member of a union.
 
     Args:
-        errors: all of one value.
-        start: steps that they share.
+        errors: all errors of one value.
+        start: number of steps that they share.
 
     """
-    told: list[Located] = []
+    chosen: list[Located] = []
     unions: dict[tuple[Any, ...], dict[str | int, list[Located]]] = {}
     for each in errors:
         at = _kind_at(each, start)
         if at is None:
-            told.append(each)
+            chosen.append(each)
         else:
             kinds = unions.setdefault(each.steps[:at], {})
             kinds.setdefault(each.steps[at][0], []).append(each)
     for shared, kinds in unions.items():
         depth = len(shared)
-        chosen = [meant(of_kind, depth + 1) for of_kind in kinds.values()]
-        apart = [each for of_kind in chosen for each in _apart(of_kind)]
-        told += _likeliest(apart, sum(is_in for _, is_in in shared))
-    return told
+        by_kind = [meant(of_kind, depth + 1) for of_kind in kinds.values()]
+        apart = [each for of_kind in by_kind for each in _apart(of_kind)]
+        chosen += _likeliest(apart, sum(is_in for _, is_in in shared))
+    return chosen
 
 
 def _apart(errors: Sequence[Located]) -> list[list[Located]]:
-    """Return the errors of several kinds of one name, which tell of the same place in turn."""
+    """Split errors of members with one name: a repeated path starts the next member's errors."""
     kinds: list[list[Located]] = [[]]
     for each in errors:
         if any(each.path == other.path for other in kinds[-1]):
@@ -65,16 +66,16 @@ def _apart(errors: Sequence[Located]) -> list[list[Located]]:
 
 
 def _kind_at(error: Located, start: int) -> int | None:
-    """Return where the next name of a kind stands."""
+    """Return the index of the next step that names a member, None if there is none."""
     later = range(start, len(error.steps))
     return next((at for at in later if not error.steps[at][1]), None)
 
 
 def _likeliest(kinds: list[list[Located]], depth: int) -> list[Located]:
-    """Return the errors of the kinds that a value was meant to be.
+    """Return the errors of the members that a value was most likely meant to be.
 
     Args:
-        kinds: the errors of each.
+        kinds: the errors of each member.
         depth: length of the value's path.
 
     """
@@ -89,7 +90,7 @@ def _likeliest(kinds: list[list[Located]], depth: int) -> list[Located]:
 
 
 def _without(kinds: list[list[Located]], is_wrong: Any) -> list[list[Located]]:
-    """Return the kinds without an error of a sort, or all if each has one."""
+    """Return the members without a wrong error, or all if each member has one."""
     return [kind for kind in kinds if not any(map(is_wrong, kind))] or kinds
 
 
@@ -102,12 +103,12 @@ def _names_kind(each: Located, depth: int) -> bool:
 
 
 def _merged(errors: list[Located]) -> list[Located]:
-    """Return one error for each field, with all that is allowed there."""
+    """Return one error for each field, with all allowed values."""
     merged: dict[tuple[str | int, ...], tuple[Located, list[str]]] = {}
     for each in errors:
         _, allowed = merged.setdefault(each.path, (each, []))
-        told = str(each.error["msg"]).removeprefix("Input should be ")
-        allowed += [told] if told not in allowed else []
+        message = str(each.error["msg"]).removeprefix("Input should be ")
+        allowed += [message] if message not in allowed else []
     return [
         Located(first.steps, {**first.error, "msg": f"Input should be {' or '.join(allowed)}"})
         for first, allowed in merged.values()

@@ -1,7 +1,8 @@
-"""Fields of a request that its route does not know.
+"""Unknown fields of a request.
 
-One that looks like a control or a constraint is refused, and the right one named: an answer
-without it would look like an answer under it. Others are passed over, and the answer lists them.
+A field that looks like a control or a constraint is refused, and the error names the right field:
+otherwise the client could not see that it had no effect. Other fields are ignored, and the answer
+lists them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from service.schemas.control import LogitControl
 from service.schemas.distribution import DistributionRequest
 
 HEADER = "x-sensefield-ignored-fields"
-"""Names the fields that were passed over."""
+"""The header that lists the ignored fields."""
 CODE = "unknown_field"
 ROUTES = frozenset(
     {
@@ -31,12 +32,12 @@ ROUTES = frozenset(
         *("/v1/responses", "/v1/messages", "/v1/score", "/v1/lens", "/invocations"),
     }
 )
-"""Those that generate, or read the model under control."""
+"""Routes that generate, or read the model under control."""
 MAX_LISTED = 20
 MAX_NAME = 80
 _OWN = {"logit_control": LogitControl, "distribution": DistributionRequest}
 _NOT_OURS = ("prompt", "top_k", "top_p")
-"""Members of ours whose names stand for something else outside."""
+"""Members of our fields whose names mean something else at the top level."""
 _PLAIN = frozenset(
     {
         *("model", "messages", "prompt", "input", "system", "instructions", "user", "metadata"),
@@ -44,23 +45,23 @@ _PLAIN = frozenset(
         *("background", "stream_options", "documents", "suffix", "prompt_cache_key"),
     }
 )
-"""Fields that are no constraint: what is spelt like them is passed over."""
+"""Fields that are no constraint: misspelt ones are ignored."""
 _UNREAD = _PLAIN | {"tools"}
-"""Objects in which clients and servers keep much of their own."""
+"""Objects whose members are not checked: clients add many of their own."""
 
 MAX_UNKNOWN = 256
-"""Unknown fields of one request; each is compared with what is known."""
+"""Most unknown fields of one request; each is compared with all known fields."""
 
 Fields = Mapping[str, Any]
-"""pydantic's fields, or types, by the names that a client gives them."""
+"""pydantic's fields, or types, by their names in JSON."""
 
 
 def model_of(path: str, annotation: Any) -> Any:
-    """Return the type that a route's body is parsed into; None where nothing is generated.
+    """Return the type of a route's body; None for routes that are not checked.
 
     Args:
-        path: the route's.
-        annotation: of its body, None where the route chooses by what is in it.
+        path: the route's path.
+        annotation: the annotation of its body; None if the route chooses the type by the body.
 
     """
     if path not in ROUTES:
@@ -69,15 +70,15 @@ def model_of(path: str, annotation: Any) -> Any:
 
 
 def check_unknown(path: str, model: Any, body: dict[str, Any]) -> list[str]:
-    """Return the paths of the fields that a route passes over.
+    """Return the paths of the fields that a route ignores.
 
     Args:
-        path: the route's.
-        model: the type that its body is parsed into.
+        path: the route's path.
+        model: the type of its body.
         body: the JSON.
 
     Raises:
-        BadRequestError: one that looks like a control or a constraint, or too many.
+        BadRequestError: a field looks like a control or a constraint, or too many are unknown.
 
     """
     reading = _Reading(path, fields_of(model))
@@ -86,15 +87,15 @@ def check_unknown(path: str, model: Any, body: dict[str, Any]) -> list[str]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the header's value: names a client may have made up, as a header can hold them."""
-    told = [quote(name[:MAX_NAME], safe="[]") for name in names[:MAX_LISTED]]
+    """Return the header's value; the client's names are quoted for a header."""
+    quoted = [quote(name[:MAX_NAME], safe="[]") for name in names[:MAX_LISTED]]
     if len(names) > MAX_LISTED:
-        told.append(f"and {len(names) - MAX_LISTED} more")
-    return ", ".join(told)
+        quoted.append(f"and {len(names) - MAX_LISTED} more")
+    return ", ".join(quoted)
 
 
 def fields_of(kind: Any) -> Fields:
-    """Return the fields of a model; of a union, those of all its models."""
+    """Return the fields of a model, or of all models of a union."""
     found: dict[str, Any] = {}
     for model in _models_in(kind):
         found |= _fields_of_model(model)
@@ -114,7 +115,7 @@ def _takes_names(model: type[BaseModel]) -> bool:
 
 
 def _models_in(kind: Any) -> Iterator[type]:
-    """Yield the models and data classes that a type may stand for, in lists too."""
+    """Yield the models and data classes in a type, also inside lists."""
     if isinstance(kind, type) and not get_args(kind):
         if issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind):
             yield kind
@@ -126,7 +127,7 @@ def _models_in(kind: Any) -> Iterator[type]:
 
 
 class _Reading:
-    """One body, read against what its route knows."""
+    """Compares one body with the fields that its route knows."""
 
     def __init__(self, path: str, known: Fields) -> None:
         self._path = path
@@ -134,7 +135,7 @@ class _Reading:
         self.ignored: list[str] = []
 
     def read(self, body: Mapping[str, Any]) -> None:
-        """Read the body's own fields, and what is in them."""
+        """Check the body's fields, and the fields inside them."""
         for name, value in body.items():
             if name in self._known:
                 if name not in _UNREAD:
@@ -197,14 +198,14 @@ class _Reading:
         return f"this server does not know it; use {self._placed((*known, *foreign.use)[0])}"
 
     def _placed(self, field: str) -> str:
-        """Return a field, and where it is known, if that is not here."""
+        """Return a field, with the routes that know it if this one does not."""
         if _head(field) in self._known or " " in field:
             return field
         return f"{field} of /v1/chat/completions or /v1/completions"
 
 
 def _asks_nothing(name: str, value: Any, body: Mapping[str, Any]) -> bool:
-    """Say whether a value leaves everything as it would be without it."""
+    """Say whether a value has no effect."""
     if value is None or value is False or value in ("", [], {}):
         return True
     foreign = FOREIGN.get(name)

@@ -1,4 +1,4 @@
-"""pydantic's errors as one refusal: the field's path, what is wrong there, the value."""
+"""pydantic's errors as one error: the field's path, the fault, the value."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from service.errors import MAX_ECHO, BadRequestError, echo
 from service.json_path import json_path, steps_in
 
 MAX_ERRORS = 10
-"""Errors told of in one answer."""
+"""Most errors listed in one message."""
 
 
 def from_validation(errors: Iterable[Mapping[str, Any] | str], body: Any = None) -> BadRequestError:
-    """Return pydantic's errors as one of ours: the first names the param, ten are told.
+    """Return pydantic's errors as one error: ``param`` is the first path, ten are listed.
 
     Args:
-        errors: pydantic's.
-        body: the JSON that they are about, if it is at hand.
+        errors: pydantic's errors.
+        body: the validated JSON, if it is at hand.
 
     """
     listed = list(errors)
     located = [_located(each, body) for each in listed if not isinstance(each, str)]
-    told: dict[tuple[str, str], str] = {}
+    messages: dict[tuple[str, str], str] = {}
     left = MAX_ECHO
     for each in meant(located):
         path, message = _worded(each)
-        if (path, message) not in told:
-            shown = _shown(each.error.get("input"), left) if len(told) < MAX_ERRORS else ""
+        if (path, message) not in messages:
+            shown = _shown(each.error.get("input"), left) if len(messages) < MAX_ERRORS else ""
             left -= len(shown)
-            told[path, message] = message + (f" (got {shown})" if shown else "")
-    told |= {("", text): text[:MAX_ECHO] for text in listed if isinstance(text, str)}
-    return _joined(told)
+            messages[path, message] = message + (f" (got {shown})" if shown else "")
+    messages |= {("", text): text[:MAX_ECHO] for text in listed if isinstance(text, str)}
+    return _joined(messages)
 
 
-def _joined(told: Mapping[tuple[str, str], str]) -> BadRequestError:
-    paths = [path or None for path, _ in told]
+def _joined(messages: Mapping[tuple[str, str], str]) -> BadRequestError:
+    paths = [path or None for path, _ in messages]
     first = next(iter(paths), None)
-    # The first path is the refusal's own.
+    # The first path is the error's ``param``.
     words = [
         f"{path}: {message}" if at and path else message
-        for at, (path, message) in enumerate(zip(paths, told.values(), strict=True))
+        for at, (path, message) in enumerate(zip(paths, messages.values(), strict=True))
     ][:MAX_ERRORS]
-    if len(told) > MAX_ERRORS:
-        words.append(f"and {len(told) - MAX_ERRORS} more")
+    if len(messages) > MAX_ERRORS:
+        words.append(f"and {len(messages) - MAX_ERRORS} more")
     return BadRequestError("; ".join(words), first)
 
 
@@ -63,13 +63,13 @@ def _located(error: Mapping[str, Any], body: Any) -> Located:
 def _list_of(
     body: Any, location: Sequence[str | int], value: object, is_missing: bool
 ) -> tuple[str | int, ...]:
-    """Return the path of the list in which a location begins: vLLM reads some lists by itself.
+    """Return the path of the list in which a location begins: vLLM validates some lists alone.
 
     Args:
-        body: the JSON, an object.
-        location: of an error; it begins in a list if it begins with a number.
-        value: that the error is about.
-        is_missing: whether it lacks the location's last part.
+        body: the JSON object.
+        location: an error's location; it begins in a list if its first part is a number.
+        value: the bad value.
+        is_missing: whether the value lacks the location's last part.
 
     """
     is_begun = not (isinstance(body, dict) and location and isinstance(location[0], int))
@@ -107,7 +107,7 @@ def _worded(each: Located) -> tuple[str, str]:
 
 
 def _shown(value: object, room: int) -> str:
-    """Return a plain value as the message may repeat it, nothing if there is no room."""
+    """Return a scalar value for the message, "" if there is no room."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if isinstance(value, list | dict) or room <= 1:

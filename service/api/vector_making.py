@@ -40,7 +40,7 @@ _PROGRESS: dict[int | str, dict[str, Any]] = {
 }
 
 MAX_CONTRAST_TOKENS = 1 << 17
-"""Of all prompts of both sides."""
+"""Most tokens of all prompts of both sides."""
 
 router = APIRouter(route_class=SensefieldRoute, tags=["vectors"])
 
@@ -57,12 +57,12 @@ async def make_vector(body: MakeVector, raw_request: Request, response: Response
     """Make a vector of a text, of contrasting prompts, or of other vectors.
 
     A name that exists is a 409, unless ``replace`` is true or If-Match names its content.
-    With ``stream``, events tell the progress; the last one holds the vector or an error.
+    With ``stream``, events report the progress; the last one holds the vector or an error.
     """
     context = context_of(raw_request)
     check_name(body.name)
     guard = _guard(body, raw_request)
-    # Asked before anything is computed, and again when the vector is stored.
+    # Checked before anything is computed, and again when the vector is stored.
     await context.vectors.check(body.name, guard)
     if body.stream:
         events = _events(lambda progress: _make_and_keep(context, body, guard, progress))
@@ -133,15 +133,12 @@ async def _contrast(context: Context, contrast: Contrast, progress: Progress) ->
 
 
 async def _events(make: Callable[[Progress], Any]) -> AsyncGenerator[bytes, None]:
-    """Yield progress as it is made, then what came of it; a reader that leaves ends the work.
-
-    An error is the last event.
-    """
-    told: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
-    task = asyncio.ensure_future(make(lambda done, total: told.put_nowait((done, total))))
-    task.add_done_callback(lambda _: told.put_nowait(None))
+    """Yield progress events, then the vector or an error; a disconnect cancels the work."""
+    reports: asyncio.Queue[tuple[int, int] | None] = asyncio.Queue()
+    task = asyncio.ensure_future(make(lambda done, total: reports.put_nowait((done, total))))
+    task.add_done_callback(lambda _: reports.put_nowait(None))
     try:
-        while (progress := await told.get()) is not None:
+        while (progress := await reports.get()) is not None:
             done, total = progress
             yield sse_event({"object": "vector.progress", "done": done, "total": total})
         try:

@@ -1,4 +1,4 @@
-"""``/v1/vectors``: steering vectors, put, looked into, taken away, deleted.
+"""``/v1/vectors``: routes that store, describe, download and delete steering vectors.
 
 A vector's entity tag is the SHA-256 of its directions (see :mod:`service.vectors.content`).
 """
@@ -74,7 +74,7 @@ async def list_vectors(
     },
 )
 async def put_vector(name: Name, request: Request, response: Response) -> VectorAnswer:
-    """Store a safetensors or GGUF file as a vector, in the place of what the name pointed at."""
+    """Store a safetensors or GGUF file as a vector; it replaces a vector of that name."""
     check_name(name)
     wanted = preconditions_of(request)
     context = context_of(request)
@@ -94,7 +94,7 @@ async def get_vector(
     response: Response,
     k: Annotated[int, Query(ge=0, le=1000, description="Tokens a side.")] = 10,
 ) -> DescribedVector:
-    """Describe a vector and, if it can steer logits, the k tokens that it moves most."""
+    """Describe a vector and, if it can steer logits, the k tokens whose logits it changes most."""
     context = context_of(request)
     described = await context.vectors.describe(check_name(name))
     readable = described["usable"] and await context.vectors.steers_logits(name)
@@ -137,13 +137,13 @@ async def get_nearest(
 ) -> NearestAnswer:
     """Return the k tokens that a vector raises and lowers most in logit space.
 
-    Of a vector of the residual stream each layer's, too, read as if it were the last one's.
+    A residual vector also has the tokens of each layer, read as if it were the last layer.
     """
     context = context_of(raw_request)
     found = await _nearest(context, check_name(name), k)
     tokens = len(context.vocabulary)
     by_layer = await context.vectors.nearest_by_layer(name, tokens, min(k, tokens))
-    layers = {str(layer): _told(context, each) for layer, each in by_layer.items()}
+    layers = {str(layer): _moved_tokens(context, each) for layer, each in by_layer.items()}
     return {**found, "layers": layers}
 
 
@@ -161,7 +161,7 @@ async def delete_vector(name: Name, request: Request) -> Response:
 
 
 def answer(response: Response, described: VectorAnswer, new: bool) -> VectorAnswer:
-    """Return a description, with its entity tag and, if the name is new, where it is."""
+    """Return a description; set the entity tag and, if the name is new, the location."""
     if (sha256 := described.get("sha256")) is not None:
         response.headers["ETag"] = quoted(sha256)
     response.status_code = 201 if new else 200
@@ -173,10 +173,10 @@ def answer(response: Response, described: VectorAnswer, new: bool) -> VectorAnsw
 async def _nearest(context: Context, name: str, k: int) -> MovedTokens:
     tokens = len(context.vocabulary)
     found = await context.vectors.nearest(name, tokens, min(k, tokens))
-    return _told(context, found)
+    return _moved_tokens(context, found)
 
 
-def _told(context: Context, found: dict[str, list[Any]]) -> MovedTokens:
+def _moved_tokens(context: Context, found: dict[str, list[Any]]) -> MovedTokens:
     def tokens(side: str) -> list[MovedToken]:
         return [
             {"token_id": token_id, "token": context.texts.text(token_id), "score": score}
@@ -187,7 +187,7 @@ def _told(context: Context, found: dict[str, list[Any]]) -> MovedTokens:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """Return the request's body, refusing one over ``limit`` bytes before it is read whole."""
+    """Return the request's body; stop reading and refuse it once it is over ``limit`` bytes."""
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
