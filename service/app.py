@@ -59,7 +59,7 @@ from service.vectors.turns import InTurns
 
 
 class SensefieldEndpoints:
-    """The endpoint plugin: adds our routes, then what they need once the engine is there."""
+    """The endpoint plugin: adds our routes, and their context once the engine runs."""
 
     name = "sensefield"
     required_tasks = ("generate",)
@@ -146,7 +146,7 @@ class SensefieldEndpoints:
             vocabulary=vocabulary,
             texts=texts,
             prompts=prompts,
-            # They have salts of their own, which the parts of a steered text share.
+            # Captures have cache salts of their own, shared by the parts of a steered text.
             states=PromptStates(
                 engine_client.without(SteeringSalt),
                 engine_client.vllm_config.cache_config.enable_prefix_caching,
@@ -171,7 +171,7 @@ def _adopt(kind: Any, stock: object | None, texts: TokenTexts) -> Any:
 
 
 def model_facts(model_config: Any, args: Namespace) -> ModelFacts:
-    """Return what a vector must know of the served model."""
+    """Return the facts about the served model that vectors need."""
     import torch
 
     return ModelFacts(
@@ -189,7 +189,7 @@ def _served_name(args: Namespace) -> str:
 
 
 def _greet(vllm_config: Any, args: Namespace) -> None:
-    """Print where the server listens, what runs, and something to try."""
+    """Print the server's address, the model, and an example request."""
     runner = "V2" if vllm_config.use_v2_model_runner else "V1"
     model = _served_name(args)
     address = f"http://{args.host or 'localhost'}:{args.port}"

@@ -22,7 +22,7 @@ other flag is vLLM's (`sensefield serve --help=all` lists them)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["--version"]:
         print(f"sensefield {__version__}")
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _new_key(arguments: Sequence[str]) -> int:
-    """Print a new API key, this once, and its line for the keys file."""
+    """Print a new API key, which is not stored, and its line for the keys file."""
     parser = argparse.ArgumentParser(prog="sensefield keys new", allow_abbrev=False)
     parser.add_argument("--name", required=True, help="whose key it is, and whose vectors")
     parser.add_argument(
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export(own: argparse.Namespace) -> None:
-    """Put our flags where every process of the server reads its settings."""
+    """Put our flags into the environment, where every process of the server reads them."""
     values = {name: value for name, value in vars(own).items() if value is not None}
     if file := values.pop("sensefield_config", None):
         os.environ[CONFIG_VARIABLE] = file

@@ -1,4 +1,4 @@
-"""From the embedded model's GGUF file to a folder that the engine reads.
+"""Converts the embedded model's GGUF file to a folder that the engine reads.
 
 Transformers can do the same, in 30 s instead of 4: it parses the file's metadata seven times, each
 time string by string. A test under ``--full`` compares the two, file by file.
@@ -17,7 +17,7 @@ from service.gguf_header import GgufHeader, TensorInfo, read_header
 _MAX_ENTRIES = 1 << 18
 """The file has 150,000: three lists of the tokenizer, and the tensors."""
 _CONTROL_TOKEN = 3
-"""GGUF's ``token_type`` of tokens that stand for no text."""
+"""GGUF's ``token_type`` of control tokens, which have no text."""
 _NAMES = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",

@@ -27,7 +27,7 @@ STARTED = monotonic()
 
 
 class EmbeddedModelError(SensefieldError):
-    """The embedded model cannot be provided; the message says why and what would help."""
+    """The embedded model cannot be provided; the message says why and how to fix it."""
 
 
 def embedded_model_dir(

@@ -1,4 +1,4 @@
-"""Everything that goes wrong on purpose, one tree.
+"""The tree of Sensefield's own exceptions.
 
 SensefieldError
 ├── StartupError            the server refuses to start, and says why
@@ -34,7 +34,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 MAX_ECHO = 200
-"""Characters of a client's own input that one answer repeats."""
+"""Most characters of the client's input that a message repeats."""
 
 
 class SensefieldError(Exception):
@@ -42,11 +42,11 @@ class SensefieldError(Exception):
 
 
 class StartupError(SensefieldError):
-    """The server cannot start as it was asked to."""
+    """The server cannot start with its flags and settings."""
 
 
 class RequestError(SensefieldError):
-    """A request that is refused, as the OpenAI error object describes it.
+    """A refused request; it becomes an OpenAI error object.
 
     Args:
         message: what is wrong, and what is allowed, without the field's path.
@@ -68,7 +68,7 @@ class RequestError(SensefieldError):
 
     @property
     def kind(self) -> str:
-        """Return what metrics count it under."""
+        """Return the metrics' label for the error."""
         return self.code or self.type
 
     @property
@@ -82,14 +82,14 @@ class RequestError(SensefieldError):
 
 
 class BadRequestError(RequestError):
-    """A value that cannot be."""
+    """A value that is not allowed."""
 
     status = 400
     type = "invalid_request_error"
 
 
 class AuthenticationError(RequestError):
-    """No key, or one that nobody knows."""
+    """No key, or an unknown one."""
 
     status = 401
     type = "authentication_error"
@@ -101,7 +101,7 @@ class AuthenticationError(RequestError):
 
 
 class ForbiddenError(RequestError):
-    """A key that may not do this."""
+    """A key without the role."""
 
     status = 403
     type = "permission_error"
@@ -118,8 +118,8 @@ class MethodError(RequestError):
     """A method that a path does not have.
 
     Args:
-        message: which one.
-        allowed: the methods that it has.
+        message: names the method.
+        allowed: the path's methods.
 
     """
 
@@ -137,7 +137,7 @@ class MethodError(RequestError):
 
 
 class SlowClientError(RequestError):
-    """A client that takes too long to say what it wants."""
+    """A client that takes too long to send its request."""
 
     status = 408
     type = "request_timeout_error"
@@ -149,14 +149,14 @@ class SlowClientError(RequestError):
 
 
 class ConflictError(RequestError):
-    """A name that already stands for something else, or for something this model cannot use."""
+    """A name that exists already, or whose vector the model cannot use."""
 
     status = 409
     type = "conflict_error"
 
 
 class PreconditionFailedError(RequestError):
-    """A thing is not as If-Match or If-None-Match says."""
+    """The condition of If-Match or If-None-Match does not hold."""
 
     status = 412
     type = "precondition_failed_error"
@@ -177,7 +177,7 @@ class UnsupportedMediaError(RequestError):
 
 
 class RateLimitedError(RequestError):
-    """More than one key may have; in ``seconds`` there is room again."""
+    """A key's limit is reached; the client may retry in ``seconds``."""
 
     status = 429
     type = "rate_limit_error"
@@ -202,7 +202,7 @@ class EngineError(RequestError):
 
 
 class ControlFailedError(RequestError):
-    """A plugin's control raised an error, or made a row that is no number."""
+    """A plugin's control raised an exception, or made a row with NaN."""
 
     type = "server_error"
 
@@ -210,7 +210,7 @@ class ControlFailedError(RequestError):
 
 
 class SaturatedError(RequestError):
-    """The server has no room for this now."""
+    """The server has no capacity for the request now."""
 
     status = 503
     type = "overloaded_error"
@@ -230,7 +230,7 @@ class StoreUnavailableError(RequestError):
 
 
 class NotReadyError(RequestError):
-    """The server ends, or its engine does not work."""
+    """The server is stopping, or its engine hangs."""
 
     status = 503
     type = "not_ready_error"
@@ -263,7 +263,7 @@ def error_body(
 
 
 def led_by(param: str | None, message: str) -> str:
-    """Return a message that begins with a field's path, once; as it is where there is no field."""
+    """Return a message that begins with the field's path; unchanged without a field."""
     if param is None:
         return message
     named = re.match(rf"[`'\"]?{re.escape(param)}[`'\"]?:? ", message)
@@ -271,6 +271,6 @@ def led_by(param: str | None, message: str) -> str:
 
 
 def echo(value: object, room: int = MAX_ECHO) -> str:
-    """Return a client's value as an error message may repeat it, in ``room`` characters."""
+    """Return a client's value for an error message, in at most ``room`` characters."""
     text = repr(value)
     return text if len(text) <= room else text[: room - 1] + "…"

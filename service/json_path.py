@@ -1,4 +1,4 @@
-"""JSON paths as error messages have them."""
+"""JSON paths for error messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 UNION_TAGS = ("<text>", "<chat>", "<tokens>")
-"""What pydantic puts into a path where a value may be of two kinds; no part of the JSON's."""
+"""pydantic's names of union members, which stand in its locations but not in the JSON."""
 MAX_NAME = 40
 """Characters of one unknown field's name."""
 
@@ -31,9 +31,9 @@ def json_path(location: Iterable[str | int]) -> str:
 def parts_in(
     body: Any, location: Iterable[str | int], *, lacks_last: bool = True
 ) -> Iterator[str | int]:
-    """Yield what a JSON body has of pydantic's location in it, or lacks at its end.
+    """Yield the parts of pydantic's location that exist in a JSON body.
 
-    Between the two, pydantic names the kinds that a value might have been.
+    pydantic's location also has names of union members in between.
 
     Args:
         body: the JSON.

@@ -1,4 +1,4 @@
-"""From our command line to vLLM's ``serve``, with Sensefield plugged in."""
+"""Runs vLLM's ``serve`` with Sensefield plugged in."""
 
 from __future__ import annotations
 
@@ -25,27 +25,26 @@ WORKER = "service.engine.serving_worker.ServingWorker"
 WORKER_EXTENSION = "service.engine.worker.SensefieldWorker"
 EMBEDDED_NAME = "smollm2-135m-instruct"
 DRAIN_SECONDS = 30
-"""Time that running requests get after SIGTERM, unless --shutdown-timeout says otherwise."""
+"""Default of --shutdown-timeout: time for running requests to finish after SIGTERM."""
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _PLUGIN_GROUPS = ("vllm.general_plugins", "vllm.endpoint_plugins")
 
 
 def launch(flags: Sequence[str]) -> None:
-    """Serve until told to stop.
+    """Serve until SIGTERM or SIGINT.
 
     Args:
         flags: model and flags as ``vllm serve`` takes them; without a model, the embedded one.
 
     Raises:
-        StartupError: another vLLM than supported, or a flag or variable that Sensefield cannot
-            serve with.
+        StartupError: the vLLM version, a flag or a variable is not supported.
 
     """
     # Before the imports, which take half a minute.
     refuse_variables(os.environ)
     refuse_flags(lambda flag: _given(flags, flag))
     allow_plugins()
-    # A server whose engine has died ends as `service.life` has it, and not with exit code 0.
+    # After its engine has died, the server must exit as `service.life` says, not with 0.
     os.environ["VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"] = "1"
 
     from vllm.entrypoints.cli.serve import ServeSubcommand
@@ -62,12 +61,12 @@ def launch(flags: Sequence[str]) -> None:
     except PluginError as error:
         raise StartupError(str(error)) from None
     seams.assert_supported()
-    # vLLM only logs what goes wrong in a plugin, and would serve without ours.
+    # vLLM only logs a plugin's exceptions, and would serve without ours.
     endpoint_plugin()
     cli_env_setup()
     args = parse(flags)
     passed("flags and model")
-    # What cannot be written is told before a model is loaded, which may take minutes.
+    # Check before the model is loaded, which may take minutes.
     VectorStore(settings().vectors_dir)
     configure_logging_from_args(args)
     seams.install(Where.LAUNCHER)
@@ -77,7 +76,7 @@ def launch(flags: Sequence[str]) -> None:
 
 
 def parse(flags: Sequence[str]) -> Namespace:
-    """Return what vLLM reads in the flags, with Sensefield plugged in.
+    """Parse the flags with vLLM's parser, and plug Sensefield in.
 
     Raises:
         StartupError: a flag that Sensefield cannot serve with.
@@ -89,7 +88,7 @@ def parse(flags: Sequence[str]) -> Namespace:
     parser = FlexibleArgumentParser(description="sensefield")
     ServeSubcommand().subparser_init(parser.add_subparsers(dest="subparser"))
     if _given(flags, "--served-model-name") and flags[0].startswith("-"):
-        # These names take all that follows them: a model can only stand ahead of them.
+        # These flags take all values that follow: the model must stand before them.
         flags = _embedded(flags)
     args: Namespace = parser.parse_args(["serve", *flags])
     if args.model_tag is None:
@@ -106,7 +105,7 @@ def plug_in(args: Namespace, flags: Sequence[str]) -> None:
         StartupError: a flag that Sensefield cannot serve with.
 
     """
-    # Again: they may come out of vLLM's --config file, or be abbreviated.
+    # Checked again: flags may come from vLLM's --config file, or be abbreviated.
     refuse_flags(lambda flag: getattr(args, flag[2:].replace("-", "_")) not in (None, False))
     for flag, given in {
         "--worker-cls": args.worker_cls not in (None, "auto") and args.worker_cls,
@@ -126,7 +125,7 @@ def plug_in(args: Namespace, flags: Sequence[str]) -> None:
     args.worker_cls = WORKER
     args.worker_extension_cls = WORKER_EXTENSION
     args.middleware = [*args.middleware, DOOR]
-    # The audit log tells more of each request, and gives it its id.
+    # The audit log has more about each request, including its id.
     args.disable_uvicorn_access_log = True
     args.enable_request_id_headers = False
     if (cap := settings().max_tokens) is not None:
@@ -144,7 +143,7 @@ def plug_in(args: Namespace, flags: Sequence[str]) -> None:
 
 
 def _take_keys(args: Namespace) -> None:
-    """Make vLLM's own API keys keys of ours, in every role: vLLM would guard a few paths only."""
+    """Turn vLLM's API keys into our keys with every role: vLLM guards a few paths only."""
     secrets = args.api_key or [os.environ.get("VLLM_API_KEY", "")]
     keys = [Key.of("vllm", ROLES, secret) for secret in secrets if secret]
     args.api_key = None
@@ -159,12 +158,12 @@ def _take_keys(args: Namespace) -> None:
 
 
 def _is_reachable(args: Namespace) -> bool:
-    """Say whether others than this machine can reach the server."""
+    """Say whether other machines can reach the server."""
     return not args.uds and args.host not in _LOOPBACK
 
 
 def _embedded(flags: Sequence[str]) -> list[str]:
-    """Return flags that serve the embedded model, where they do not say otherwise."""
+    """Return the flags with defaults for the embedded model."""
     flags = [str(embedded_model_dir()), *flags]
     for flag, value in {
         "--served-model-name": EMBEDDED_NAME,
@@ -179,7 +178,7 @@ def _embedded(flags: Sequence[str]) -> list[str]:
 
 
 def allow_plugins() -> None:
-    """Name ourselves in ``VLLM_PLUGINS``, an allow-list, without shutting others out."""
+    """Add Sensefield to ``VLLM_PLUGINS``, an allow-list, and keep other plugins allowed."""
     allowed = os.environ.get("VLLM_PLUGINS")
     if allowed is None:
         names = {point.name for point in entry_points(group=_PLUGIN_GROUPS[0])}

@@ -1,8 +1,8 @@
-"""From the first request to the last: a stalled engine, a dead one, and an orderly end.
+"""The server's life cycle: a hanging engine, a dead engine, and an orderly end.
 
-A server that is told to stop refuses newcomers, finishes what it accepted, and exits with 0.
-One whose engine has died tells so to every request and exits with 1, for a supervisor to
-start a new one.
+After SIGTERM or SIGINT the server refuses new requests, finishes the accepted ones, and exits
+with 0. After its engine has died it ends every request with an error and exits with 1, for a
+supervisor to start a new server.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from service.engine.readiness import Readiness
 
 _TICK_SECONDS = 0.25
 _BEATS_EVERY = 4
-"""Ticks between two questions to the engine, each of which costs its running requests time."""
-_TELL_SECONDS = 2.0
-"""Time to send what requests that were ended have to be told."""
+"""Ticks between two polls of the engine; each poll delays its running requests."""
+_FLUSH_SECONDS = 2.0
+"""Time to send the errors of aborted requests."""
 _DEAD = HTTPStatus.INTERNAL_SERVER_ERROR
 _log = logging.getLogger("vllm.sensefield")
 
 
 class Life:
-    """Watches over one server process.
+    """Supervises one server process.
 
     Args:
         engine: vLLM's engine client.
         state: the application's, where vLLM leaves its HTTP server.
-        readiness: told what happens.
-        drain_seconds: time for accepted requests to finish when the server is told to stop.
+        readiness: updated with the engine's state.
+        drain_seconds: time for accepted requests to finish after SIGTERM or SIGINT.
 
     """
 
@@ -52,16 +52,16 @@ class Life:
         self._drain_seconds = drain_seconds
 
     async def run(self) -> None:
-        """Watch until the server is told to stop.
+        """Watch until the server stops.
 
         Raises:
-            SystemExit: with 1, once the engine is dead and its requests know.
+            SystemExit: with 1, once the engine is dead and its requests have ended.
 
         """
         await _until(lambda: hasattr(self._state, "server") and self._state.server.started)
-        self._state.server.config.timeout_graceful_shutdown = int(_TELL_SECONDS)
+        self._state.server.config.timeout_graceful_shutdown = int(_FLUSH_SECONDS)
         for number in (signal.SIGTERM, signal.SIGINT):
-            # In the place of vLLM's handlers, which stop the engine before the requests end.
+            # These replace vLLM's handlers, which stop the engine before the requests end.
             asyncio.get_running_loop().add_signal_handler(number, self._stop)
         ticks = 0
         while not (self._readiness.draining or self._is_dead()):
@@ -74,7 +74,7 @@ class Life:
         if self._is_dead():
             _log.error("the engine has died; the server ends")
             await end_requests(self._engine, "the engine has died", _DEAD)
-            await _until(self._is_idle, _TELL_SECONDS)
+            await _until(self._is_idle, _FLUSH_SECONDS)
             raise SystemExit(1)
         # vLLM stops the idle engine on its way out.
         self._state.server.should_exit = True
@@ -97,14 +97,14 @@ class Life:
             await end_requests(self._engine, message, HTTPStatus.GATEWAY_TIMEOUT)
 
     async def _drain(self) -> None:
-        """Let the accepted requests finish; those that do not in time end with an error."""
+        """Let the accepted requests finish; end the others with an error after the time limit."""
         seconds = 0.0 if self._readiness.is_stalled() else self._drain_seconds
         _log.info("stopping: accepted requests get %g s, newcomers a 503", seconds)
         await _until(lambda: self._is_idle() or self._is_dead(), seconds)
         if not (self._is_idle() or self._is_dead()):
             message = "the server is shutting down"
             await end_requests(self._engine, message, HTTPStatus.SERVICE_UNAVAILABLE)
-            await _until(self._is_idle, _TELL_SECONDS)
+            await _until(self._is_idle, _FLUSH_SECONDS)
 
     def _is_dead(self) -> bool:
         return self._readiness.pulse.is_dead()

@@ -28,7 +28,7 @@ for _refusal, _reason in (
     (SaturatedError, SaturatedError.PATTERNS_FULL),
     (StoreFullError, StoreFullError.type),
 ):
-    # There from the start: Prometheus sees no increase in a series that begins with its first.
+    # Create the series at the start: Prometheus sees no increase in a series that begins at 1.
     REJECTED.labels(str(_refusal.status), _reason)
 CONTROLLED = Counter(
     "sensefield_controlled_requests",

@@ -26,7 +26,7 @@ _SIGNS = {
     **{" ": "·", "\n": "↵", "\t": "⇥", "\r": "␍"},
     **{"\u00a0": "⍽", "\u3000": "□", "\u200b": "¦", "\ufffd": "◌"},
 }
-"""What white space, and a part of a character, look like."""
+"""Visible forms of white space and of incomplete characters."""
 
 
 def array(tensor: Mapping[str, Any] | Sequence[Any]) -> NDArray[Any]:
@@ -42,7 +42,7 @@ def array(tensor: Mapping[str, Any] | Sequence[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class Trace:
-    """The tokens of one choice, each with what was measured of its distributions."""
+    """The tokens of one choice, each with the statistics of its distributions."""
 
     tokens: list[str]
     columns: dict[str, NDArray[Any]]
@@ -52,32 +52,32 @@ class Trace:
 
     @classmethod
     def of(cls, choice: Mapping[str, Any], texts: Sequence[str]) -> Trace:
-        """Read a choice of a chat or completion that was asked with a ``distribution``.
+        """Read a choice of a chat or completion whose request had a ``distribution``.
 
         Args:
             choice: one of ``choices``, as JSON.
-            texts: what each token of the vocabulary says, as ``GET /v1/tokens`` tells it.
+            texts: the text of each token of the vocabulary, from ``GET /v1/tokens``.
 
         Raises:
             ValueError: the choice has no distribution.
 
         """
-        told = choice.get("distribution")
-        if told is None:
+        found = choice.get("distribution")
+        if found is None:
             raise ValueError("the choice has no distribution; ask for one")
-        columns = {name: array(values) for name, values in told["sampled"].items()}
+        columns = {name: array(values) for name, values in found["sampled"].items()}
         rows = {}
         for stage in ("base", "controlled"):
-            if stage not in told:
+            if stage not in found:
                 continue
-            arrays = {name: array(values) for name, values in told[stage].items()}
+            arrays = {name: array(values) for name, values in found[stage].items()}
             columns[f"{stage}_entropy"] = arrays.pop("entropy")
             offsets = arrays.pop("offsets", None)
             for name, values in arrays.items():
                 cut = values if offsets is None else np.split(values, offsets[1:-1])
                 rows[f"{stage}_{name}"] = list(cut)
-        if "kl" in told:
-            columns["kl"] = array(told["kl"])
+        if "kl" in found:
+            columns["kl"] = array(found["kl"])
         return cls([texts[at] for at in columns["token_id"].tolist()], columns, rows)
 
     def to_arrow(self) -> Any:
@@ -94,10 +94,10 @@ class Trace:
         return self.to_arrow().to_pandas()
 
     def coloured(self, by: Measure = "surprisal") -> Strip:
-        """Return the text, each token coloured by what it was drawn from.
+        """Return the text, each token coloured by a measure of its distribution.
 
-        ``kl`` is of control of the logits. Steering of the residual stream is in both of the
-        distributions that it compares: a steered text without other control has no colour.
+        ``kl`` measures control of the logits only. Residual steering changes both distributions
+        that it compares: a steered text without other control has no colour.
 
         Raises:
             ValueError: no such measure, or it takes two stages and the answer has one.
@@ -110,14 +110,14 @@ class Trace:
         return Strip(self, by)
 
     def last(self, name: str) -> NDArray[Any]:
-        """Return a column of the last stage that there is: what the tokens were drawn from."""
+        """Return a column of the last stage, from which the tokens were drawn."""
         stage = "controlled" if f"controlled_{name}" in self.columns else "base"
         return self.columns[f"{stage}_{name}"]
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """A measure, and the ends between which it is coloured, as on the server's page."""
+    """A measure, and the range of its colours, as in the playground."""
 
     values: Callable[[Trace], NDArray[Any]]
     shares: Callable[[NDArray[Any]], NDArray[Any]]
@@ -130,7 +130,7 @@ _MEASURES: dict[str, _Scale] = {
     "probability": _Scale(lambda t: np.exp(t.last("logprob")), lambda v: v, ("0", "1")),
     "surprisal": _Scale(lambda t: -t.last("logprob"), lambda v: v / 6, ("0", "6 nats or more")),
     "entropy": _Scale(lambda t: t.last("entropy"), lambda v: v / 5, ("0", "5 nats or more")),
-    # By its root, so that small shifts are seen beside large ones.
+    # Its square root, so that small shifts are visible beside large ones.
     "kl": _Scale(
         lambda t: t.columns["kl"],
         lambda v: np.sqrt(v / 4),
@@ -142,7 +142,7 @@ _MEASURES: dict[str, _Scale] = {
 
 @dataclass(frozen=True)
 class Strip:
-    """Text that a notebook shows coloured."""
+    """Coloured text for a notebook."""
 
     trace: Trace
     by: Measure
@@ -181,5 +181,5 @@ def _shown(character: str) -> str:
 
 
 def _colour(share: float) -> str:
-    """Return white to orange, on which dark text is read at either end."""
+    """Return a colour from white to orange, on which dark text is readable."""
     return "#" + "".join(f"{round(255 + (end - 255) * share):02x}" for end in (244, 140, 60))

@@ -1,7 +1,7 @@
-"""Large answers, made in pieces and a few milliseconds at a time.
+"""Large answers, encoded in pieces for a few milliseconds at a time.
 
-The event loop serves every other request too, and nothing else runs while it writes JSON. A thread
-would hold the interpreter as long as one call lasts, and so stop the loop as well.
+Encoding JSON blocks the event loop, which serves all other requests. A thread would hold the
+interpreter for the length of one call, and so block the loop as well.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from weakref import WeakKeyDictionary
 import orjson
 
 PIECE = 64 << 10
-"""Bytes from which pieces are no longer put together."""
+"""Bytes from which pieces are no longer joined."""
 _SLICE_SECONDS = 0.003
 _HOLE = f"later-{secrets.token_hex(16)}"
-"""Stands for what is written later; no text of a model's or a client's can be it."""
+"""Placeholder for a value that is encoded later; no other text can be equal to it."""
 _TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-"""One slice at a time is made between two turns of a loop, however many answers are long."""
+"""A lock per event loop: between two turns of the loop one slice of one answer is encoded."""
 
 
 class Later:
-    """A value of an answer whose JSON is made in pieces, once the answer is written.
+    """A value of an answer whose JSON is encoded later, in pieces.
 
-    An empty piece does nothing but let others run.
+    An empty piece only lets other tasks run.
     """
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
@@ -38,7 +38,7 @@ def json_pieces(value: Any) -> Iterator[bytes]:
     """Yield a value as JSON, each :class:`Later` in it in pieces.
 
     Raises:
-        TypeError: a value that JSON has no form for.
+        TypeError: JSON cannot hold a value.
 
     """
     later: list[Later] = []
@@ -68,9 +68,9 @@ def json_list(values: Iterable[Any]) -> Iterator[bytes]:
 
 
 async def in_slices(pieces: Iterator[bytes]) -> list[bytes]:
-    """Return all pieces, small ones put together; the loop runs between slices of them."""
+    """Return all pieces, small ones joined; the event loop runs between slices of them."""
     made: list[bytes] = []
-    # What is short does not wait for what is long.
+    # A short answer does not wait for the lock of long ones.
     if _take(pieces, made):
         return made
     turn = _TURNS.setdefault(asyncio.get_running_loop(), asyncio.Lock())

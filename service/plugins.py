@@ -1,4 +1,4 @@
-"""What vLLM loads from this distribution's entry points, in each of its processes.
+"""The entry points of this distribution, which vLLM loads in each of its processes.
 
 Both do nothing unless ``VLLM_PLUGINS`` names ``sensefield``, which ``sensefield serve``
 sees to: a plain vLLM in the same environment stays plain.
@@ -21,9 +21,9 @@ def enabled() -> bool:
 
 
 def register() -> None:
-    """``vllm.general_plugins``: each process of the engine and of the API gets the seams.
+    """``vllm.general_plugins``: install the seams in each process of the engine and of the API.
 
-    It also ends with its parent.
+    The process also ends with its parent.
     """
     if not enabled():
         return

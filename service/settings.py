@@ -1,7 +1,7 @@
 """Sensefield's own settings: flags, environment, file, in that order of precedence.
 
-vLLM's flags are vLLM's; these are the few that are ours. Every process of the server reads
-them from the environment, where the command line puts what it was given.
+vLLM keeps its own flags. Every process of the server reads these settings from the environment,
+where the command line puts its flags.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _GIB = 1 << 30
 
 
 def data_dir() -> Path:
-    """Return where a user's data belongs: ``$XDG_DATA_HOME/sensefield`` or its default."""
+    """Return the folder for a user's data: ``$XDG_DATA_HOME/sensefield`` or its default."""
     home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
     return Path(home) / "sensefield"
 
 
 def _check_rate(rate: str | None) -> str | None:
     if rate is not None:
-        limits.parse(rate)  # ValueError names what cannot be
+        limits.parse(rate)  # ValueError names the bad part
     return rate
 
 
 class Settings(BaseSettings):
-    """All of them, with units in the names where they have any."""
+    """All settings, with units in their names."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""Where the time of a start went: the points that the process passed, in seconds of its life."""
+"""The time of each part of a start, in seconds since the process began."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _passed: dict[str, float] = {}
 
 
 def passed(part: str) -> None:
-    """Note that a part of the start is over."""
+    """Record that a part of the start is over."""
     _passed[part] = time.time() - psutil.Process().create_time()
 
 
 def summary() -> str | None:
-    """Return the time of the start so far and of its parts, None in a process that noted none."""
+    """Return the time of the start so far and of its parts; None if no part was recorded."""
     if not _passed:
         return None
     parts, before = [], 0.0

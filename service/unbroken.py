@@ -1,4 +1,4 @@
-"""Work that goes on to its end when whoever waits for it is cancelled."""
+"""Tasks that run to their end even if the caller that waits for them is cancelled."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _GOING: set[asyncio.Task[Any]] = set()
-"""The event loop itself holds its tasks by weak references only."""
+"""The running tasks: the event loop itself holds only weak references to them."""
 
 
 def begin(work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-    """Begin work that somebody may wait for, or nobody."""
+    """Start a task; the caller may wait for it or not."""
     task = asyncio.create_task(work)
     _GOING.add(task)
     task.add_done_callback(_end)
@@ -20,11 +20,11 @@ def begin(work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
 
 
 async def unbroken(work: Coroutine[Any, Any, _T]) -> _T:
-    """Wait for work, which a cancelled wait leaves going; raises what the work raises."""
+    """Wait for a task, which goes on if the wait is cancelled; raise its exception."""
     return await asyncio.shield(begin(work))
 
 
 def _end(task: asyncio.Task[Any]) -> None:
     _GOING.discard(task)
     if not task.cancelled():
-        task.exception()  # taken down as seen: nobody may be waiting any more
+        task.exception()  # mark it as retrieved: the caller may have been cancelled

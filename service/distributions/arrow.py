@@ -24,14 +24,14 @@ from service.schemas.distribution import DistributionRequest
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 RESPONSE, ERROR = "sensefield.response", "sensefield.error"
-"""Keys of the closing batch's metadata: OpenAI's object, or what ended the stream early."""
+"""Keys of the closing batch's metadata: OpenAI's response, or the error that ended the stream."""
 END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """Ends a stream."""
 BROKEN_OFF = b"\xff\xff\xff\xff\x08\x00\x00\x00"
-"""The head of a message that does not follow, so that every reader raises an error. Readers
-take the mere end of the bytes for the end of the stream."""
+"""The head of a message without its body, so that every reader raises an error. Readers treat
+the end of the bytes alone as the end of the stream."""
 _LARGEST_BATCH = 4 << 20
-"""Bytes of one batch, if a row has not more."""
+"""Most bytes of one batch, unless a single row is larger."""
 _NUMBERS = {
     np.dtype(np.int32): pa.int32(),
     np.dtype(np.float32): pa.float32(),
@@ -40,7 +40,7 @@ _NUMBERS = {
 
 
 class ArrowEncoder:
-    """Makes the messages of one request's stream."""
+    """Encodes the messages of one request's stream."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class ArrowEncoder:
         kept = vocab_size if request.kept == DENSE else request.kept
         number = np.dtype(request.dtype).itemsize + (0 if request.kept == DENSE else 4)
         self.rows_per_batch = max(1, _LARGEST_BATCH // (kept * number * len(self._stages)))
-        """Rows that one batch should have at most."""
+        """Most rows of one batch."""
         self.schema = _schema(request, self._stages, vocab_size, kept)
         if unseen:
             about = {**self.schema.metadata, b"sensefield.unseen": ",".join(unseen).encode()}
@@ -75,7 +75,7 @@ class ArrowEncoder:
             choice: index of the choice.
             first: position of the first row.
             token_ids: the tokens of the rows.
-            rows: a row for each of them.
+            rows: a row for each token.
 
         """
         return self._message(self.batch(choice, first, token_ids, rows))
@@ -140,8 +140,8 @@ def _schema(request: DistributionRequest, stages: Sequence[str], vocab_size: int
         fields.append(pa.field(f"{stage}_logprobs", _list(number, kept, ragged)))
     if len(stages) == 2:
         fields.append(pa.field("kl", pa.float32(), nullable=False))
-    told = {"top_k": kept, "vocab_size": vocab_size}
-    return pa.schema(fields, {f"sensefield.{name}": str(told[name]) for name in told})
+    facts = {"top_k": kept, "vocab_size": vocab_size}
+    return pa.schema(fields, {f"sensefield.{name}": str(value) for name, value in facts.items()})
 
 
 def _list(number: Any, kept: int, ragged: bool) -> Any:

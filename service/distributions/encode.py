@@ -16,11 +16,11 @@ from service.distributions.tensors import BLOCK, PIECES, WRITERS, tensor_text
 from service.schemas.distribution import DistributionRequest
 
 _HOLE = "\0"
-"""Stands for what changes from one object of a request to the next: its size and its arrays."""
+"""Placeholder for the parts that differ between a request's objects: size and arrays."""
 
 
 class DistributionEncoder:
-    """Writes the objects of one request: a text made once, whose holes are filled.
+    """Encodes the objects of one request: fills the placeholders of a prepared text.
 
     Args:
         request: what the answer shows.
@@ -50,7 +50,7 @@ class DistributionEncoder:
         at = 1 + 2 * len(self._stages)
         ragged = () if request.top_p is None else range(len(self._stages))
         self._offsets = {at + 4 * stage + 2 for stage in ragged}
-        """Places in the outline where a stage's offsets stand, after its ids and values."""
+        """Indices of the offsets' placeholders, after a stage's ids and values."""
         self._event = EventWriter(request, spec) if EventWriter.can_write(request, spec) else None
 
     def encode(self, token_ids: Sequence[int], rows: Sequence[TokenRow]) -> bytes:
@@ -69,7 +69,7 @@ class DistributionEncoder:
         return self._event.write(token_ids[0], rows[0])
 
     def pieces(self, token_ids: Sequence[int], rows: Sequence[TokenRow]) -> Iterator[bytes]:
-        """Yield the object as JSON in pieces, none of which takes long; empty ones are none.
+        """Yield the object as JSON in short pieces, some of them empty.
 
         Args:
             token_ids: the tokens of the rows.

@@ -1,4 +1,4 @@
-"""The ``distribution`` object of one token, as most events of a stream have it."""
+"""The ``distribution`` object of one token, in most events of a stream."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from service.schemas.distribution import DistributionRequest
 
 
 class EventWriter:
-    """Writes the object of one row that is sent as it was kept, which most streamed rows are.
+    """Encodes one row that is sent unchanged, as most streamed rows are.
 
-    Nothing but the data of its arrays differs from one of them to the next.
+    Such objects differ only in the data of their arrays.
     """
 
     def __init__(self, request: DistributionRequest, spec: RowSpec) -> None:
@@ -57,5 +57,5 @@ class EventWriter:
 
 
 def _value_bytes(statistic: str) -> slice:
-    """Return where the four bytes of a statistic stand."""
+    """Return the slice of a statistic's four bytes."""
     return slice(4 * COLUMN[statistic], 4 * COLUMN[statistic] + 4)

@@ -1,8 +1,8 @@
 """OpenAI's ``logprobs`` from kept rows, with the values and order of vLLM's own.
 
 vLLM puts the sampled token first and then the most likely ones, and cuts that list at
-``top_logprobs``. What is written comes in pieces, one for each token: a long answer is made a
-piece at a time.
+``top_logprobs``. The JSON is generated in pieces, one per token, so that a long answer does not
+block the event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from service.distributions.text_walk import Placed, text_after
 from service.distributions.token_texts import TokenTexts, decoded_end
 
 Entry = TokenRow | Mapping[int, Logprob]
-"""A kept row, or what vLLM itself has of a token where it keeps none."""
+"""A kept row, or vLLM's own logprobs of a token without one."""
 
 
 def top_entries(row: Entry, sampled: int, count: int) -> tuple[list[int], NDArray[np.float64]]:
@@ -54,7 +54,7 @@ def _likeliest(row: TokenRow, count: int) -> tuple[NDArray[np.int32], NDArray[np
 
 
 def _numbers(values: NDArray[np.float64]) -> list[bytes]:
-    """Return numbers as JSON: one call formats all, and no comma can be inside one."""
+    """Return numbers as JSON texts: one call formats all, and no number contains a comma."""
     return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
 
 
@@ -98,15 +98,15 @@ def completion_logprobs(
 ) -> Iterator[bytes]:
     """Yield the ``logprobs`` object of a completion's choice as JSON.
 
-    The keys of an object in ``top_logprobs`` are different, so that none replaces another: that
-    of the token is its text here, those of the alternatives are their names.
+    The keys of an object in ``top_logprobs`` are distinct, so that none replaces another: the
+    token's key is its text, an alternative's key is its name.
 
     Args:
         texts: the texts of tokens.
         tokens: tokens in their text.
-        rows: a row for each of them; None for one that has no probability, a prompt's first.
+        rows: a row for each token; None for a prompt's first token, which has no probability.
         count: alternatives, or DENSE.
-        as_ids: whether tokens are called ``token_id:…``.
+        as_ids: whether tokens are shown as ``token_id:…``.
 
     """
     chosen = [
@@ -153,8 +153,8 @@ def prompt_logprobs(
 
     Args:
         texts: the texts of tokens.
-        tokens: a prompt's in its text, from the second on; the first has no probability.
-        rows: a row for each of them.
+        tokens: the prompt's tokens from the second on; the first has no probability.
+        rows: a row for each token.
         count: alternatives, or DENSE.
 
     """
@@ -171,7 +171,7 @@ def _ranked(texts: TokenTexts, token: Placed, row: TokenRow, count: int) -> byte
     ranks = [int(row.statistics[COLUMN["base_rank"]]), *places.tolist()]
     ends = texts.decoded(ids)
     ends[0] = decoded_end(token.text)
-    # After the bytes of a character that was begun, or with some, a token may complete another.
+    # A token may complete a character that earlier tokens have begun, so its text depends on them.
     parts = np.flatnonzero(~texts.is_whole[ids]).tolist()
     for at in parts:
         if at:

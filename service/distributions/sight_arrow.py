@@ -1,4 +1,4 @@
-"""What the lens and the score told, as Arrow: a row for each layer and position, or each token."""
+"""Answers of lens and score as Arrow: a row for each layer and position, or for each token."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def lens_stream(
     """Return a stream of a row for each layer and position, layer by layer.
 
     Args:
-        about: what is told of the whole: ``token_ids`` of the text, ``layers``, ``positions``
-            and more; it goes into the metadata of the stream.
+        about: the fields of the whole answer: ``token_ids`` of the text, ``layers``,
+            ``positions`` and more; they go into the metadata of the stream.
         read: ``[layers, positions, k]`` int32 ``token_ids`` and float32 ``logprobs``,
             ``[layers, positions]`` float32 ``entropy``, ``kl``, ``next_logprobs`` and
             ``next_ranks``.
-        texts: of the vocabulary.
+        texts: the texts of the vocabulary.
 
     """
     text, layers, positions = about["token_ids"], about["layers"], about["positions"]
@@ -62,7 +62,7 @@ def score_stream(answer: Mapping[str, Any]) -> bytes:
     """Return a stream of a row for each token of each continuation.
 
     Args:
-        answer: what JSON says; what belongs to no token goes into the metadata of the stream.
+        answer: the JSON answer; fields of no single token go into the metadata of the stream.
 
     """
     scored: Sequence[Mapping[str, Any]] = answer["continuations"]
@@ -74,12 +74,12 @@ def score_stream(answer: Mapping[str, Any]) -> bytes:
     }
     stages = [stage for stage in ("base", "controlled") if stage in scored[0]]
     for stage in stages:
-        told = [each[stage] for each in scored]
-        best = [entry for each in told for entry in each["best"]]
+        scores = [each[stage] for each in scored]
+        best = [entry for each in scores for entry in each["best"]]
         columns |= {
-            f"{stage}_logprob": _joined([each["logprobs"] for each in told], pa.float32()),
-            f"{stage}_rank": _joined([each["ranks"] for each in told]),
-            f"{stage}_entropy": _joined([each["entropies"] for each in told], pa.float32()),
+            f"{stage}_logprob": _joined([each["logprobs"] for each in scores], pa.float32()),
+            f"{stage}_rank": _joined([each["ranks"] for each in scores]),
+            f"{stage}_entropy": _joined([each["entropies"] for each in scores], pa.float32()),
             f"{stage}_best_token_id": pa.array([each["token_id"] for each in best], pa.int32()),
             f"{stage}_best_token": pa.array([each["token"] for each in best], pa.utf8()),
             f"{stage}_best_logprob": pa.array([each["logprob"] for each in best], pa.float32()),
@@ -99,7 +99,7 @@ def score_stream(answer: Mapping[str, Any]) -> bytes:
 
 
 def _joined(runs: Sequence[Sequence[Any]], kind: Any = None) -> Any:
-    """Return one column of what each continuation has, int32 unless told otherwise."""
+    """Return the values of all continuations as one column, int32 by default."""
     return pa.array([value for run in runs for value in run], kind or pa.int32())
 
 

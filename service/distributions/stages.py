@@ -1,4 +1,4 @@
-"""Kept rows as arrays: what of each stage goes into an answer, whatever its form."""
+"""Kept rows as arrays: the values of each stage that go into an answer, in any encoding."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def statistics_of(rows: Sequence[TokenRow]) -> NDArray[np.float32]:
 def stage_arrays(
     request: DistributionRequest, spec: RowSpec, stage: str, rows: Sequence[TokenRow]
 ) -> StageArrays:
-    """Return what was asked of a stage; rows may hold more, if the answer needed it."""
+    """Return a stage's requested values; rows may hold more for other parts of the answer."""
     at = spec.stages.index(stage)
     logprobs = stacked([row.logprobs[at] for row in rows])
     token_ids = stacked([row.token_ids[at] for row in rows])

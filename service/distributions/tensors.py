@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pybase64 import b64encode
 
 NEVER = -9999.0
-"""What JSON says for a log-probability of -inf, as OpenAI's API does."""
+"""The number for a log-probability of -inf in JSON, as in OpenAI's API."""
 
 _NAMES = {np.dtype(f"<{code}"): name for code, name in {
     "f4": b"float32", "f2": b"float16", "i4": b"int32"
 }.items()}  # fmt: skip
-"""The types that answers are made of, little-endian."""
+"""The dtypes of answers, little-endian."""
 
 
 def to_base64(array: NDArray[Any]) -> bytes:
@@ -34,7 +34,7 @@ def tensor_text(array: NDArray[Any], data: bytes) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """Return what stands before the data, the same in each event of a stream."""
+    """Return the JSON before the data, the same in each event of a stream."""
     sizes = b",".join([b"%d" % size for size in shape])
     name = _NAMES.get(dtype) or dtype.name.encode()
     return b'{"dtype":"%s","shape":[%s],"data":"' % (name, sizes)
@@ -49,11 +49,11 @@ def to_lists(array: NDArray[Any]) -> bytes:
 
 
 BLOCK = 192 << 10
-"""Bytes of an array that are written at once. Base64 has no rest in the middle: 3 divides it."""
+"""Bytes of an array per piece; divisible by 3, so that base64 pads only the last piece."""
 
 
 def base64_pieces(blocks: Sequence[NDArray[Any]]) -> Iterator[bytes]:
-    """Yield what :func:`to_base64` returns of blocks ``[n, ...]`` that lie one behind another."""
+    """Yield :func:`to_base64` of the concatenated blocks ``[n, ...]`` in pieces."""
     first = blocks[0]
     count = sum(map(len, blocks))
     dtype = first.dtype.newbyteorder("<")
@@ -70,7 +70,7 @@ def base64_pieces(blocks: Sequence[NDArray[Any]]) -> Iterator[bytes]:
 
 
 def list_pieces(blocks: Sequence[NDArray[Any]]) -> Iterator[bytes]:
-    """Yield what :func:`to_lists` returns of blocks ``[n, ...]`` that lie one behind another."""
+    """Yield :func:`to_lists` of the concatenated blocks ``[n, ...]`` in pieces."""
     before = b"["
     for block in blocks:
         step = max(1, BLOCK // max(1, block[:1].nbytes))

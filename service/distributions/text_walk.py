@@ -1,4 +1,4 @@
-"""The characters that each token adds to a text, and their place in it."""
+"""The characters that each token adds to a text, and their offset in it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _CHARACTER = 4
 class Placed(NamedTuple):
     """A token in its text.
 
-    A token that ends inside of a character has no text: the token that completes the character
-    has all of it, as it comes in a stream. They stand where that text begins.
+    A token that ends inside a character has no text: the token that completes the character gets
+    all of it, as in a stream. All of these tokens have the offset of that text.
     """
 
     token_id: int
@@ -28,7 +28,7 @@ class Placed(NamedTuple):
 
 
 class TextWalk:
-    """Walks along one text, token by token.
+    """Follows one text, token by token.
 
     Args:
         texts: the texts of tokens.
@@ -43,18 +43,18 @@ class TextWalk:
         self._offset = 0
 
     def branch(self) -> TextWalk:
-        """Return a walk that goes on from here by itself."""
+        """Return an independent copy of the walk."""
         branch = TextWalk(self._texts, skips_special=self._skips_special)
         branch._begun, branch._offset = self._begun, self._offset
         return branch
 
     def follow(self, token_ids: Sequence[int]) -> None:
-        """Go on after tokens that are not in the text, but may have begun a character of it."""
+        """Pass tokens that are not in the text, but may have begun a character of it."""
         for token_id in token_ids[-_CHARACTER:]:
             self._write(token_id)
 
     def step(self, token_id: int) -> Placed:
-        """Go on by a token that was generated."""
+        """Add a generated token."""
         begun = self._begun
         if self._skips_special and token_id in self._texts.special:
             return Placed(token_id, self._texts.all[token_id], self._offset, begun)
@@ -63,7 +63,7 @@ class TextWalk:
         return placed
 
     def along(self, token_ids: Sequence[int], text: str) -> list[Placed]:
-        """Go through the whole of a known text, a prompt's, whose tokens may not spell it.
+        """Add a whole prompt, whose text may differ from that of its tokens.
 
         A tokenizer may put control tokens and a space in front of a text, or change characters.
         """
@@ -93,7 +93,7 @@ class TextWalk:
 
 
 def text_after(begun: bytes, data: bytes) -> str:
-    """Return the text that a token of such bytes would have after those that have none yet."""
+    """Return the text of a token's bytes after the bytes of a character that was begun."""
     return _text_of(begun + data)
 
 

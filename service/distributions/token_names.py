@@ -1,4 +1,4 @@
-"""Names that tell the tokens of a vocabulary apart."""
+"""Distinct names for the tokens of a vocabulary."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 def different_names(tokens: Sequence[bytes]) -> list[str]:
     r"""Return a name for each token, no two of them equal.
 
-    A name is the token's text; ``bytes:\xe2\x89``, as in OpenAI's API, where its bytes are no
-    whole characters or the text is another token's name; ``token_id:5`` where it has no bytes or
-    another token has the same ones.
+    A name is the token's text; ``bytes:\xe2\x89``, as in OpenAI's API, if its bytes are no
+    whole characters or the text is another token's name; ``token_id:5`` if it has no bytes or
+    another token has the same bytes.
 
     Args:
         tokens: the bytes of each token, by token id.
@@ -18,8 +18,7 @@ def different_names(tokens: Sequence[bytes]) -> list[str]:
     """
     names = [""] * len(tokens)
     taken: set[str] = set()
-    # From the end: where a vocabulary has a text twice, the first is a lone byte, which stands in
-    # for what has no token of its own.
+    # From the end: if a vocabulary has a text twice, the first token is a byte fallback token.
     for token_id in reversed(range(len(tokens))):
         data = tokens[token_id]
         name = _text(data) or _spelled(data)

@@ -1,4 +1,4 @@
-"""What tokens look like in an answer."""
+"""The texts of tokens in an answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.schemas.vector_answers import TokenTextsAnswer
 
 
 class TokenTexts:
-    """The bytes, text and name of tokens, and JSON that is made once for each."""
+    """The bytes, text and name of tokens, and their JSON, which is encoded once per token."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -28,10 +28,10 @@ class TokenTexts:
         """The text of each logit, empty for one that is no token; U+FFFD for bytes that are no
         character."""
         self.names = different_names(datas)
-        """A name for each logit, no two of them equal."""
+        """A distinct name for each logit."""
         whole = [text.encode() == data for text, data in zip(self.all, datas, strict=True)]
         self.is_whole: NDArray[np.bool_] = np.array(whole, np.bool_)
-        """Whether the bytes of each logit are whole characters, ``[width]``."""
+        """True for each logit whose bytes are whole characters, ``[width]``."""
         self.special = vocabulary.special
         """Control tokens, which an answer's text may leave out."""
 
@@ -54,16 +54,16 @@ class TokenTexts:
         return _known(self._keys, lambda at: b",%s:" % orjson.dumps(self.names[at]), token_ids)
 
     def decoded(self, token_ids: Sequence[int]) -> list[bytes]:
-        """Return ``,"decoded_token":"text"}`` of tokens, as an object of vLLM's ends."""
+        """Return ``,"decoded_token":"text"}`` of tokens, the end of vLLM's object."""
         return _known(self._decoded, lambda at: decoded_end(self.all[at]), token_ids)
 
     def id_fragments(self, token_ids: Sequence[int]) -> list[bytes]:
-        """Return what :meth:`fragments` does with ``token_id:…`` in place of each text."""
+        """Return :meth:`fragments` of tokens, with ``token_id:…`` instead of the text."""
         named = zip(token_ids, self.fragments(token_ids), strict=True)
-        # Within a text no quote stands as it is.
+        # Quotes inside a JSON string are escaped, so the last match is the key.
         return [
-            b'},{"token":"token_id:%d","bytes":%s' % (token_id, told.rpartition(b',"bytes":')[2])
-            for token_id, told in named
+            b'},{"token":"token_id:%d","bytes":%s' % (token_id, json.rpartition(b',"bytes":')[2])
+            for token_id, json in named
         ]
 
     def _make_fragment(self, token_id: int) -> bytes:
@@ -85,7 +85,7 @@ def decoded_end(text: str) -> bytes:
 def _known(
     known: list[bytes | None], make: Callable[[int], bytes], token_ids: Sequence[int]
 ) -> list[bytes]:
-    """Return what is known of tokens, and make what is not."""
+    """Return the cached values of tokens; compute the missing ones."""
     found = list(map(known.__getitem__, token_ids))
     if None in found:
         for at, token_id in enumerate(token_ids):

@@ -1,1 +1,1 @@
-"""What one request needs: its control, its rows of logits, its share of memory."""
+"""The plan of a request: its control, its rows of logits, its share of memory."""

@@ -1,4 +1,4 @@
-"""What a request asks for, which rows must be kept for it, and the memory they may take."""
+"""A request's options, the rows that must be kept for them, and the memory of these rows."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from service.schemas.distribution import DistributionRequest
 
 @dataclass(frozen=True)
 class Asked:
-    """The parts of a request that Sensefield answers for."""
+    """The options of a request that Sensefield implements."""
 
     control: LogitControl | None
     distribution: DistributionRequest | None
     logit_bias: dict[str, float] | None
     logprobs: int | None
-    """OpenAI's number of alternatives; None if no logprobs were asked for, -1 for all."""
+    """OpenAI's number of alternatives; None without logprobs, -1 for all."""
     logprobs_field: str
-    """Where that number stands in the request."""
+    """The request's field with that number."""
     stream: bool
     choices: int
     """``n``."""
     beam_search: bool
     scored_token_ids: bool
-    """Whether vLLM's ``logprob_token_ids`` is used."""
+    """True if vLLM's ``logprob_token_ids`` is used."""
     prompt_logprobs: int | None = None
-    """The alternatives that vLLM's ``prompt_logprobs`` or ``echo`` ask for, likewise."""
+    """The number of alternatives of vLLM's ``prompt_logprobs`` or ``echo``, likewise."""
     arrow: bool = False
-    """Whether the answer is an Arrow stream."""
+    """True if the answer is an Arrow stream."""
 
 
 def row_spec(asked: Asked, can_fail: bool) -> RowSpec | None:
-    """Return what must be kept of each row for everything that was asked.
+    """Return the spec of the rows that the request's options need.
 
     Args:
         asked: the request.
-        can_fail: whether its control can lack a vector or pattern, or leave a row no token.
+        can_fail: whether its control may miss a vector or pattern, or leave a row no token.
 
     """
     if asked.beam_search or asked.scored_token_ids:
         return None
     distribution, logprobs = asked.distribution, asked.logprobs
     if distribution is None and logprobs is None:
-        # A row that says whether control could be applied and left the token a choice.
+        # Keep a row of statistics alone, to detect control that failed.
         return RowSpec() if can_fail else None
     kept = distribution.kept if distribution is not None else 0
     wanted = {kept, logprobs or 0}
@@ -59,7 +59,7 @@ def row_spec(asked: Asked, can_fail: bool) -> RowSpec | None:
 
 
 def prompt_spec(asked: Asked) -> RowSpec | None:
-    """Return what must be kept of each of the prompt's rows."""
+    """Return the spec of the prompt's rows."""
     like = _of_prompt(asked)
     if like.distribution is None and like.logprobs is None:
         return None
@@ -72,9 +72,9 @@ def prompt_bytes(asked: Asked, spec: RowSpec, width: int, tokens: int) -> int:
 
 
 def _of_prompt(asked: Asked) -> Asked:
-    """Return what was asked of the prompt, as if it was asked of tokens, and at once.
+    """Return the prompt's options as if they were options of generated tokens, unstreamed.
 
-    Each of the choices is a request of the engine's, with all rows of the prompt.
+    Each choice is a separate request in the engine, with all rows of the prompt.
     """
     distribution = asked.distribution
     return replace(
@@ -97,7 +97,7 @@ def request_bytes(asked: Asked, spec: RowSpec, width: int, tokens: int) -> int:
         row = entries * (number + (0 if spec.top_k == DENSE else 4))
         if asked.distribution.encoding == "json" and not asked.arrow:
             row += 2 * entries * JSON_BYTES_PER_NUMBER
-        # Rows of OpenAI's logprobs stay until the end of an Arrow stream.
+        # An Arrow stream keeps the rows of OpenAI's logprobs until its end.
         leaves = asked.stream or (asked.arrow and asked.logprobs is None)
         size += row if leaves else row * BASE64_COPIES
     if asked.logprobs is not None:

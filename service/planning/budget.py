@@ -1,4 +1,4 @@
-"""The byte budget of distributions: what is promised to running requests, and no more."""
+"""The byte budget of distributions: running requests reserve the memory of their rows."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from service.errors import BadRequestError, SaturatedError
 from service.metrics import PROMISED_BYTES
 
 BASE64_COPIES = 4
-"""Times a row's bytes are in memory at once when a whole answer is encoded: kept rows, the
-array they become, its base64 (4/3) and the body (4/3)."""
+"""Copies of a row's bytes in memory while a whole answer is encoded: kept rows, their array, its
+base64 (4/3) and the body (4/3)."""
 JSON_BYTES_PER_NUMBER = 64
-"""A number of a nested list in memory: up to 16 characters, and four copies of them at once."""
+"""Memory of a number in a nested list: up to 16 characters in four copies."""
 OPENAI_BYTES_PER_ENTRY = 160
-"""An entry of OpenAI's logprobs in memory: its number, and JSON of its text, bytes and number; of
-an echoed prompt it is written twice."""
+"""Memory of an entry of OpenAI's logprobs: its number, and JSON of its text, bytes and number; an
+echoed prompt's entry is encoded twice."""
 
 
 class Budget:
-    """Bytes that may be promised, to one request and to all together."""
+    """Bytes that one request, and all requests together, may reserve."""
 
     def __init__(self, request_bytes: int, total_bytes: int) -> None:
         self.request_bytes = request_bytes
@@ -24,16 +24,16 @@ class Budget:
         self.promised_bytes = 0
 
     def claim(self, size: int, param: str, held: int = 0) -> Claim:
-        """Promise ``size`` bytes; release the claim when the answer has been sent.
+        """Reserve ``size`` bytes; release the claim when the answer has been sent.
 
         Args:
-            size: of what is asked for.
-            param: the field that asks.
-            held: bytes that were promised to the same request before.
+            size: bytes to reserve.
+            param: the field that needs them, for errors.
+            held: bytes that the same request has reserved before.
 
         Raises:
-            BadRequestError: more than one request may ever have.
-            SaturatedError: more than is left now.
+            BadRequestError: more than one request may have.
+            SaturatedError: more than is free now.
 
         """
         limit = min(self.request_bytes, self.total_bytes)
@@ -55,19 +55,19 @@ class Budget:
         return Claim(self, size)
 
     def move(self, size: int) -> None:
-        """Take down that so many bytes more are promised."""
+        """Add ``size`` to the reserved bytes."""
         self.promised_bytes += size
         PROMISED_BYTES.set(self.promised_bytes)
 
 
 class Claim:
-    """A promise of bytes; releasing it twice does nothing more."""
+    """A reservation of bytes; a second release does nothing."""
 
     def __init__(self, budget: Budget, size: int) -> None:
         self._budget = budget
         self.size = size
 
     def release(self) -> None:
-        """Give the bytes back."""
+        """Free the bytes."""
         self._budget.move(-self.size)
         self.size = 0

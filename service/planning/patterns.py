@@ -1,4 +1,4 @@
-"""Text patterns before the engine sees them: room for them on the device, and their token sets."""
+"""Text patterns in the API process: their memory on the device, and their token sets."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from service.errors import BadRequestError, SaturatedError
 from service.metrics import PATTERN_BYTES
 
 _KEPT_BYTES = 64 << 20
-"""Memory for the token sets of patterns that were used before."""
+"""Memory for cached token sets of earlier patterns."""
 
 
 class Patterns:
     """The text patterns of this process's requests.
 
     Args:
-        vocabulary: of the model.
-        shares: API processes that share the engine's pool of patterns; None for a runner that
-            has no pool (V1 looks at the tokens on the host).
+        vocabulary: the model's vocabulary.
+        shares: number of API processes that share the engine's pool of patterns; None for a
+            runner without a pool (V1 matches patterns on the host).
 
     """
 
@@ -37,19 +37,19 @@ class Patterns:
         self._bytes = 0
         self._compiled: OrderedDict[Pattern, CompiledPattern] = OrderedDict()
         self._compiled_bytes = 0
-        # One thread: Python runs one at a time, and the event loop must get its turns.
+        # One thread: more would only take the interpreter from the event loop.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="patterns")
-        # Sorting a vocabulary takes a moment in which nothing else runs: not the first request's.
+        # Sorting the vocabulary blocks the process, so it is done before the first request.
         for ignore_case in (False, True):
             self._thread.submit(vocabulary.index(ignore_case=ignore_case).prepare)
 
     @contextmanager
     def hold(self, program: Program) -> Iterator[None]:
-        """Promise a program's patterns room on the device for as long as the context lasts.
+        """Reserve device memory for a program's patterns for as long as the context lasts.
 
         Raises:
-            BadRequestError: more than one request may ever have.
-            SaturatedError: more than is left now.
+            BadRequestError: more than one request may have.
+            SaturatedError: more than is free now.
 
         """
         if program.pattern_bytes > self.limit:
@@ -81,7 +81,7 @@ class Patterns:
         PATTERN_BYTES.set(self._bytes)
 
     async def compile(self, program: Program) -> tuple[CompiledPattern, ...]:
-        """Return the token sets of a program's patterns, made in a thread, one at a time."""
+        """Return the token sets of a program's patterns, computed in a thread, one at a time."""
         return tuple([await self._one(pattern) for pattern in program.patterns])
 
     async def _one(self, pattern: Pattern) -> CompiledPattern:

@@ -1,4 +1,4 @@
-"""What Sensefield does for one request: its program, its rows, its share of the budget."""
+"""The plan of one request: its program, its rows, its share of the budget."""
 
 from __future__ import annotations
 
@@ -31,36 +31,36 @@ class Plan:
     budget: Budget
     resources: ExitStack
     patterns: tuple[CompiledPattern, ...] = ()
-    """Those of the program, once compiled."""
+    """The program's patterns, once compiled."""
     tokens: int = 0
     """Tokens generated so far."""
     unseen: tuple[str, ...] = ()
     """Logits processors of the server whose effect no row shows."""
     masks: tuple[str, ...] = ()
-    """vLLM's fields in the request that may leave it no token."""
+    """vLLM's fields in the request that may forbid every token."""
     _claims: list[Claim] = field(default_factory=list)
     _queued: bool = False
 
     def enter_queue(self) -> None:
-        """Count a request that streams as waiting for its first token; others do not show it."""
+        """Count a streamed request as waiting for its first token; ignore other requests."""
         if self.asked.stream or self.asked.arrow:
             self._queued = True
             QUEUED.inc()
 
     def leave_queue(self) -> None:
-        """Count it as waiting no longer."""
+        """Stop counting the request as waiting."""
         if self._queued:
             self._queued = False
             QUEUED.dec()
 
     @property
     def shows_rows(self) -> bool:
-        """Say whether rows go into the answer, and do not only tell that control was applied."""
+        """Say whether rows go into the answer, rather than only report that control was applied."""
         return self.asked.distribution is not None or self.asked.logprobs is not None
 
     @property
     def controls(self) -> dict[str, int]:
-        """Return how many entries of each kind of control are used."""
+        """Return the number of entries of each kind of control."""
         return {
             control.name: sum(entry.count for entry in entries)
             for control, entries in self.program.used()
@@ -83,12 +83,12 @@ class Plan:
         wire: dict[str, Any] = {}
         self.masks = masks_of(params)
         if self.masks and self.spec is None and not self.asked.scored_token_ids:
-            # A row that says whether they left the token a choice.
+            # Keep a row of statistics, to detect masks that left no token.
             self.spec = RowSpec()
         if self.program.entries:
             wire["program"] = self.program.to_wire()
         if self.program.draws and params.seed is None:
-            # Of each choice, and the same in all ranks.
+            # Different for each choice, and the same in all ranks.
             params.seed = secrets.randbits(48)
         if self.patterns:
             wire[PATTERNS_KEY] = [compiled.to_wire() for compiled in self.patterns]
@@ -99,24 +99,24 @@ class Plan:
             size = request_bytes(self.asked, self.spec, self.width, max_tokens)
             if size:
                 self._claim(size, param)
-            # Any number makes the scheduler hand rows on; the rows have their own width.
+            # logprobs must be set for the scheduler to forward rows; its value is ignored.
             params.logprobs = 0
         if self.prompt_spec is not None:
             wire[PROMPT_KEY] = self.prompt_spec.model_dump()
-            # Any number makes the runner look at the prompt; what is in the prefix cache is
-            # not computed again, and has no rows.
+            # prompt_logprobs must be set for the runner to compute the prompt's rows; tokens in
+            # the prefix cache are not computed again and would have no rows.
             params.prompt_logprobs = 1
             params.skip_reading_prefix_cache = True
         if wire:
             params.extra_args = {**(params.extra_args or {}), WIRE_KEY: wire}
 
     def forcing(self, token_ids: Sequence[int]) -> Plan:
-        """Return the plan of a part of this request, which forces tokens under its control.
+        """Return a plan that forces tokens under this request's control.
 
-        It claims its own memory; what else it needs is held by this one.
+        It claims memory of its own; this plan holds its other resources.
 
         Raises:
-            ControlError: a token that the control suppresses where it would be forced.
+            ControlError: the control suppresses a token that would be forced.
 
         """
         force = {ForceTokens.name: [Force(token_ids=list(token_ids))]}
@@ -125,7 +125,7 @@ class Plan:
         return replace(self, program=program, spec=spec, resources=ExitStack(), _claims=[])
 
     def claim_prompt(self, tokens: int) -> None:
-        """Claim the memory of a prompt's rows; raises as :meth:`apply_to` does."""
+        """Claim the memory of a prompt's rows; raise the errors of :meth:`apply_to`."""
         if self.prompt_spec is not None:
             size = prompt_bytes(self.asked, self.prompt_spec, self.width, tokens)
             param = "prompt_logprobs"
@@ -134,12 +134,12 @@ class Plan:
             self._claim(size, param)
 
     def _claim(self, size: int, param: str) -> None:
-        # A request may have several prompts, each of which comes here.
+        # Called for each prompt of the request.
         held = sum(claim.size for claim in self._claims)
         self._claims.append(self.budget.claim(size, param, held))
 
     def close(self) -> None:
-        """Give back what the request held."""
+        """Release the request's resources."""
         self.leave_queue()
         for claim in self._claims:
             claim.release()

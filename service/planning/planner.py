@@ -1,4 +1,4 @@
-"""Checks a request against what this server holds and allows, and plans it."""
+"""Checks requests against this server's limits and vectors, and plans them."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from service.vectors.registry import VectorRegistry
 
 @dataclass
 class Planner:
-    """Checks requests against what this server holds and allows."""
+    """Checks and plans requests."""
 
     settings: Settings
     vectors: VectorRegistry
     vocab_size: int
-    """Tokens that exist."""
+    """Number of tokens in the vocabulary."""
     width: int
-    """Logits."""
+    """Number of logits."""
     budget: Budget
     patterns: Patterns
     encode: Callable[[str], list[int]]
-    """The tokens of a text that goes on."""
+    """Encodes a text without special tokens."""
     unseen: tuple[str, ...] = ()
     """Logits processors of the server whose effect no row shows."""
 
     async def knowing(self, control: LogitControl | None) -> Planner:
-        """Return a planner that has the tokens of the control's texts: to find them may take long.
+        """Return a planner with the control's texts encoded, which may take long.
 
         Raises:
-            BadRequestError: the text is longer than any that the model takes.
+            BadRequestError: a text is longer than the model's context.
 
         """
         texts = [] if control is None else control.texts()
@@ -55,9 +55,9 @@ class Planner:
         """Return the plan of a request.
 
         Raises:
-            BadRequestError: something that cannot be.
-            NotFoundError: a vector that does not exist.
-            SaturatedError: there is no room for its text patterns now.
+            BadRequestError: a value is not allowed.
+            NotFoundError: a vector does not exist.
+            SaturatedError: there is no memory for its text patterns now.
 
         """
         try:
@@ -89,7 +89,7 @@ class Planner:
         )
 
     async def compile(self, plan: Plan) -> None:
-        """Compile the plan's text patterns, which it needs before its request begins."""
+        """Compile the plan's text patterns, before its request begins."""
         plan.patterns = await self.patterns.compile(plan.program)
 
     def _check(self, asked: Asked, controls: bool, can_fail: bool) -> None:
@@ -127,12 +127,12 @@ class Planner:
         if asked.scored_token_ids and can_fail:
             raise BadRequestError(
                 "logprob_token_ids cannot be combined with logit_control that may fail: its rows "
-                "would not tell; allowed: bias of tokens",
+                "would not show a failure; allowed: bias of tokens",
                 "logprob_token_ids",
             )
 
     def _check_form(self, asked: Asked) -> None:
-        """Refuse what has no meaning in the form that was asked for."""
+        """Refuse options that the requested form of answer cannot have."""
         distribution = asked.distribution
         if asked.arrow and distribution is None:
             raise BadRequestError(
@@ -155,7 +155,7 @@ class Planner:
 
 
 def _named(find: Callable[[str], str]) -> Callable[[str], str]:
-    """Return a look-up of vectors whose refusals name the field."""
+    """Return a look-up of vectors whose errors name the field."""
 
     def found(name: str) -> str:
         try:

@@ -26,8 +26,8 @@ def build_program(
         server: facts that the entries are checked against.
 
     Raises:
-        ControlError: a value that cannot be; ``param`` is its JSON path.
-        RequestError: a vector that does not exist, with that path.
+        ControlError: a value is not allowed; ``param`` is its JSON path.
+        RequestError: a vector does not exist; ``param`` is its JSON path.
 
     """
     entries: dict[str, list[Any]] = {}

@@ -1,1 +1,1 @@
-"""``/playground``: a page on which a person sees and moves the probabilities."""
+"""``/playground``: a page that shows and controls the probabilities of tokens."""

@@ -1,4 +1,4 @@
-"""The page's files, served as they lie in the wheel, under a strict content security policy."""
+"""The page's files, served unchanged from the wheel, under a strict content security policy."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Looked for anew each time, so that a page never runs with the scripts of an older server.
+    # Revalidated each time, so that a page never runs with the scripts of an older server.
     "Cache-Control": "no-cache",
 }
 
 
 class Page(StaticFiles):
-    """The files and what a browser may do with them: nothing but talk to this server."""
+    """The page's files, whose security policy allows connections to this server only."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Return a file with the page's headers."""
@@ -41,7 +41,7 @@ class Page(StaticFiles):
 
 
 def mount(app: FastAPI) -> None:
-    """Serve the page under ``/playground/``, and lead from ``/`` to it."""
+    """Serve the page under ``/playground/``, and redirect from ``/`` to it."""
     app.add_route("/", to_page, include_in_schema=False)
     app.mount("/playground", Page(directory=STATIC, html=True), name="playground")
 

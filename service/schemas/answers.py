@@ -1,6 +1,6 @@
-"""Distributions and the lens as clients read them.
+"""Schemas of distributions and of the lens, for the OpenAPI only.
 
-Nothing is made of these: their arrays become text piece by piece, and never are one object.
+The server never builds these objects: it encodes their arrays piece by piece.
 
 Shapes: ``n`` generated tokens, ``k`` entries a row, ``v`` tokens of the vocabulary.
 """
@@ -23,11 +23,11 @@ class EncodedArray(StrictModel):
 
 
 Array = EncodedArray | list[Any]
-"""As ``encoding`` has it; in lists a log-probability of -inf is -9999.0."""
+"""Encoded as ``encoding`` says; in lists a log-probability of -inf is -9999.0."""
 
 
 class SampledTokens(StrictModel):
-    """The tokens that came, and where they stood in the whole vocabulary."""
+    """The generated tokens, and their ranks in the whole vocabulary."""
 
     token_id: Array = Field(description="[n]")
     base_logprob: Array | None = Field(None, description="[n], nats, before control.")
@@ -86,7 +86,7 @@ class LensTop(StrictModel):
 
 
 class LensNext(StrictModel):
-    """What the layers say of the token that followed."""
+    """Each layer's logprob and rank of the token that followed."""
 
     token_ids: list[int | None] = Field(description="[positions]; null after the last token.")
     logprobs: Array = Field(description="[layers, positions], nats; null or NaN where none is.")
@@ -94,7 +94,7 @@ class LensNext(StrictModel):
 
 
 class LensAnswer(StrictModel):
-    """What each layer says at each position."""
+    """Each layer's distribution at each position."""
 
     object: Literal["lens"]
     model: str

@@ -13,13 +13,13 @@ from logit_processors.wire import MAX_ENTRIES
 
 
 class StrictModel(BaseModel):
-    """Takes what it names and nothing else; no value is converted on the quiet."""
+    """A model that refuses unknown fields and converts no types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class _LogitControl(Form):
-    """What to do to this request's logits: bias, then steer, then suppress, then force."""
+    """Controls of this request's logits, in the order bias, steer, suppress, force."""
 
     def entries(self) -> Iterator[tuple[Control[Any], Entry, str]]:
         """Yield each entry with its kind and its JSON path."""
@@ -38,7 +38,7 @@ class _LogitControl(Form):
         return [name for kind, entry, _ in self.entries() for name in kind.vectors(entry)]
 
     def texts(self) -> list[str]:
-        """Return the texts that are to be encoded."""
+        """Return the texts that must be encoded."""
         return [text for kind, entry, _ in self.entries() for text in kind.texts(entry)]
 
 

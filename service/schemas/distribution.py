@@ -1,4 +1,4 @@
-"""The ``distribution`` field: which of each token's probabilities to send, and how."""
+"""The ``distribution`` field: which probabilities of each token to send, and how."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Stage = Literal["base", "controlled"]
 
 
 class DistributionRequest(StrictModel):
-    """What to send of every generated token's distribution."""
+    """The parts of each generated token's distribution to send."""
 
     top_k: int | Literal["all"] = Field(
         20, description="Most likely tokens to send, or all of them in token-id order."
@@ -55,5 +55,5 @@ class DistributionRequest(StrictModel):
 
     @property
     def kept(self) -> int:
-        """Return top_k as a row spec has it."""
+        """Return top_k as a row spec encodes it."""
         return DENSE if self.top_k == "all" else self.top_k

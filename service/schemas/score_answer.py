@@ -1,4 +1,4 @@
-"""What ``/v1/score`` answers: the objects that it builds."""
+"""The answer of ``/v1/score``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class BestToken(TypedDict):
 
 @with_config(_WHOLE)
 class StageScore(TypedDict):
-    """A continuation of n tokens as one stage sees it."""
+    """The scores of a continuation of n tokens in one stage."""
 
     logprobs: Annotated[list[float], Field(description="[n], nats.")]
     ranks: Annotated[list[int], Field(description="[n], from 1.")]
@@ -42,7 +42,7 @@ class StageScore(TypedDict):
 
 @with_config(_WHOLE)
 class ScoredContinuation(TypedDict):
-    """What a continuation costs the model."""
+    """The scores of a continuation."""
 
     index: int
     token_ids: list[int]
@@ -55,7 +55,7 @@ class ScoredContinuation(TypedDict):
 
 @with_config(_WHOLE)
 class ScoreAnswer(TypedDict):
-    """The continuations in the order in which they were asked."""
+    """The continuations in the order of the request."""
 
     object: Literal["score"]
     model: str

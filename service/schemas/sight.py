@@ -1,4 +1,4 @@
-"""What ``/v1/score`` and ``/v1/lens`` take: a prompt, and what is to be told of it."""
+"""The requests of ``/v1/score`` and ``/v1/lens``: a prompt, and what to measure on it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Text = Annotated[
 
 
 class Prompted(StrictModel):
-    """A prompt, as text, tokens or chat, and the control that what is asked runs under."""
+    """A prompt, as text, tokens or chat, and the control under which it runs."""
 
     model: str | None = Field(None, description="Name of the served model.")
     prompt: Text | None = Field(None, description="A text, taken as it is, or token ids.")
@@ -41,7 +41,7 @@ class Prompted(StrictModel):
 
 
 class ScoreRequest(Prompted):
-    """Continuations whose probability is asked."""
+    """Continuations to score."""
 
     continuations: list[Text] = Field(
         min_length=1,
@@ -73,7 +73,7 @@ class LensRequest(Prompted):
         min_length=1,
         description="Places in the text from 0, negative ones from its end; null means all.",
     )
-    k: int = Field(5, ge=1, description="Most likely tokens to tell, up to the vocabulary.")
+    k: int = Field(5, ge=1, description="Most likely tokens to return, up to the vocabulary.")
     encoding: Literal["json", "base64"] = Field(
         "json", description="Nested lists, or little-endian arrays in base64."
     )

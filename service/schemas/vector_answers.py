@@ -1,4 +1,4 @@
-"""What the routes of vectors and tokens answer: the objects that they build."""
+"""The answers of the routes of vectors and tokens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WHOLE = ConfigDict(extra="forbid")
 
 @with_config(_WHOLE)
 class MovedToken(TypedDict):
-    """A token that a vector moves."""
+    """A token whose logit a vector changes."""
 
     token_id: int
     token: str
@@ -50,7 +50,7 @@ class SummaryAnswer(TypedDict):
 
 @with_config(_WHOLE)
 class VectorAnswer(TypedDict):
-    """A stored vector; one whose name cannot be read tells only that."""
+    """A stored vector; if its name's file cannot be read, only that is reported."""
 
     id: Annotated[str, Field(description="Its name.")]
     name: str
@@ -80,7 +80,7 @@ class VectorAnswer(TypedDict):
 
 @with_config(_WHOLE)
 class DescribedVector(VectorAnswer):
-    """A vector and what it moves."""
+    """A vector and the tokens that it raises and lowers most."""
 
     nearest: Annotated[MovedTokens | None, Field(description="If it can steer logits.")]
 

@@ -1,4 +1,4 @@
-"""``POST /v1/vectors``: what a vector is to be made from."""
+"""The request of ``POST /v1/vectors``: the source of a new vector."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Contrast(StrictModel):
 
 
 class Source(StrictModel):
-    """Exactly one kind of source, with what belongs to it."""
+    """Exactly one kind of source, with its options."""
 
     text: str | None = Field(
         None,

@@ -1,8 +1,8 @@
-"""What the names in the store mean: contents, resident in the workers where the model can use them.
+"""The catalog of vectors: names of the store, and their contents resident in the workers.
 
-Other servers may change the store too. :meth:`Catalog.refresh` looks at the names that a request
-uses: in a folder that is one ``stat`` each, a remote store is asked again after a second. A
-mounted folder may hang, so a thread of its own looks: requests that use no vector go on.
+Other servers may change the store too. :meth:`Catalog.refresh` looks up the names that a request
+uses: in a folder with one ``stat`` per name, in a remote store at most once a second. A mounted
+folder may hang, so a thread of its own looks up: requests that use no vector go on.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from service.vectors.resident import ResidentContents
 from service.vectors.store import BrokenName, Entry, Guard, StoredName, VectorStore
 
 MAX_MISSING = 4096
-"""Names without a meaning that are remembered as such."""
+"""Most missing names that are remembered."""
 _UNSEEN = object()
 
 
 class Catalog:
-    """Names as the store has them, to contents."""
+    """Maps the store's names to contents."""
 
     def __init__(self, store: VectorStore, model: ModelFacts, resident: ResidentContents) -> None:
         self.store = store
@@ -43,9 +43,9 @@ class Catalog:
         """SHA-256 by name, of contents that are resident."""
         self._unusable: dict[str, UnusableVectorError] = {}
         self._marks: dict[str, Hashable] = {}
-        """What the store's mark was when a name's meaning was looked up."""
+        """The store's mark of each name at its last look-up."""
         self._missing: dict[str, Hashable] = {}
-        """The same of names that mean nothing, the newest: clients think of any number of them."""
+        """The same for names that do not exist; only the newest are kept."""
         self._lock = asyncio.Lock()
         self._looking = ThreadPoolExecutor(1, "vector-store")
 
@@ -64,7 +64,7 @@ class Catalog:
             raise StartupError(error.message) from None
 
     async def refresh(self, names: Collection[str]) -> None:
-        """Learn what names mean now, and bring their contents into the workers.
+        """Look up names in the store, and bring their contents into the workers.
 
         Raises:
             StoreUnavailableError: the store does not answer.
@@ -80,10 +80,10 @@ class Catalog:
                 await self._learn({name: marks[name] for name in stale})
 
     def meaning(self, name: str) -> str | None:
-        """Return the SHA-256 that a name, once refreshed, points at; None if there is no such.
+        """Return the SHA-256 that a refreshed name points at; None if it does not exist.
 
         Raises:
-            UnusableVectorError: the model cannot use it.
+            UnusableVectorError: the model cannot use the vector.
 
         """
         if (known := self._unusable.get(name)) is not None:
@@ -91,14 +91,14 @@ class Catalog:
         return self._names.get(name)
 
     async def find(self, name: str) -> Entry | None:
-        """Return what the store has under a name now."""
+        """Return the store's current entry of a name."""
         return (await asyncio.to_thread(self.store.find, [name])).get(name)
 
     async def first(self, names: Sequence[str], called: str) -> Entry:
-        """Return what the store has under the first of some names that it knows.
+        """Return the store's entry of the first name that exists.
 
         Raises:
-            NotFoundError: it knows none of what a client calls ``called``.
+            NotFoundError: none exists; the error names ``called``, the client's name.
 
         """
         found = await asyncio.to_thread(self.store.find, names)
@@ -108,11 +108,11 @@ class Catalog:
         return entry
 
     async def open(self, entry: Entry, any_model: bool = False) -> tuple[StoredName, VectorContent]:
-        """Return an entry's content, and the entry or what another server made of it meanwhile.
+        """Return an entry's content, and the entry, which another server may have replaced.
 
         Raises:
-            UnusableVectorError: it is damaged, or does not fit the model.
-            NotFoundError: it was deleted meanwhile.
+            UnusableVectorError: the content is damaged, or does not fit the model.
+            NotFoundError: another server has deleted the vector.
 
         """
         while True:
@@ -134,12 +134,12 @@ class Catalog:
     async def write(
         self, stored: StoredName, content: VectorContent, data: bytes, guard: Guard
     ) -> bool:
-        """Have a name mean a content, whose file is ``data``; returns whether the name is new.
+        """Store a content, whose file is ``data``, under a name; return whether the name is new.
 
         Raises:
-            RequestError: what ``guard`` raises; nothing has changed then.
-            BadRequestError: a vector that steers nowhere.
-            StoreFullError: no room for it.
+            RequestError: as ``guard`` does; nothing has changed then.
+            BadRequestError: the vector has no effect.
+            StoreFullError: the store has no room.
 
         """
         return await unbroken(self._write(stored, content, data, guard))
@@ -148,7 +148,7 @@ class Catalog:
         self, stored: StoredName, content: VectorContent, data: bytes, guard: Guard
     ) -> bool:
         async with self._lock:
-            # Asked here too, so that what is refused costs the workers nothing.
+            # Checked here too, so that a refused vector costs the workers nothing.
             guard(await self.find(stored.name))
             refused = await self.resident.put([content])
             if refused:
@@ -171,17 +171,17 @@ class Catalog:
             await self._settle()
 
     def describe(self, entry: Entry) -> VectorAnswer:
-        """Return what the API tells of an entry."""
+        """Return an entry's description for the API."""
         known = self._unusable.get(entry.name)
         found = known.reason if known is not None and known.entry == entry else None
         return describe(entry, self.model, found)
 
     async def _learn(self, marks: Mapping[str, Hashable]) -> None:
-        """Take over what the store says of names, whose marks were read before."""
+        """Load the entries of names whose marks were read before."""
         entries = await asyncio.to_thread(self.store.find, marks)
         before = len(self.resident)
         found = {name: await self._found(entries.get(name)) for name in marks}
-        # All at once, which costs the workers little more than one.
+        # All in one call, which costs the workers little more than one content.
         refused = await self.resident.put(
             [meant[1] for meant in found.values() if isinstance(meant, tuple)]
         )
@@ -207,7 +207,7 @@ class Catalog:
     async def _found(
         self, entry: Entry | None
     ) -> tuple[StoredName, VectorContent] | UnusableVectorError | None:
-        """Return what :meth:`open` does, or why it does not; None of what was deleted."""
+        """Return the result of :meth:`open` or its error; None if the vector was deleted."""
         if entry is None:
             return None
         try:
@@ -218,7 +218,7 @@ class Catalog:
             return None
 
     async def _settle(self) -> None:
-        """Forget the names that are no more, drop what nobody needs, count what is left."""
+        """Forget deleted names, drop contents without a name or request, update the metrics."""
         stored = await asyncio.to_thread(self.store.list_names)
         for name in (self._names.keys() | self._unusable.keys()) - set(stored):
             self._forget(name)
@@ -235,7 +235,7 @@ class Catalog:
         return await asyncio.get_running_loop().run_in_executor(self._looking, look)
 
     def _stale(self, marks: Mapping[str, Hashable]) -> list[str]:
-        """Return the names whose meaning may have changed, and those that were not looked up."""
+        """Return the names that are new or whose mark has changed."""
         return [
             name
             for name, mark in marks.items()

@@ -1,4 +1,4 @@
-"""Arithmetic on vectors: weighted sums, and what is left of one beside another.
+"""Arithmetic on vectors: weighted sums and orthogonal components.
 
 A vector here is a mapping of tensor names (``layer.<n>`` or ``direction``) to arrays
 ``[hidden]``. All sums are float64.
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 Vector = Mapping[str, NDArray[Any]]
 ROUNDING = 1e-6
-"""What is left of a sum, relative to its parts, that float32 cannot tell from nothing."""
+"""Smallest norm of a sum relative to its parts; a smaller sum is float32 rounding error."""
 
 
 def combine(
     parts: Sequence[tuple[Vector, float]], orthogonal_to: Vector | None = None
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the weighted sum of vectors, orthogonal to another one if that is asked.
+    """Return the weighted sum of vectors, optionally orthogonal to another vector.
 
     A layer is in the sum if it is in any part; a part without it adds nothing there. That
     makes it linear: steering with the sum is steering with the parts at once. Layers where

@@ -4,8 +4,8 @@ A direction in unembedding space is one tensor ``direction`` ``[hidden]``; a vec
 residual stream is a tensor ``layer.<n>`` ``[hidden]`` for each decoder layer n, counted from
 0, after which it is added. All float32.
 
-The address is of the directions, not of a file: whatever container and metadata they come
-in, the same directions have the same address, and ``import(export(v))`` is ``v``.
+The address is the directions', not the file's: equal directions have the same address in any
+container and with any metadata, so that ``import(export(v))`` is ``v``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LAYER = re.compile(r"layer\.(0|[1-9][0-9]{0,3})")
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a vector must fit."""
+    """The facts about the served model that a vector must fit."""
 
     name: str
     architecture: str
@@ -77,7 +77,7 @@ class VectorContent:
 
     @property
     def residual(self) -> bool:
-        """Whether it lives in the residual stream, before the final norm."""
+        """True for a vector of the residual stream, False for one of the unembedding."""
         return DIRECTION not in self.tensors
 
     @property
@@ -87,7 +87,7 @@ class VectorContent:
 
     @cached_property
     def summary(self) -> Summary:
-        """What is told of it without reading it again."""
+        """The content's numbers, which are stored with its name."""
         norms = {layer: _norm(values) for layer, values in self.layers.items()}
         return Summary(
             space="residual" if self.residual else "unembedding",
@@ -110,7 +110,7 @@ class Summary:
     """Largest absolute value."""
 
     def misfit(self, model: ModelFacts) -> str | None:
-        """Return why the model cannot use it, or None if it can."""
+        """Return the reason why the model cannot use the vector, None if it can."""
         if self.hidden_size != model.hidden_size:
             return f"it is of hidden size {self.hidden_size}, the model's is {model.hidden_size}"
         if self.layer_norms and max(self.layer_norms) >= model.layers:
@@ -123,7 +123,7 @@ class Summary:
         return None
 
     def describe(self) -> SummaryAnswer:
-        """Return what the API tells of it."""
+        """Return the summary for the API."""
         return {
             "space": self.space,
             "hidden_size": self.hidden_size,
@@ -143,9 +143,9 @@ def check(
 
     Args:
         tensors: ``[hidden]`` each, of any float type.
-        model: that it must fit.
-        param: what an error blames.
-        called: what the client's file has before a layer's number, for errors.
+        model: the served model.
+        param: the field that an error names.
+        called: the client's prefix of a layer's tensor, for errors.
 
     Raises:
         BadRequestError: wrong names or shapes; values not finite, too large, or all zero.

@@ -1,4 +1,4 @@
-"""Directions from contrasting prompts: what one side's residual stream has more of."""
+"""Directions from contrasting prompts, computed on the sides' residual streams."""
 
 from __future__ import annotations
 

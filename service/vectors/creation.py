@@ -1,4 +1,4 @@
-"""Vectors that the server makes: of a text's tokens, of contrasting prompts, of other vectors."""
+"""Vectors that the server makes: from a text's tokens, contrasting prompts or other vectors."""
 
 from __future__ import annotations
 
@@ -18,50 +18,52 @@ from service.vectors.content import DIRECTION, ModelFacts, VectorContent, check
 from service.vectors.contrast import METHODS
 from service.vectors.exchange import Made
 from service.vectors.registry import VectorRegistry
-from service.vectors.resident import Engine, told
+from service.vectors.resident import Engine, first_answer
 
 MAX_CONTRAST_BYTES = 1 << 30
-"""Of the residual streams that one contrast keeps."""
-_TOLD_PROMPTS = 16_384
-"""Bytes of a contrast's prompts, as JSON, that a vector remembers; of more, their SHA-256."""
+"""Most bytes of residual streams that one contrast keeps."""
+_KEPT_PROMPT_BYTES = 16_384
+"""Most bytes of a contrast's prompts, as JSON, in a vector's origin; of more, their SHA-256."""
 _PAUSE = 0.01
 """Seconds between parts of the workers' preparation, in which they run steps."""
 Progress = Callable[[int, int], None]
-"""Is told how much has been done, and of how much."""
+"""Called with the number of prompts done and of all prompts."""
 
 
 class States(Protocol):
-    """Takes the residual stream of prompts: :class:`service.engine.prompt_states.PromptStates`."""
+    """Captures residual streams of prompts: :class:`service.engine.prompt_states.PromptStates`."""
 
     def take(
         self, prompts: Sequence[Sequence[int]], layers: Sequence[int], last: int
     ) -> AsyncIterator[tuple[int, NDArray[np.float32]]]:
-        """Yield each prompt's place and its stream ``[layers, hidden]``."""
+        """Yield each prompt's index and its residual stream ``[layers, hidden]``."""
 
 
 async def from_text(text: str, token_ids: list[int], engine: Engine, model: ModelFacts) -> Made:
-    """Make a vector of the direction of a text's tokens in the unembedding."""
+    """Make a vector from the direction of a text's tokens in the unembedding."""
     _check_tokens(text, token_ids)
     while not all(await engine.collective_rpc("sensefield_prepare_directions", None, ())):
         await asyncio.sleep(_PAUSE)
     answers = await engine.collective_rpc("sensefield_token_direction", None, (token_ids,))
-    content = check({DIRECTION: np.frombuffer(told(answers), np.float32)}, model, "from.text")
+    direction = np.frombuffer(first_answer(answers), np.float32)
+    content = check({DIRECTION: direction}, model, "from.text")
     return Made(content, {"text": text, "token_ids": token_ids}, model.name)
 
 
 async def from_embedding(
     text: str, token_ids: list[int], engine: Engine, model: ModelFacts, vocab_size: int
 ) -> Made:
-    """Make a residual-stream vector, at layer 0, of a text's tokens in the embedding.
+    """Make a residual-stream vector, at layer 0, from a text's tokens in the embedding.
 
-    The mean of their embeddings, from the mean of all: what says "these tokens" where the
-    residual stream begins.
+    It is the mean of their embeddings minus the mean of all embeddings: the direction of these
+    tokens where the residual stream begins.
     """
     _check_tokens(text, token_ids)
     answers = await engine.collective_rpc(
         "sensefield_embedding_direction", None, (token_ids, vocab_size)
     )
-    content = check({"layer.0": np.frombuffer(told(answers), np.float32)}, model, "from.text")
+    direction = np.frombuffer(first_answer(answers), np.float32)
+    content = check({"layer.0": direction}, model, "from.text")
     made_from = {"text": text, "token_ids": token_ids, "space": "embedding"}
     return Made(content, made_from, model.name)
 
@@ -79,18 +81,18 @@ async def from_contrast(
     model: ModelFacts,
     progress: Progress,
 ) -> Made:
-    """Make a vector of what one side's residual stream has beyond the other's.
+    """Make a vector from the difference of the sides' residual streams.
 
     Args:
-        contrast: what was asked.
+        contrast: the request's field.
         positive: token ids of its positive prompts.
         negative: token ids of its negative prompts.
         states: runs the prompts.
-        model: that is served.
-        progress: is told after each prompt.
+        model: the served model.
+        progress: called after each prompt.
 
     Raises:
-        BadRequestError: a layer that the model has not, or sides that do not differ.
+        BadRequestError: the model does not have a layer, or the sides do not differ.
 
     """
     layers = list(range(model.layers)) if contrast.layers is None else sorted(contrast.layers)
@@ -123,15 +125,15 @@ async def from_contrast(
         )
     tensors = {f"layer.{layer}": v for layer, v in zip(layers, directions, strict=True)}
     content = await asyncio.to_thread(check, tensors, model, "from.contrast")
-    return Made(content, {"contrast": _told(contrast)}, model.name)
+    return Made(content, {"contrast": _provenance(contrast)}, model.name)
 
 
-def _told(contrast: Contrast) -> dict[str, Any]:
-    """Return what a vector remembers of its contrast."""
+def _provenance(contrast: Contrast) -> dict[str, Any]:
+    """Return a contrast as a part of the vector's origin."""
     prompts = contrast.model_dump(include={"positive", "negative"})
     written = orjson.dumps(prompts)
     how = contrast.model_dump(include={"method", "last"})
-    if len(written) <= _TOLD_PROMPTS:
+    if len(written) <= _KEPT_PROMPT_BYTES:
         return {**how, **prompts}
     digest = hashlib.sha256(written).hexdigest()
     return {**how, "prompts": len(contrast.positive + contrast.negative), "sha256": digest}
@@ -143,18 +145,18 @@ async def from_combination(
     registry: VectorRegistry,
     model: ModelFacts,
 ) -> Made:
-    """Make a vector of stored ones: their weighted sum, orthogonal to one if that is asked.
+    """Make the weighted sum of stored vectors, optionally orthogonal to another vector.
 
     Args:
         parts: names and weights, at least one.
-        orthogonal_to: name of the vector whose component is taken out of each layer.
-        registry: that has them.
-        model: that the sum must fit.
+        orthogonal_to: name of the vector whose component is removed from each layer.
+        registry: the registry with the vectors.
+        model: the served model.
 
     Raises:
-        NotFoundError: there is no vector of one of the names.
-        ConflictError: the model cannot use one of them.
-        BadRequestError: vectors of both spaces, or nothing is left.
+        NotFoundError: a vector does not exist.
+        ConflictError: the model cannot use a vector.
+        BadRequestError: the vectors are of both spaces, or the sum is zero.
 
     """
     contents = [

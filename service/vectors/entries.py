@@ -1,4 +1,4 @@
-"""What the store holds under a name: told to a client, read and checked."""
+"""Entries of the store: their descriptions for clients, and their contents, read and checked."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class UnusableVectorError(ConflictError):
 
 
 def describe(entry: Entry, model: ModelFacts, damage: str | None = None) -> VectorAnswer:
-    """Return what the API tells of an entry.
+    """Return an entry's description for the API.
 
     Args:
-        entry: of the store.
-        model: that is to use it.
-        damage: what is wrong with its content, where that is known.
+        entry: an entry of the store.
+        model: the served model.
+        damage: the fault of its content, if one is known.
 
     """
     name = plain(entry.name)
@@ -60,7 +60,7 @@ def describe(entry: Entry, model: ModelFacts, damage: str | None = None) -> Vect
 
 
 def read_content(entry: StoredName, data: bytes) -> VectorContent:
-    """Return the content in a file; UnusableVectorError if it is not what its name says."""
+    """Return the content in a file; UnusableVectorError if it does not match the entry."""
     try:
         tensors, _ = read_safetensors(data)
     except BadRequestError as error:

@@ -1,4 +1,4 @@
-"""Vectors in and out: which format a file is, where it says it came from, files to take away."""
+"""Import and export of vectors: file formats and provenance."""
 
 from __future__ import annotations
 
@@ -26,34 +26,36 @@ MEDIA_TYPES: dict[Format, str] = {
     "safetensors": "application/vnd.safetensors",
     "gguf": "application/octet-stream",
 }
-_MAX_TOLD = 16_384
-"""Characters of a file's own story that are kept."""
+_MAX_PROVENANCE = 16_384
+"""Most characters of a file's provenance metadata that are kept."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """A content and how it came to be."""
+    """A content and its origin."""
 
     content: VectorContent
     made_from: dict[str, Any]
     model: str | None
-    """Name of the model it was made on, where that is known."""
+    """Name of the model it was made on, if known."""
 
 
 def read_upload(data: bytes, model: ModelFacts) -> Made:
-    """Read a vector of either format, told by its first bytes.
+    """Read a vector of either format, recognised by its first bytes.
 
     Raises:
-        BadRequestError: nothing, damaged, or not a vector that the model can use.
-        UnsupportedMediaError: neither safetensors nor GGUF; nothing else is looked into.
+        BadRequestError: the file is empty or damaged, or the model cannot use the vector.
+        UnsupportedMediaError: the file is neither safetensors nor GGUF.
 
     """
     if not data:
         raise BadRequestError("the body is empty; a safetensors or GGUF file is expected", "body")
     if data.startswith(MAGIC):
         layers, hint = read_gguf(data)
-        told = {} if hint is None else {"model_hint": hint[:_MAX_TOLD]}
-        return Made(check(layers, model, called="direction"), {"upload": "gguf", **told}, None)
+        origin = {"upload": "gguf"}
+        if hint is not None:
+            origin["model_hint"] = hint[:_MAX_PROVENANCE]
+        return Made(check(layers, model, called="direction"), origin, None)
     if looks_like_safetensors(data):
         tensors, metadata = read_safetensors(data)
         made_from, name = _provenance(metadata)
@@ -64,7 +66,7 @@ def read_upload(data: bytes, model: ModelFacts) -> Made:
 
 
 def export(stored: StoredName, content: VectorContent, form: Format, model: ModelFacts) -> bytes:
-    """Return a vector as a file; BadRequestError if it cannot be in that format."""
+    """Return a vector as a file; BadRequestError if the format cannot hold it."""
     if form == "gguf":
         return write_gguf(content, model.architecture)
     metadata = {
@@ -82,13 +84,14 @@ def export(stored: StoredName, content: VectorContent, form: Format, model: Mode
 
 
 def _provenance(metadata: dict[str, str]) -> tuple[dict[str, Any], str | None]:
-    """Return what a file of ours says of its making; of others' nothing is believed."""
+    """Return the origin and model in the metadata of a file of ours; nothing for other files."""
     made_from = metadata.get("made_from", "")
-    if metadata.get("format") != FORMAT or len(made_from) > _MAX_TOLD:
+    if metadata.get("format") != FORMAT or len(made_from) > _MAX_PROVENANCE:
         return {}, None
     try:
-        told = orjson.loads(made_from)
+        origin = orjson.loads(made_from)
     except ValueError:
         return {}, None
     model = metadata.get("model")
-    return ({"origin": told} if isinstance(told, dict) else {}), (model and model[:_MAX_TOLD])
+    kept = {"origin": origin} if isinstance(origin, dict) else {}
+    return kept, (model and model[:_MAX_PROVENANCE])

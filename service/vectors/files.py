@@ -1,9 +1,9 @@
-"""Where the store's files are: a folder, or any other filesystem that fsspec knows.
+"""The store's files, in a folder or any other filesystem that fsspec knows.
 
-A file is written under a temporary name and then renamed, so a reader or a crash never sees
-half of one. On a folder one writer at a time holds a lock that the operating system takes
-back from a process that dies; elsewhere there is no lock, and what is not older than
-``grace_seconds`` may belong to a writer that is still at work.
+A file is written under a temporary name and then renamed, so that no reader sees a partial file,
+even after a crash. In a folder one writer at a time holds a lock, which the operating system
+releases when its process dies. Other filesystems have no lock: a file younger than
+``grace_seconds`` may belong to a running writer.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ import fsspec
 from service.errors import RequestError, StoreFullError, StoreUnavailableError
 
 TEMPORARY = "."
-"""What names of unfinished files begin with."""
+"""Prefix of the names of unfinished files."""
 LOCK_SECONDS = 10.0
-"""How long a writer waits for another one."""
+"""Longest wait for another writer's lock."""
 _LOCK_POLL_SECONDS = 0.01
 LOOK_AGAIN_SECONDS = 1.0
-"""How long a file of a remote filesystem counts as unchanged since it was read."""
+"""Seconds for which a file of a remote filesystem counts as unchanged."""
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")
 
 
 @dataclass(frozen=True)
 class Listed:
-    """One file of a listing."""
+    """A listed file."""
 
     name: str
     size: int
     age_seconds: float
-    """0 where the filesystem does not tell."""
+    """0 if the filesystem reports no time."""
 
 
 class Files(Protocol):
     """Small files in folders, one deep. Paths are ``folder/name``.
 
-    All of it raises StoreFullError or StoreUnavailableError when the filesystem fails.
+    All methods raise StoreFullError or StoreUnavailableError when the filesystem fails.
     """
 
     grace_seconds: float
@@ -58,7 +58,7 @@ class Files(Protocol):
         """Return the files that exist, by path."""
 
     def write(self, path: str, data: bytes) -> None:
-        """Put a whole file in the place of what was there."""
+        """Write a whole file; replace an existing one."""
 
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""
@@ -67,10 +67,10 @@ class Files(Protocol):
         """Return the files of a folder, unfinished ones too."""
 
     def mark(self, path: str) -> Hashable:
-        """Return what differs once the file may have changed: one look at it, at most."""
+        """Return a value that differs once the file may have changed, with one call at most."""
 
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
-        """Keep other writers out where the filesystem can."""
+        """Exclude other writers, if the filesystem has locks."""
 
 
 def open_files(location: str, folders: Sequence[str]) -> Files:
@@ -95,7 +95,7 @@ class FolderFiles:
         self._root = root.expanduser()
         self._prefix = f"{self._root}/"
         self._lock = self._root / ".lock"
-        with _errors_told():
+        with _store_errors():
             for folder in folders:
                 (self._root / folder).mkdir(parents=True, exist_ok=True)
             _keep_names(self._root)
@@ -107,16 +107,16 @@ class FolderFiles:
     def read(self, paths: Sequence[str]) -> dict[str, bytes]:
         """Return the files that exist, by path."""
         found = {}
-        with _errors_told():
+        with _store_errors():
             for path in paths:
                 with contextlib.suppress(FileNotFoundError):
                     found[path] = (self._root / path).read_bytes()
         return found
 
     def write(self, path: str, data: bytes) -> None:
-        """Put a whole file in the place of what was there, on the disk when this returns."""
+        """Write a whole file, synced to the disk; replace an existing one."""
         target = self._root / path
-        with _errors_told():
+        with _store_errors():
             handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=TEMPORARY)
             try:
                 with os.fdopen(handle, "wb") as file:
@@ -130,16 +130,16 @@ class FolderFiles:
             _keep_names(target.parent)
 
     def remove(self, path: str) -> None:
-        """Remove a file if it is there; a loss of power does not bring it back."""
+        """Remove a file if it exists, synced to the disk."""
         target = self._root / path
-        with _errors_told(), contextlib.suppress(FileNotFoundError):
+        with _store_errors(), contextlib.suppress(FileNotFoundError):
             target.unlink()
             _keep_names(target.parent)
 
     def listing(self, folder: str) -> list[Listed]:
         """Return the files of a folder, unfinished ones too."""
         found = []
-        with _errors_told(), os.scandir(self._root / folder) as entries:
+        with _store_errors(), os.scandir(self._root / folder) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     stat = entry.stat()
@@ -156,9 +156,9 @@ class FolderFiles:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the lock; StoreUnavailableError if another process does not let go of it."""
+        """Hold the lock; StoreUnavailableError if another process keeps it too long."""
         deadline = time.monotonic() + LOCK_SECONDS
-        with _errors_told():
+        with _store_errors():
             handle = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             while not _try_lock(handle):
@@ -169,19 +169,19 @@ class FolderFiles:
                 time.sleep(_LOCK_POLL_SECONDS)
             yield
         finally:
-            # A child that was forked meanwhile has the file open too: closing is not enough.
+            # A child process forked meanwhile has the file open too: closing is not enough.
             fcntl.flock(handle, fcntl.LOCK_UN)
             os.close(handle)
 
 
 class RemoteFiles:
-    """Files on a filesystem of fsspec. What one renames there is whole or absent."""
+    """Files on a filesystem of fsspec, whose rename must be atomic."""
 
     grace_seconds = 600.0
 
     def __init__(self, url: str, folders: Sequence[str]) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(url)
-        with _errors_told():
+        with _store_errors():
             for folder in folders:
                 self._fs.makedirs(f"{self._root}/{folder}", exist_ok=True)
             probe = f"{self._root}/{TEMPORARY}{uuid.uuid4().hex}"
@@ -194,7 +194,7 @@ class RemoteFiles:
         found: dict[str, bytes] = {}
         if not whole:
             return found
-        with _errors_told():
+        with _store_errors():
             answers = self._fs.cat(list(whole), on_error="return")
             for full, path in whole.items():
                 answer = answers.get(full)
@@ -205,10 +205,10 @@ class RemoteFiles:
         return found
 
     def write(self, path: str, data: bytes) -> None:
-        """Put a whole file in the place of what was there."""
+        """Write a whole file; replace an existing one."""
         folder, _, name = path.rpartition("/")
         temporary = self._full(f"{folder}/{TEMPORARY}{name}.{uuid.uuid4().hex}")
-        with _errors_told():
+        with _store_errors():
             try:
                 self._fs.pipe_file(temporary, data)
                 self._fs.mv(temporary, self._full(path))
@@ -219,12 +219,12 @@ class RemoteFiles:
 
     def remove(self, path: str) -> None:
         """Remove a file if it is there."""
-        with _errors_told(), contextlib.suppress(FileNotFoundError):
+        with _store_errors(), contextlib.suppress(FileNotFoundError):
             self._fs.rm_file(self._full(path))
 
     def listing(self, folder: str) -> list[Listed]:
         """Return the files of a folder, unfinished ones too."""
-        with _errors_told():
+        with _store_errors():
             self._fs.invalidate_cache()
             try:
                 infos = self._fs.ls(self._full(folder), detail=True)
@@ -242,7 +242,7 @@ class RemoteFiles:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep nobody out."""
+        """Do nothing: these filesystems have no locks."""
         yield
 
     def _full(self, path: str) -> str:
@@ -262,7 +262,7 @@ def _keep_names(folder: Path) -> None:
 
 
 def _try_lock(handle: int) -> bool:
-    with _errors_told():
+    with _store_errors():
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -284,8 +284,8 @@ def _age_seconds(info: dict[str, Any]) -> float:
 
 
 @contextlib.contextmanager
-def _errors_told() -> Iterator[None]:
-    """Tell any failure of a filesystem as ours; those of fsspec's have trees of their own."""
+def _store_errors() -> Iterator[None]:
+    """Convert every exception of a filesystem to RequestError; fsspec's share no base class."""
     try:
         yield
     except RequestError:

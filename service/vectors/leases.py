@@ -1,4 +1,4 @@
-"""Who needs which contents: counted for as long as a request runs."""
+"""Counts of the running requests that need each content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from service.metrics import LEASES
 
 
 class Leases:
-    """Contents by SHA-256 that are needed, by however many requests."""
+    """Number of running requests by the SHA-256 of the contents that they need."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()

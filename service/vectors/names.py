@@ -1,4 +1,4 @@
-"""What vectors are called: by clients, and in the store, where a tenant's carry its name too."""
+"""Names of vectors: the client's, and the store's, which also hold the tenant's name."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _MARK = "~"
 
 
 def is_name(name: str) -> bool:
-    """Say whether a vector can be called that."""
+    """Say whether a vector may have that name."""
     return _NAME.fullmatch(name) is not None
 
 
 def check_name(name: str, param: str = "name") -> str:
-    """Return ``name``; BadRequestError if no vector can be called that."""
+    """Return ``name``; BadRequestError if no vector may have it."""
     if not is_name(name):
         raise BadRequestError(
             f"{echo(name)} is not a vector name; allowed: 1 to 64 of a-z, 0-9, '.', '_', '-', "
@@ -28,33 +28,33 @@ def check_name(name: str, param: str = "name") -> str:
 
 
 def unknown(name: str) -> NotFoundError:
-    """Return the error that there is no such vector, whoever asks and whosoever it may be."""
+    """Return the error for a vector that does not exist or belongs to another tenant."""
     return NotFoundError(f"there is no vector {echo(plain(name))}", "vector", "vector_not_found")
 
 
 def owned(name: str, tenant: str | None) -> str:
-    """Return what the store calls a tenant's vector; of no tenant's, its name alone."""
+    """Return the store's name of a tenant's vector; a shared vector keeps its name."""
     return name if tenant is None else f"{tenant}{_MARK}{name}"
 
 
 def plain(stored: str) -> str:
-    """Return what a client calls a vector of the store."""
+    """Return the client's name of a stored vector."""
     return stored.rpartition(_MARK)[2]
 
 
 def tenant_of(stored: str) -> str | None:
-    """Return whose a vector of the store is; None of those that all share."""
+    """Return the tenant of a stored vector; None for a shared one."""
     tenant, mark, _ = stored.rpartition(_MARK)
     return tenant if mark else None
 
 
 def is_stored_name(stored: str) -> bool:
-    """Say whether the store can hold a vector under that."""
+    """Say whether a name is valid in the store."""
     return all(map(is_name, stored.split(_MARK, 1)))
 
 
 def check_stored_name(stored: str) -> str:
-    """Return ``stored``; BadRequestError if the store can hold no vector under that."""
+    """Return ``stored``; BadRequestError if the name is not valid in the store."""
     for part in stored.split(_MARK, 1):
         check_name(part)
     return stored

@@ -1,6 +1,6 @@
 """The vectors of a running server as a tenant sees them.
 
-They are its own, and those of nobody where it has none of that name.
+A tenant sees its own vectors, and the shared vectors whose names it does not use itself.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from service.vectors.store import Entry, Guard, StoredName, VectorStore
 
 
 def anything(_: Entry | None) -> None:
-    """Let a name be changed whatever it means: a guard that guards nothing."""
+    """A guard that allows every change."""
 
 
 class VectorRegistry:
-    """Names to contents; a content stays in the workers while a request runs with it."""
+    """Maps names to contents; a content stays in the workers while a request uses it."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class VectorRegistry:
         self._tenant: str | None = None
 
     def of(self, tenant: str | None) -> Self:
-        """Return the same registry as a tenant sees and changes it; None: who shares with all."""
+        """Return the registry as a tenant sees and changes it; None is the shared tenant."""
         seen = copy(self)
         seen._tenant = tenant
         return seen
@@ -60,7 +60,7 @@ class VectorRegistry:
         await self._catalog.load()
 
     async def refresh(self, names: Collection[str]) -> None:
-        """Learn what names mean now, and bring their contents into the workers.
+        """Look up names in the store, and bring their contents into the workers.
 
         Raises:
             StoreUnavailableError: the store does not answer.
@@ -70,7 +70,7 @@ class VectorRegistry:
         await self._catalog.refresh(list(meanings))
 
     def content_of(self, name: str) -> str:
-        """Return the SHA-256 that a name, once refreshed, points at.
+        """Return the SHA-256 that a refreshed name points at.
 
         Raises:
             NotFoundError: there is no such vector.
@@ -97,19 +97,19 @@ class VectorRegistry:
         return sha256
 
     async def steers_logits(self, name: str) -> bool:
-        """Say whether a vector that the model can use has a meaning in logit space."""
+        """Say whether a usable vector can steer logits."""
         await self.refresh([name])
         return self.content_of(name) not in self._resident.unscored
 
     def layers_of(self, sha256: str) -> Collection[int]:
-        """Return the layers that a resident content carries, none in unembedding space."""
+        """Return the layers of a resident content; none in unembedding space."""
         return self._resident[sha256].layers
 
     async def bring_residual(self, contents: Iterable[str]) -> None:
-        """Have the workers hold leased contents for steering the residual stream.
+        """Load leased contents into the workers' residual bank.
 
         Raises:
-            SaturatedError: running requests need all the places there are.
+            SaturatedError: running requests use all places of the bank.
 
         """
         await self.residual.bring(self._resident[sha256] for sha256 in contents)
@@ -155,8 +155,8 @@ class VectorRegistry:
 
         Raises:
             NotFoundError: there is no such vector.
-            BadRequestError: it cannot be in that format.
-            UnusableVectorError: it is damaged.
+            BadRequestError: the format cannot hold the vector.
+            UnusableVectorError: the content is damaged.
 
         """
         entry, content = await self._catalog.open(await self._entry(name), any_model=True)
@@ -164,7 +164,7 @@ class VectorRegistry:
         return data, content.sha256
 
     async def check(self, name: str, guard: Guard) -> None:
-        """Ask a guard about what the store has under a name now."""
+        """Call a guard with the store's current entry of a name."""
         guard(await self._catalog.find(owned(name, self._tenant)))
 
     async def put(
@@ -178,15 +178,15 @@ class VectorRegistry:
     async def keep(
         self, name: str, made: Made, guard: Guard = anything
     ) -> tuple[VectorAnswer, bool]:
-        """Store what was made under a name.
+        """Store a new vector under a name.
 
         Returns:
             Its description, and whether the name is new.
 
         Raises:
-            RequestError: what ``guard`` raises; nothing has changed then.
-            BadRequestError: not a name, or a vector that steers nowhere.
-            StoreFullError: no room for it.
+            RequestError: as ``guard`` does; nothing has changed then.
+            BadRequestError: the name is not valid, or the vector has no effect.
+            StoreFullError: the store has no room.
 
         """
         content = made.content
@@ -227,13 +227,13 @@ class VectorRegistry:
         return await self._catalog.first(self._meanings(name), name)
 
     def _meanings(self, name: str) -> Sequence[str]:
-        """Return what the store may call the vector that a client calls ``name``, best first."""
+        """Return the store's possible names for a client's ``name``; the first that exists wins."""
         if not is_name(name):
             return ()
         return tuple(dict.fromkeys((owned(name, self._tenant), name)))
 
     def _seen(self, stored: Iterable[str]) -> dict[str, str]:
-        """Return what the store calls the vectors that the tenant sees, by name."""
+        """Return the store's names of the vectors that the tenant sees, by the client's name."""
         visible = [each for each in stored if tenant_of(each) in (None, self._tenant)]
-        # Its own come last, and take the place of those of nobody.
+        # The tenant's own vectors override shared ones.
         return {plain(each): each for each in sorted(visible, key=lambda e: tenant_of(e) or "")}

@@ -1,4 +1,4 @@
-"""The contents that the workers hold, and the requests that run with them."""
+"""The contents that are resident in the workers, and the requests that use them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.vectors.leases import Leases
 from service.vectors.turns import InTurns
 
 HOLDER = secrets.token_hex(8)
-"""This API process, among those that may serve the same engine."""
+"""The id of this API process; several may serve the same engine."""
 _AT_ONCE = 64
 """Contents that the workers score between two steps of the engine."""
 
@@ -28,15 +28,15 @@ class Engine(Protocol):
         """Call a method on every worker."""
 
 
-def told(answers: Iterable[Any]) -> Any:
-    """Return the first answer of a worker that has one, or None."""
+def first_answer(answers: Iterable[Any]) -> Any:
+    """Return the first answer that is not None; None if there is none."""
     return next((answer for answer in answers if answer is not None), None)
 
 
 class ResidentContents:
     """Contents by SHA-256, in every worker for as long as a name or a request needs them.
 
-    ``unscored`` says of some, all of the residual stream, why they cannot steer logits.
+    ``unscored`` holds, for residual vectors that cannot steer logits, the reason.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -67,7 +67,7 @@ class ResidentContents:
         """Bring contents into the workers, all in one pass over the unembedding.
 
         Returns:
-            Why not, by SHA-256, of those that steer nothing.
+            By SHA-256, the reason why a content has no effect.
 
         """
         new = {each.sha256: each for each in contents if each.sha256 not in self._contents}
@@ -81,7 +81,7 @@ class ResidentContents:
             answers = await self._engine.collective_rpc(
                 "sensefield_put_vectors", None, (vectors, HOLDER)
             )
-            for content, reason in zip(batch, told(answers), strict=True):
+            for content, reason in zip(batch, first_answer(answers), strict=True):
                 if reason is not None and not content.residual:
                     refused[content.sha256] = reason
                     continue
@@ -91,7 +91,7 @@ class ResidentContents:
         return refused
 
     async def keep(self, named: Iterable[str]) -> None:
-        """Drop from the workers what is not named here and no request runs with."""
+        """Drop contents that are not in ``named`` and that no request uses."""
         unnamed = self._contents.keys() - set(named)
         for sha256 in [each for each in unnamed if each not in self._leases]:
             del self._contents[sha256]
@@ -104,7 +104,7 @@ class ResidentContents:
             answers = await self._reading.collective_rpc(
                 "sensefield_nearest", None, (sha256, vocab_size, k)
             )
-        nearest: dict[str, list[Any]] | None = told(answers)
+        nearest: dict[str, list[Any]] | None = first_answer(answers)
         return nearest
 
     async def nearest_by_layer(
@@ -118,4 +118,4 @@ class ResidentContents:
         answers = await self._reading.collective_rpc(
             "sensefield_nearest_layers", None, (data, len(layers), vocab_size, k)
         )
-        return dict(zip(layers, told(answers), strict=True))
+        return dict(zip(layers, first_answer(answers), strict=True))

@@ -19,7 +19,7 @@ from service.vectors.resident import HOLDER, Engine
 
 @dataclass(frozen=True)
 class ResidualSupport:
-    """What of the model's residual stream can be steered: why nothing, and how many at once.
+    """Support for steering the model's residual stream: why not, or how many vectors at once.
 
     ``capacity`` is this API process's share of the workers' places.
     """
@@ -29,7 +29,7 @@ class ResidualSupport:
 
     @classmethod
     async def of(cls, engine: Engine, processes: int = 1) -> ResidualSupport:
-        """Ask the workers, for one of so many API processes that they serve."""
+        """Ask the workers, on behalf of one of ``processes`` API processes."""
         answers = await engine.collective_rpc("sensefield_describe_residual", None, ())
         reasons = [answer["unsupported"] for answer in answers if answer["unsupported"]]
         capacity = min(answer["capacity"] for answer in answers)
@@ -37,9 +37,9 @@ class ResidualSupport:
 
 
 class ResidualBank:
-    """Brings vectors into the bank when requests need them; no vector has a place for good.
+    """Loads vectors into the bank when requests need them.
 
-    What no request leases makes room, the one that was least recently needed first.
+    A vector that no request leases may be replaced, the least recently used first.
     """
 
     def __init__(self, engine: Engine, support: ResidualSupport) -> None:
@@ -53,19 +53,19 @@ class ResidualBank:
         return len(self._present)
 
     def lease(self, contents: Iterable[str]) -> AbstractContextManager[None]:
-        """Keep what :meth:`bring` brings for as long as the context lasts."""
+        """Keep the contents that :meth:`bring` loads for as long as the context lasts."""
         return self._leases.hold(contents)
 
     async def bring(self, contents: Iterable[VectorContent]) -> None:
-        """Have every worker hold these leased contents.
+        """Load these leased contents into every worker.
 
         Raises:
-            SaturatedError: running requests need all the places there are.
+            SaturatedError: running requests use all places of the bank.
 
         """
         for content in contents:
             if content.sha256 not in self._present:
-                # A client that leaves meanwhile must not leave a place that nobody counts.
+                # If the client disconnects meanwhile, every place must still be counted.
                 await unbroken(self._put(content))
             # The most recently needed stand last.
             del self._present[content.sha256]

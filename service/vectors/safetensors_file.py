@@ -8,7 +8,7 @@ with this ``__metadata__`` (strings, as the format wants them):
 ``version``    ``1``
 ``layers``     ``layer.<n> is added after decoder layer n, counted from 0``
 ``sha256``     address of the content
-``model``      model it was made on; left out where nobody said
+``model``      model it was made on; left out if unknown
 ``made_from``  how it was made, as JSON
 ``created``    seconds since the epoch
 ``created_by`` ``sensefield <version>``

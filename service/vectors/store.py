@@ -1,8 +1,8 @@
 """The store that keeps vectors: contents by SHA-256, names that point at them.
 
-``contents/<sha256>.safetensors`` never changes; ``names/<name>.json`` says which content a
-name means, how it came to be and what it is in numbers. Several servers may share a store: on
-a folder their changes come one after another, elsewhere the last writer of a name wins.
+``contents/<sha256>.safetensors`` never changes; ``names/<name>.json`` holds the content's
+SHA-256, its origin and its summary. Several servers may share a store: in a folder they write
+one after another, elsewhere the last writer of a name wins.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NAME_END, _CONTENT_END = ".json", ".safetensors"
 
 @checked_dataclass(frozen=True)
 class StoredName:
-    """A name, what it points at and where that came from."""
+    """A name, the content that it points at, and the content's origin."""
 
     name: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -38,7 +38,7 @@ class StoredName:
     """Seconds since the epoch."""
     made_from: dict[str, Any]
     model: str | None
-    """Name of the model it was made on, where that is known."""
+    """Name of the model it was made on, if known."""
     bytes: int
     """Size of the content's file."""
     summary: Summary
@@ -53,7 +53,7 @@ class BrokenName:
 
 Entry = StoredName | BrokenName
 Guard = Callable[[Entry | None], None]
-"""Gets what a name is now; raises if that is not to be changed."""
+"""Called with a name's current entry; raises if the name may not be changed."""
 _STORED = TypeAdapter(StoredName)
 
 
@@ -89,20 +89,20 @@ class VectorStore:
         return {paths[path]: _parse(paths[path], data) for path, data in read.items()}
 
     def mark(self, name: str) -> Hashable:
-        """Return what differs once the name may mean something else."""
+        """Return a value that differs once the name may have changed."""
         return self._files.mark(_name_path(name))
 
     def read(self, sha256: str) -> bytes | None:
-        """Return a content, None if it is not there."""
+        """Return a content's file, None if it does not exist."""
         path = _content_path(sha256)
         return self._files.read([path]).get(path)
 
     def write(self, stored: StoredName, data: bytes, guard: Guard) -> bool:
-        """Keep a content and point a name at it; returns whether the name is new.
+        """Write a content and point a name at it; return whether the name is new.
 
         Raises:
             StoreFullError: too many names or bytes, or the disk is full.
-            RequestError: what ``guard`` raises.
+            RequestError: as ``guard`` does.
 
         """
         content, name = _content_path(stored.sha256), _name_path(stored.name)
@@ -113,7 +113,7 @@ class VectorStore:
             self._files.write(content, data)
             self._files.write(name, stored_bytes(stored))
             if not self._files.read([content]):
-                # Without a lock, a sweep may have taken what nothing pointed at a moment ago.
+                # Without a lock, a concurrent sweep may have removed the content.
                 self._files.write(content, data)
             if before is not None or crowded:
                 self._sweep()
@@ -124,7 +124,7 @@ class VectorStore:
 
         Raises:
             NotFoundError: there is no such name.
-            RequestError: what ``guard`` raises.
+            RequestError: as ``guard`` does.
 
         """
         with self._files.exclusive():
@@ -136,13 +136,13 @@ class VectorStore:
             self._sweep()
 
     def sweep(self) -> None:
-        """Remove contents that no name points at, and what crashes left behind."""
+        """Remove contents that no name points at, and unfinished files of crashed writers."""
         with self._files.exclusive():
             self._sweep()
 
     def _sweep(self) -> None:
         grace = self._files.grace_seconds
-        # Contents first: what is named between the two listings is then not taken.
+        # List contents first: one that gets a name between the two listings is then kept.
         contents = self._files.listing(_CONTENTS)
         for folder, listed in ((_CONTENTS, contents), (_NAMES, self._files.listing(_NAMES))):
             for file in listed:
@@ -160,7 +160,7 @@ class VectorStore:
                 self._files.remove(f"{_CONTENTS}/{file.name}")
 
     def _check_room(self, stored: StoredName, size: int, new: bool) -> bool:
-        """Say whether there is room only once what no name then points at is swept.
+        """Return True if there is room only after a sweep of unnamed contents.
 
         Raises:
             StoreFullError: there is no room.
@@ -189,7 +189,7 @@ class VectorStore:
         return True
 
     def _named_by_others(self, name: str, contents: Iterable[str]) -> Iterable[str]:
-        """Return those of the contents that stay if a name no longer points at its own."""
+        """Return the contents that other names point at."""
         others = self.find(other for other in self.list_names() if other != name).values()
         if any(isinstance(entry, BrokenName) for entry in others):
             return contents  # which one it means is not known: a sweep takes none

@@ -1,4 +1,4 @@
-"""Calls that keep the workers from their steps, one at a time."""
+"""Serialized calls of the workers, for calls that delay the engine's steps."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 class InTurns:
     """Calls vLLM's workers one call after another.
 
-    An engine does all calls that wait before its next step: many that each read a matrix of the
-    whole vocabulary would be as many together that no token comes between.
+    The engine runs all waiting calls before its next step. Many calls that each read a matrix of
+    the whole vocabulary would stop generation for as long as all of them take.
     """
 
     def __init__(self, engine: Any) -> None:
@@ -18,7 +18,7 @@ class InTurns:
         self._turn = asyncio.Lock()
 
     async def collective_rpc(self, method: str, timeout: None, args: tuple[Any, ...]) -> list[Any]:
-        """Return the workers' answers, once earlier calls have theirs."""
+        """Return the workers' answers; wait for earlier calls first."""
         async with self._turn:
             answers: list[Any] = await self._engine.collective_rpc(method, timeout, args)
             return answers

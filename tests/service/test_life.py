@@ -55,7 +55,7 @@ class Server:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_TICK_SECONDS", 0.005)
-    monkeypatch.setattr(module, "_TELL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_FLUSH_SECONDS", 0.01)
 
 
 @pytest.fixture

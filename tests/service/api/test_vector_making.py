@@ -36,7 +36,7 @@ async def test_a_vector_of_contrasting_prompts(http: httpx.AsyncClient) -> None:
 async def test_many_prompts_are_remembered_by_their_digest(
     http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(creation, "_TOLD_PROMPTS", 10)
+    monkeypatch.setattr(creation, "_KEPT_PROMPT_BYTES", 10)
     made = await http.post(URL, json={"name": "up", "from": {"contrast": CONTRAST}})
     written = json.dumps({"positive": ["ab", "b"], "negative": ["c"]}, separators=(",", ":"))
     assert made.json()["made_from"]["contrast"] == {

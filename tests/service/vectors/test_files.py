@@ -159,7 +159,7 @@ def test_a_disk_that_is_full_for_real() -> None:
     with pytest.raises(StoreUnavailableError):
         files.write("absent-folder/x", b"")
     assert isinstance(files, FolderFiles)
-    with pytest.raises(StoreFullError, match="no room"), files_module._errors_told():
+    with pytest.raises(StoreFullError, match="no room"), files_module._store_errors():
         Path("/dev/full").write_bytes(b"x" * 10_000)
 
 
