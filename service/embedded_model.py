@@ -99,7 +99,7 @@ def _sha256(path: Path, *, sync: bool = False) -> str:
 
 
 def _build(model: Path, gguf: Path, convert: Callable[[Path, Path], None]) -> None:
-    # The lock is held, so a partial folder that lies there was left by a process that was killed.
+    # The lock is held, so that a partial folder was left by a killed process.
     for stale in model.parent.glob(f".{model.name}-partial-*"):
         shutil.rmtree(stale)
     partial = model.parent / f".{model.name}-partial-{os.getpid()}"

@@ -76,7 +76,7 @@ class Life:
             await end_requests(self._engine, "the engine has died", _DEAD)
             await _until(self._is_idle, _FLUSH_SECONDS)
             raise SystemExit(1)
-        # vLLM stops the idle engine on its way out.
+        # vLLM then stops the idle engine.
         self._state.server.should_exit = True
 
     def _stop(self) -> None:
@@ -93,7 +93,7 @@ class Life:
             _log.warning("the engine answers again")
         self._was_stalled = stalled
         if stalled:
-            # Every time: what was let in a moment before waits too.
+            # Repeated: requests admitted since the last check hang too.
             await end_requests(self._engine, message, HTTPStatus.GATEWAY_TIMEOUT)
 
     async def _drain(self) -> None:

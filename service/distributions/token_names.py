@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def different_names(tokens: Sequence[bytes]) -> list[str]:
-    r"""Return a name for each token, no two of them equal.
+    r"""Return a distinct name for each token.
 
     A name is the token's text; ``bytes:\xe2\x89``, as in OpenAI's API, if its bytes are no
     whole characters or the text is another token's name; ``token_id:5`` if it has no bytes or

@@ -1,1 +1,1 @@
-"""The only room that touches vLLM's internals."""
+"""The only package that touches vLLM's internals."""

@@ -1,7 +1,7 @@
-"""LoRA adapters of the rows that the unembedding reads beside those that a step samples.
+"""LoRA adapters of rows that the unembedding reads beside the sampled rows of a step.
 
-vLLM names the adapters of a step's sampled rows, one each. For any other rows, those of a prompt
-or of the lens, LoRA's unembedding would apply these to the wrong rows, or fail on a CPU.
+vLLM sets the adapters of a step's sampled rows, one per row. For other rows, a prompt's or the
+lens's, LoRA's unembedding would apply these adapters to the wrong rows, or fail on a CPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NONE = -1
 
 
 class RowAdapters:
-    """Names the adapters of the rows that LoRA's unembedding reads, by their slots.
+    """Sets the adapters of the rows that LoRA's unembedding reads, by their slots.
 
     ``wrapper`` is vLLM's ``PunicaWrapperBase`` of the language model.
     """
@@ -32,7 +32,7 @@ class RowAdapters:
 
     @property
     def most_rows(self) -> int:
-        """Return how many rows it can read at once."""
+        """Return the number of rows that it can read at once."""
         return len(self._wrapper._sampler_indices)
 
     def of_tokens(self, first: int, count: int) -> torch.Tensor:
@@ -42,8 +42,8 @@ class RowAdapters:
 
     @contextmanager
     def named(self, slots: torch.Tensor) -> Iterator[None]:
-        """Have the unembedding read rows with these slots, ``[rows]`` int64, in the context."""
-        # vLLM names those of the next step only where they differ from this one's.
+        """Set the slots ``[rows]`` int64 of the rows that the unembedding reads in the context."""
+        # Restored afterwards: vLLM sets the next step's slots only if they differ from this step's.
         before = self._wrapper.sampler_indices.clone()
         self._name(slots)
         try:
@@ -63,7 +63,7 @@ _found: WeakKeyDictionary[torch.nn.Module, RowAdapters | None] = WeakKeyDictiona
 
 
 def adapters_of(model: torch.nn.Module) -> RowAdapters | None:
-    """Return the adapters of a model's unembedding; None if it takes none."""
+    """Return the adapters of a model's unembedding; None if it supports none."""
     if model not in _found:
         layers = (each for each in model.modules() if isinstance(each, LogitsProcessorWithLoRA))
         layer = next(layers, None)
@@ -76,7 +76,7 @@ def unembedding_of_step(compute_logits: Any, hidden: torch.Tensor) -> LogitsOf:
 
     Args:
         compute_logits: the method of vLLM's model.
-        hidden: ``[tokens, hidden]``, the step's; what is read are slices of it.
+        hidden: ``[tokens, hidden]``, the step's states; the returned function reads slices of it.
 
     """
     compute: LogitsOf = compute_logits
@@ -110,10 +110,10 @@ def base_logits(model: Any, rows: torch.Tensor) -> torch.Tensor | None:
 
 
 def spared_rows(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an expansion of LoRA's on a CPU that adds nothing to rows without an adapter.
+    """Return LoRA's expansion on a CPU, corrected to add nothing to rows without an adapter.
 
-    Their slot is -1, with which vLLM finds the weights of the last one: an adapter as soon as
-    all slots are taken. ``lora_indices_tensor`` holds the slot of each row.
+    Their slot is -1, with which vLLM indexes the weights of the last slot. That slot holds an
+    adapter once all slots are taken. ``lora_indices_tensor`` holds the slot of each row.
     """
 
     def of_rows(_weights: Any, _output: Any, slots: torch.Tensor, *_: Any) -> torch.Tensor:
@@ -123,7 +123,7 @@ def spared_rows(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def spared_runs(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what :func:`spared_rows` does where there is one slot for each run of rows."""
+    """Correct LoRA's expansion like :func:`spared_rows`, with one slot for each run of rows."""
 
     def of_runs(
         _weights: Any, _output: Any, _starts: Any, lengths: Any, slots: torch.Tensor, *_: Any

@@ -1,9 +1,9 @@
-"""Keeping apart, in the prefix cache, what steering of the residual stream made different.
+"""Separate prefix cache entries for requests that steer the residual stream.
 
 vLLM shares a block of KV cache between requests whose tokens and ``cache_salt`` are equal.
-Steering changes the block and not the tokens, so a steered request's salt is made of its
-steering, chained with the caller's own. It is keyed with a secret of the engine: no
-caller can name a salt under which another's steered blocks would be found or replaced.
+Steering changes the block but not the tokens, so a steered request's salt is a hash of its
+steering and the client's own salt. The hash is keyed with a secret of the engine, so that no
+client can guess the salt of another's steered blocks.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from logit_processors.residual import StreamRequest
 from service.engine.engine import Generate, Outputs
 
 LayersOf = Callable[[str], Collection[int]]
-"""Layers that a vector, by the SHA-256 of its content, carries."""
+"""Returns the layers of a vector, by the SHA-256 of its content."""
 
 
 def fingerprint(steer: Sequence[SteerEntry], layers_of: LayersOf, prompt_len: int) -> str | None:
-    """Return what tells steering apart, equal for equal steering; None if it changes nothing.
+    """Return a canonical text of the steering, equal for equal steering; None without effect.
 
     Args:
         steer: the entries, in any order.
-        layers_of: layers that each vector carries.
+        layers_of: returns the layers of each vector.
         prompt_len: tokens of the prompt. A window is counted from its end, so under one the
             same token at the same place is steered differently in prompts of different lengths.
 
@@ -39,32 +39,32 @@ def fingerprint(steer: Sequence[SteerEntry], layers_of: LayersOf, prompt_len: in
         by_layer = sums.setdefault((entry.vector, *entry.bounds), {})
         for layer in layers_of(entry.vector) if entry.layers is None else entry.layers:
             by_layer[layer] = by_layer.get(layer, 0.0) + entry.strength
-    told = []
+    described = []
     for (vector, *bounds), by_layer in sorted(sums.items()):
-        # What the worker adds up to nothing in float32 changes nothing.
+        # The worker sums in float32: strengths that cancel there have no effect.
         left = sorted((at, float(np.float32(s))) for at, s in by_layer.items() if np.float32(s))
         if left:
             windowed = tuple(bounds) != EVERYWHERE.bounds
-            told.append([vector, *bounds, left, prompt_len if windowed else None])
-    return json.dumps(told) if told else None
+            described.append([vector, *bounds, left, prompt_len if windowed else None])
+    return json.dumps(described) if described else None
 
 
-def salt_of(key: bytes, *told: str | None) -> str:
-    """Return the salt of what is told, which nobody without the key can make."""
-    return hashlib.blake2b(json.dumps(told).encode(), key=key, digest_size=32).hexdigest()
+def salt_of(key: bytes, *parts: str | None) -> str:
+    """Return a salt made of the parts, which cannot be computed without the key."""
+    return hashlib.blake2b(json.dumps(parts).encode(), key=key, digest_size=32).hexdigest()
 
 
 async def secret_of(engine: Any) -> bytes:
-    """Return the engine's secret, which its first worker tells."""
+    """Return the engine's secret, from its first worker."""
     keys: list[bytes] = await engine.collective_rpc("sensefield_cache_key", None, ())
     return keys[0]
 
 
 class SteeringSalt:
-    """Step that salts a request which steers the residual stream.
+    """A step that salts the requests that steer the residual stream.
 
     Args:
-        layers_of: layers that each vector carries.
+        layers_of: returns the layers of each vector.
         key: the engine's secret, 16 to 64 bytes.
 
     """
@@ -76,7 +76,7 @@ class SteeringSalt:
     def __call__(
         self, generate: Generate, prompt: Any, params: Any, *args: Any, **kwargs: Any
     ) -> Outputs:
-        """Generate out of a prefix cache that knows the steering."""
+        """Generate with a cache salt that includes the steering."""
         steer = StreamRequest.of(params).steer
         if steer:
             prompt = self._salted(prompt, steer)

@@ -1,4 +1,4 @@
-"""Keeping rows of logits: each request's are measured as it asked, and nobody else's touched."""
+"""Measures and keeps the rows of logits that requests asked for."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def measure_rows(
     alive: torch.Tensor,
     requests: NDArray[np.int64],
 ) -> RowGroup:
-    """Measure rows that want the same.
+    """Measure rows of one spec.
 
     Args:
-        spec: what to keep.
+        spec: the values to keep.
         stages: ``[rows, vocab]`` each; None if the spec measures nothing.
-        sampled: ``[rows]`` int64, the token that was drawn.
-        alive: ``[rows]`` float32, how the program left each row.
-        requests: ``[rows]``, their requests' places in the batch.
+        sampled: ``[rows]`` int64, the sampled token.
+        alive: ``[rows]`` float32, each row's status after its program.
+        requests: ``[rows]``, the index of each row's request in the batch.
 
     """
     count = len(requests)
@@ -59,7 +59,7 @@ def measure_rows(
 def _keep(
     spec: RowSpec, measured: Sequence[MeasuredRows], count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token ids ``[rows, stages, k]`` and log-probabilities of what a spec keeps."""
+    """Return a spec's token ids ``[rows, stages, k]`` and log-probabilities."""
     dtype = torch.float16 if spec.half else torch.float32
     nothing = torch.empty((count, len(measured), 0), dtype=torch.int32)
     if spec.top_k == 0 or not measured:
@@ -87,7 +87,7 @@ def plain_logprobs(
     sampled: torch.Tensor,
     requests: NDArray[np.int64],
 ) -> RowGroup:
-    """Make the rows that the engine itself would make: sampled token first, then the top k."""
+    """Make rows in the engine's own format: sampled token first, then the top k."""
     logprobs = measure.log_softmax(base)
     first = sampled.unsqueeze(1)
     chosen = logprobs.gather(1, first)
@@ -108,7 +108,7 @@ Spec = RowSpec | PlainLogprobs
 
 @dataclass(frozen=True)
 class Group:
-    """Requests that want the same of their rows, and how many rows those are."""
+    """Requests of one spec, and their rows."""
 
     spec: Spec
     requests: Sequence[int]
@@ -122,14 +122,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Kept:
-    """The rows that are kept of a step: ``places``, group by group, those measured first."""
+    """The kept rows of a step: ``places``, group by group, measured groups first."""
 
     groups: Sequence[Group]
     places: Places
 
     @classmethod
     def of(cls, wanted: Mapping[int, Spec], layout: Layout) -> Kept:
-        """Group what is wanted of the batch's requests."""
+        """Group the batch's requests by their specs."""
         by_spec: dict[Spec, list[int]] = {}
         for request, spec in wanted.items():
             by_spec.setdefault(spec, []).append(request)
@@ -164,10 +164,10 @@ def keep_rows(
     """Measure a step's rows, group by group.
 
     Args:
-        processor: knows the programs of the batch.
-        kept: what to keep of which rows.
+        processor: holds the programs of the batch.
+        kept: the rows and their specs.
         base: ``[measured, vocab]``, the raw logits of the measured rows.
-        sampled: ``[step rows]`` int64, the token that each row of the step drew.
+        sampled: ``[step rows]`` int64, the sampled token of each row of the step.
 
     """
     controlled = base
@@ -194,13 +194,13 @@ def keep_rows(
 
 
 def _sees_control(processor: ControlProcessor, group: Group) -> bool:
-    """Say whether a group keeps what programs make of its rows."""
+    """Say whether a group's spec includes the controlled stage."""
     shown = isinstance(group.spec, RowSpec) and group.spec.controlled
     return shown and any(processor.has_program(request) for request in group.requests)
 
 
 def _unless_broken(alive: torch.Tensor, requests: NDArray[np.int64]) -> torch.Tensor:
-    """Mark the rows that do not get the residual steering they asked for, ``[rows]`` float32."""
+    """Mark the rows whose residual steering cannot be applied, ``[rows]`` float32."""
     stream = current_stream()
     if stream is None or not stream.broken_rows:
         return alive

@@ -1,4 +1,4 @@
-"""The vLLM this code was read against, and a check at start that it still is that one."""
+"""The supported vLLM version, and a check at the start of its internals."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _LOGPROBS_FIELDS = (
 
 
 def assert_insides(replaced: Iterable[Place]) -> None:
-    """Refuse a vLLM whose insides may differ from those relied on.
+    """Refuse a vLLM whose internals differ from the supported ones.
 
     Args:
         replaced: the places that this process replaces, beside those that all processes call.
 
     Raises:
-        StartupError: another minor version, a signature that changed, or a name that is gone.
+        StartupError: another minor version, a changed signature, or a missing name.
 
     """
     version = str(vllm.__version__)

@@ -1,6 +1,6 @@
-"""vLLM's engine client, with the steps that each request takes on its way to the engine.
+"""vLLM's engine client, wrapped in steps that each request passes before the engine.
 
-All routes, vLLM's own too, generate through it: it takes the client's place before vLLM builds
+All routes, including vLLM's own, generate through it: it replaces the client before vLLM builds
 its application.
 """
 
@@ -16,11 +16,11 @@ Outputs = AsyncGenerator[Any, None]
 Generate = Callable[..., Outputs]
 """``generate(prompt, sampling_params, request_id, ...)``, as vLLM's client has it."""
 Step = Callable[..., Outputs]
-"""``step(generate, prompt, sampling_params, request_id, ...)``: it does its part and goes on."""
+"""``step(generate, prompt, sampling_params, request_id, ...)``: it calls ``generate`` in turn."""
 
 
 class _Delegated:
-    """An attribute that is the client's own."""
+    """An attribute that is read from the wrapped client."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -29,8 +29,7 @@ class _Delegated:
         return self if engine is None else getattr(engine.stock, self._name)
 
 
-# What the interface declares is delegated by name: a default of the interface's, which is not
-# abstract, would otherwise stand before the client's own.
+# Delegated by name: a non-abstract method of the interface would otherwise hide the client's.
 _INTERFACE: Any = type(
     "_Interface",
     (EngineClient,),
@@ -39,12 +38,12 @@ _INTERFACE: Any = type(
 
 
 class SensefieldEngine(_INTERFACE):
-    """An engine client whose requests take steps; all else is done by vLLM's.
+    """An engine client whose requests pass steps; everything else is delegated to vLLM's client.
 
     Args:
         stock: vLLM's client.
-        steps: what each request passes, the first one first. They may be replaced once the
-            engine has answered what they need to know.
+        steps: the steps, in order. They may be replaced after the engine has answered the
+            questions of the start.
 
     """
 
@@ -53,29 +52,29 @@ class SensefieldEngine(_INTERFACE):
         self.steps = tuple(steps)
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the client's that its interface does not declare."""
+        """Return an attribute of the client that the interface does not declare."""
         return getattr(self.stock, name)
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
-        """Return the client's class, which vLLM's development routes ask for."""
+        """Return the client's class: vLLM's development routes check it."""
         return type(self.stock)
 
     def generate(
         self, prompt: Any, sampling_params: Any, request_id: str, *args: Any, **kwargs: Any
     ) -> Outputs:
-        """Generate as vLLM does, behind the steps."""
+        """Generate with vLLM's client, after the steps."""
         generate: Generate = self.stock.generate
         for step in reversed(self.steps):
             generate = partial(step, generate)
         return generate(prompt, sampling_params, request_id, *args, **kwargs)
 
     def behind(self, step: Step) -> SensefieldEngine:
-        """Return the same engine for a request that takes one more step, before all others."""
+        """Return the same engine with one more step, before all others."""
         return SensefieldEngine(self.stock, (step, *self.steps))
 
     def without(self, kind: type) -> SensefieldEngine:
-        """Return the same engine for requests that do not take steps of a kind."""
+        """Return the same engine without the steps of a kind."""
         return SensefieldEngine(
             self.stock, [step for step in self.steps if not isinstance(step, kind)]
         )

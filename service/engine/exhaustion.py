@@ -1,7 +1,7 @@
-"""Requests whose masks leave no token to choose: their own error, on all routes.
+"""Errors for requests whose masks leave no token to choose, on all routes.
 
-Where no token is left, the engine draws one that the grammar does not know and ends the request
-with an error of the server's. Requests that keep rows see it in these, with a grammar or without.
+If no token is left, the engine samples one that the grammar refuses, and ends the request with an
+internal error. Requests that keep rows detect it in them, with or without a grammar.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ GRAMMAR = "structured_outputs"
 
 
 def no_token_left(masks: Sequence[str]) -> VLLMValidationError:
-    """Return the error of a request that masks have left no token to choose.
+    """Return the error for masks that left no token to choose.
 
     Args:
-        masks: the fields that they come from, one at least.
+        masks: the fields with the masks, at least one.
 
     """
     names = ["the grammar" if name == GRAMMAR else name for name in masks]
@@ -32,11 +32,11 @@ def no_token_left(masks: Sequence[str]) -> VLLMValidationError:
 
 
 class MaskBlame:
-    """Step that ends such a request, of any route, with its own error.
+    """A step that ends such a request, on any route, with an error that names the masks.
 
     Args:
-        only_grammars: whether grammars alone end requests with an engine's error; a transfer of
-            KV cache that fails ends them with the same reason.
+        only_grammars: whether only grammars end requests with an internal error; a failed
+            transfer of KV cache ends them in the same way.
 
     """
 
@@ -46,7 +46,7 @@ class MaskBlame:
     def __call__(
         self, generate: Generate, prompt: Any, params: Any, *args: Any, **kwargs: Any
     ) -> Outputs:
-        """Generate, and blame the masks for an engine's error."""
+        """Generate, and turn an internal error into one that names the masks."""
         outputs = generate(prompt, params, *args, **kwargs)
         grammar = getattr(params, GRAMMAR, None)
         if grammar is None or not self._only_grammars or _keeps_rows(params):

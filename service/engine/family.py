@@ -1,4 +1,4 @@
-"""The processes of one server: none outlives its parent, and API processes know of the engines."""
+"""The process tree of a server: no process outlives its parent, API processes watch the engines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _TITLE = b"VLLM::EngineCore"
-"""How vLLM calls the process of an engine."""
+"""The title of vLLM's engine processes."""
 
 
 def end_with_parent() -> None:
@@ -23,17 +23,17 @@ def end_with_parent() -> None:
 
     def watch() -> None:
         connection.wait([parent.sentinel])
-        # Not sys.exit: what the engine would finish first, nobody waits for.
+        # Not sys.exit, which would wait for the engine's cleanup.
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process, a fork that has no threads, once its parent has died.
+    """Make the kernel kill this process, a fork without threads, once its parent has died.
 
     Raises:
-        OSError: the kernel does not.
+        OSError: the kernel refuses.
 
     """
     libc = ctypes.CDLL(None, use_errno=True)
@@ -42,9 +42,9 @@ def die_with_parent() -> None:
 
 
 def engines_beside() -> list[int]:
-    """Return the engines that this process's parent started, as it does for several API processes.
+    """Return the engines that this process's parent started, as with several API processes.
 
-    Such an API process is not told when an engine was killed.
+    vLLM does not notify such an API process when an engine is killed.
     """
     if multiprocessing.parent_process() is None:
         return []

@@ -82,7 +82,7 @@ if HAS_TRITON:
 
 
 def missing_fields() -> Iterator[str]:
-    """Yield what is read of a class that it does not have, as ``class.field``."""
+    """Yield the listed fields that a class does not have, as ``class.field``."""
     for owner, names in READ.items():
         own = _fields_of(owner)
         yield from (
@@ -91,9 +91,9 @@ def missing_fields() -> Iterator[str]:
 
 
 def _fields_of(owner: type) -> set[str]:
-    """Return what objects of a class have: what it declares, and what they set on themselves.
+    """Return the fields of a class's objects: declared ones, and ones that its methods set.
 
-    That is, when they are made or load their model.
+    The methods are those that create the object or load its model.
     """
     found = set(dir(owner))
     if is_dataclass(owner):

@@ -1,4 +1,4 @@
-"""The norm before the unembedding: where it is, and how it reads the residual stream."""
+"""The final norm, before the unembedding, and its effect on the residual stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATHS = (
 
 
 def find_final_norm(model: torch.nn.Module) -> Any:
-    """Return the norm before the unembedding; UnembeddingError if there is none to be found."""
+    """Return the norm before the unembedding; UnembeddingError if none is found."""
     for path in _PATHS:
         norm = module_at(model, path)
         if norm is not None:
@@ -37,13 +37,13 @@ def find_final_norm(model: torch.nn.Module) -> Any:
 def normed(model: torch.nn.Module, states: torch.Tensor) -> torch.Tensor:
     """Return residual-stream states ``[rows, hidden]`` after the final norm, same shape."""
     found = find_final_norm(model)(states)
-    # Cohere's norms also return the residual that they were given: none.
+    # Cohere's norms also return their residual input, which is None here.
     rows: torch.Tensor = found[0] if isinstance(found, tuple) else found
     return rows
 
 
 def read_directions(model: torch.nn.Module, vectors: torch.Tensor) -> torch.Tensor:
-    """Return what the unembedding reads of vectors in the residual stream.
+    """Return vectors of the residual stream as directions at the unembedding's input.
 
     RMSNorm turns a step v of the stream into g ⊙ v, with the gain g. LayerNorm also subtracts
     the mean of the hidden vector: g ⊙ (v - mean v). Its bias is the same with and without the
@@ -84,7 +84,7 @@ def _centred(vectors: torch.Tensor) -> torch.Tensor:
     """Subtract each vector's mean: ``[vectors, hidden]`` float32 -> the same."""
     values = vectors.double()
     left = values - values.mean(dim=-1, keepdim=True)
-    # What rounding leaves of a vector that is the same everywhere is no direction.
+    # A constant vector leaves only rounding errors, which are no direction.
     least = torch.finfo(torch.float32).eps * values.norm(dim=-1, keepdim=True)
     return torch.where(left.norm(dim=-1, keepdim=True) > least, left, 0.0).float()
 
@@ -92,7 +92,7 @@ def _centred(vectors: torch.Tensor) -> torch.Tensor:
 @cache
 def _kinds() -> tuple[tuple[type, ...], tuple[type, ...], tuple[type, ...]]:
     """Return the norms that subtract the mean, that do not, and whose weight is the gain - 1."""
-    # Models with norms of their own: read once a vector needs them.
+    # Imported late: these models define norms of their own.
     from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
     from vllm.model_executor.models import cohere2_moe, commandr
     from vllm.model_executor.models.nemotron import NemotronLayerNorm1P

@@ -1,4 +1,4 @@
-"""One step of a new engine before anyone is served."""
+"""One step of a new engine before it serves requests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vllm.sampling_params import RequestOutputKind
 
 
 async def run_first_step(engine: Any) -> None:
-    """Generate one token: only a model that has run shows where its residual stream is."""
+    """Generate one token: the residual stream is found only when the model runs."""
     params = SamplingParams(
         max_tokens=1, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
     )

@@ -1,6 +1,6 @@
-"""Refusals, at the start, of all that would answer requests past the door.
+"""Refuses, at the start, flags and variables that add a front end beside the door.
 
-Keys, limits, the audit log and control stand in vLLM's own HTTP server. Another front end of the
+Keys, limits, the audit log and control are in vLLM's own HTTP server. Another front end of the
 same engine has none of them.
 """
 
@@ -27,7 +27,7 @@ _SWITCHES = {
     "VLLM_DEBUG_LOG_API_SERVER_RESPONSE": "it keeps each answer, streams too, until it is whole, "
     "and logs it; --audit-prompts true logs prompts",
 }
-"""Refused variables of vLLM's that are switches, and the reason."""
+"""Refused boolean variables of vLLM, and the reason."""
 _CUSTOM = "code of its own for SageMaker would stand before the keys, or in the place of our routes"
 _HOOKS = (
     "CUSTOM_FASTAPI_PING_HANDLER",
@@ -41,13 +41,13 @@ _HOOKS = (
 
 
 def refuse_flags(is_given: Callable[[str], bool]) -> None:
-    """Refuse flags that leave the door out.
+    """Refuse flags of front ends that bypass the door.
 
     Args:
         is_given: says whether a flag, as ``--some-flag``, is on.
 
     Raises:
-        StartupError: one is.
+        StartupError: such a flag is on.
 
     """
     for flag, reason in FLAGS.items():
@@ -56,10 +56,10 @@ def refuse_flags(is_given: Callable[[str], bool]) -> None:
 
 
 def refuse_variables(environment: Mapping[str, str]) -> None:
-    """Refuse variables, and a SageMaker script, that leave the door out.
+    """Refuse variables, and a SageMaker script, that bypass the door.
 
     Raises:
-        StartupError: one does.
+        StartupError: such a variable or script is set.
 
     """
     for name, reason in _SWITCHES.items():

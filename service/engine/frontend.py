@@ -1,4 +1,4 @@
-"""The API process's end of the rows: numpy kept as numpy, a row per generated token."""
+"""Rows in the API process: numpy arrays, one row per generated token."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from logit_processors.row_spec import PROMPT_KEY, TokenRow
 from logit_processors.wire import WIRE_KEY
 
 _OWN_MESSAGE = 64 << 10
-"""Bytes from which an array surely travels by itself, and not inside of another message."""
+"""Bytes from which an array is sent as a message of its own."""
 
 
 class HandedOver(list[TokenRow]):
-    """Rows that leave when they are read, so that a stream keeps none it has sent.
+    """Rows that are dropped when they are read, so that a stream keeps no sent rows.
 
     vLLM reads the last n rows of a stream's list with a slice, once.
     """
@@ -35,16 +35,16 @@ class HandedOver(list[TokenRow]):
 
 
 class RowsProcessor(LogprobsProcessor):
-    """Stands in for vLLM's LogprobsProcessor on requests that asked for rows."""
+    """Replaces vLLM's LogprobsProcessor for requests that keep rows."""
 
     keeps_rows: bool
-    """Whether the generated tokens' logprobs are our rows, and not the engine's."""
+    """True if the generated tokens' logprobs are our rows, not the engine's."""
     keeps_prompt: bool
-    """Whether the prompt's are."""
+    """True if the prompt's logprobs are our rows."""
 
     @classmethod
     def from_new_request(cls, tokenizer: Any, request: Any) -> LogprobsProcessor:
-        """Return one for the request, or vLLM's own for a request that keeps no rows."""
+        """Return a processor for the request; vLLM's own if the request keeps no rows."""
         stock = LogprobsProcessor.from_new_request(tokenizer, request)
         params = request.sampling_params
         wire = (params.extra_args or {}).get(WIRE_KEY)
@@ -75,20 +75,20 @@ class RowsProcessor(LogprobsProcessor):
         token_ids, logprobs, statistics, _ = logprobs_lists
         assert self.logprobs is not None
         for at in range(len(statistics)):
-            # Copies: what arrived are views that keep the whole message in memory.
+            # Copies: the received arrays are views that keep the whole message in memory.
             row = TokenRow(token_ids[at].copy(), logprobs[at].copy(), statistics[at].copy())
             self.logprobs.append(row)
         return None
 
 
 def _own(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a copy of a small array: what arrived is a view that keeps a message in memory.
+    """Return a copy of a small array: the received one is a view that keeps a message in memory.
 
-    A large one, which takes long to copy, comes as a message of its own.
+    A large array, slow to copy, arrives as a message of its own.
     """
     return array if array.nbytes > _OWN_MESSAGE else array.copy()
 
 
 def rows_processor(_stock: type[LogprobsProcessor]) -> type[RowsProcessor]:
-    """Return the class that vLLM's output processor makes, which keeps rows as rows."""
+    """Return the class that vLLM's output processor uses for logprobs."""
     return RowsProcessor

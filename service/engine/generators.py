@@ -1,8 +1,8 @@
-"""Seeded random numbers on a CPU that can be taken back after a part of a prompt.
+"""Seeded random number generators on a CPU that can be rewound after a part of a prompt.
 
-vLLM's V1 runner samples every row of a step and discards the tokens of prompts that are not yet
-through. It then moves the generators of these requests back by one step's offset, and a CPU
-generator of torch has no offset: the engine would end.
+vLLM's V1 runner samples every row of a step and discards the tokens of incomplete prompts. It
+then moves the generators of these requests back by one step's offset. A CPU generator of torch
+has no offset: the engine would end.
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ STEP = 4
 
 
 class RewindableGenerator(torch.Generator):
-    """A CPU generator whose last step can be taken back.
+    """A CPU generator whose last step can be rewound.
 
-    It belongs to vLLM's state of its request, which outlives preemption, and ends with it.
+    It is part of vLLM's state of its request, which outlives preemption.
     """
 
     _before: torch.Tensor | None = None
-    """State before the last step, ``[bytes]`` uint8; None if there is none to take back."""
+    """State before the last step, ``[bytes]`` uint8; None if there is no step to rewind."""
     _offset: int = 0
 
     @classmethod
     def like(cls, generator: torch.Generator) -> Self:
-        """Return one that gives the numbers that a CPU generator would give next."""
+        """Return a generator that continues a CPU generator's sequence."""
         made = cls("cpu")
         made.set_state(generator.get_state())
         return made
 
     def begin_step(self) -> None:
-        """Remember the state that :meth:`set_offset` goes back to."""
+        """Save the state that :meth:`set_offset` restores."""
         self._before = self.get_state()
         self._offset += STEP
 
     def get_offset(self) -> int:
-        """Return the offset, :data:`STEP` for each step that was not taken back."""
+        """Return the offset, :data:`STEP` for each step that was not rewound."""
         return self._offset
 
     def set_offset(self, offset: int) -> Self:
-        """Take the last step back.
+        """Rewind the last step.
 
         Args:
-            offset: the one before that step.
+            offset: the offset before that step.
 
         Raises:
-            ValueError: another offset, or a second step: their states are not kept.
+            ValueError: another offset, or a second step: their states are not saved.
 
         """
         if self._before is None or offset != self._offset - STEP:
@@ -61,16 +61,16 @@ class RewindableGenerator(torch.Generator):
 
 
 def begin_step(generators: Iterable[torch.Generator]) -> None:
-    """Remember where the generators stand before a step is sampled."""
+    """Save the generators' states before a step is sampled."""
     for generator in generators:
         if isinstance(generator, RewindableGenerator):
             generator.begin_step()
 
 
 def rewindable(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return V1's ``CachedRequestState.__post_init__``, with generators that can go back.
+    """Return V1's ``CachedRequestState.__post_init__``, with rewindable generators.
 
-    Seeded requests on a CPU have one.
+    Only seeded requests on a CPU get one.
     """
 
     def post_init(self: Any) -> None:

@@ -1,7 +1,7 @@
-"""A compiler of grammars for each request, where vLLM's engine keeps one for all of them.
+"""A grammar compiler per request; vLLM's engine would use one compiler for all requests.
 
-vLLM's API process picks a compiler for each grammar (``auto``), but its engine keeps for ever the
-one that its first grammar needed. Here the compiler that enforces a grammar compiles it, in any
+vLLM's API process picks a compiler for each grammar (``auto``), but its engine keeps the compiler
+of its first grammar forever. Here each grammar is compiled by a compiler that enforces it, in any
 order of requests.
 """
 
@@ -25,8 +25,8 @@ _MANAGERS = "_sensefield_managers"
 def enforcing(grammar: StructuredOutputsParams) -> str:
     """Return the name of the compiler for a grammar that vLLM has validated.
 
-    It is the one that vLLM picked, unless vLLM was free to pick another and that one would pass
-    over a part of the grammar: guidance enforces all of a schema or refuses it.
+    It is vLLM's choice, unless vLLM was free to choose and its compiler would ignore a part of the
+    grammar. Then it is guidance, which enforces all of a schema or refuses it.
     """
     picked = str(grammar._backend)
     if not grammar._backend_was_auto:
@@ -50,12 +50,12 @@ def compiled_by_own(stock: Callable[..., Any]) -> Callable[..., Any]:
         managers = vars(self).setdefault(_MANAGERS, {})
         manager = managers.get(grammar._backend)
         if manager is None:
-            # It shares all but the compiler, which vLLM makes where a manager has none.
+            # A copy without the compiler: vLLM creates one if a manager has none.
             manager = copy(self)
             manager.backend = None
         stock(manager, request)
         managers[grammar._backend] = manager
-        # The first one allocates the masks of all: they are equally wide.
+        # The first compiler allocates the masks for all: they are equally wide.
         self.backend = self.backend or manager.backend
 
     return grammar_init

@@ -1,4 +1,4 @@
-"""No grammar comes to the engine that was not tried before, in a process of its own."""
+"""The gate that tries every grammar in a separate process before it reaches the engine."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from service.engine.grammar_trial import Limits, serve
 
 FIELD = "structured_outputs"
 KNOWN = 4096
-"""Grammars whose outcome is remembered."""
+"""Number of grammars whose outcome is cached."""
 START_SECONDS = 300.0
 _UNTRIED: Any = object()
 WALL_FACTOR = 15
-"""How much longer than its CPU seconds a trial may last, on a machine that is busy."""
+"""Wall time limit of a trial, as a multiple of its CPU time limit: the machine may be busy."""
 
 
 class GrammarGate:
-    """Asks a process of its own, started for the first grammar, what each new one takes.
+    """Tries each new grammar in a separate process, which is started for the first one.
 
     Args:
-        config: vLLM's, whose compilers are tried.
-        limits: on a grammar.
-        tenant: tells whose request the running task works on.
-        field: tells the field of that request which holds its grammar.
+        config: vLLM's config, with the compilers to try.
+        limits: limits of a grammar.
+        tenant: returns the tenant of the running task's request.
+        field: returns the field of that request with its grammar.
 
     """
 
@@ -55,8 +55,8 @@ class GrammarGate:
         self._field = field
         self._known: LRUCache[bytes, str | None] = LRUCache(KNOWN)
         self._lock = threading.Lock()
-        # One at a time, on threads that nothing else waits for; of a tenant one waits there, so
-        # that whoever sends many holds up another for one.
+        # One trial at a time on its own thread. Each tenant may queue only one, so that no
+        # tenant delays another by more than one trial.
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="grammar-gate")
         self._turns: defaultdict[str | None, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._process: BaseProcess | None = None
@@ -66,17 +66,17 @@ class GrammarGate:
         """Return if the engine can compile and enforce a grammar within the limits.
 
         Raises:
-            VLLMValidationError: it cannot; ``parameter`` names the field.
-            RetryableRequestError: the trial was not over in time.
+            VLLMValidationError: the engine cannot; ``parameter`` names the field.
+            RetryableRequestError: the trial took too long.
 
         """
         key = hashlib.blake2b(pickle.dumps(params.structured_outputs)).digest()
-        # What is known does not wait for a trial that is under way.
+        # A cached outcome does not wait for a running trial.
         outcome = self._outcome(key)
         if outcome is _UNTRIED:
             loop = asyncio.get_running_loop()
             async with self._turns[self._tenant()]:
-                # Another request with the same one may have had the turn before.
+                # Another request may have tried the same grammar meanwhile.
                 outcome = self._outcome(key)
                 if outcome is _UNTRIED:
                     outcome = await loop.run_in_executor(self._asking, self._try, key, params)
@@ -136,7 +136,7 @@ class GrammarGate:
 
 
 class TriedGrammars:
-    """Step that has a request's grammar tried before the engine sees it."""
+    """A step that tries a request's grammar before the engine gets it."""
 
     def __init__(self, gate: GrammarGate) -> None:
         self._gate = gate

@@ -1,8 +1,8 @@
 """A process that compiles each new grammar before the engine does, within limits.
 
-vLLM's compilers have none: a few hundred bytes of grammar can take minutes and all memory, first
-to be compiled and then at each token, when the whole batch waits. A trial is a fork of a process
-that has done nothing else, so whatever a grammar does to it ends with it.
+vLLM's compilers have no limits: a few hundred bytes of grammar can take minutes and all memory,
+first to be compiled and then at each token, while the whole batch waits. A trial runs in a fork of
+an otherwise idle process, so that it can be killed without harm.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from service.errors import MAX_ECHO
 
 MEMORY_BYTES = 1 << 30
 STEPS = 32
-"""Tokens after which a grammar has been seen at work."""
+"""Tokens for which a trial follows a grammar."""
 STEP_SECONDS = 0.1
-"""Most CPU time in which the tokens allowed next may be found: the whole batch waits for it."""
+"""Most CPU time to find the tokens allowed next; the whole batch waits for it."""
 _FAILED, _NO_MEMORY = 1, 4
 _REFUSED = (VLLMError, ValueError, RuntimeError, TypeError, LookupError)
 """Exceptions of vLLM and its compilers for an invalid grammar."""
 _PLACE_IN_SOURCE = re.compile(r"\[[\d:]+\] \S+:\d+: ")
-"""The time and the line of xgrammar's own source ahead of its message."""
+"""The time and the source line before xgrammar's message."""
 _BACKENDS = {
     "xgrammar": "backend_xgrammar:XgrammarBackend",
     "guidance": "backend_guidance:GuidanceBackend",
@@ -62,14 +62,14 @@ _BACKENDS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What a grammar may take until it has allowed its first tokens."""
+    """Limits of compiling a grammar and following its first tokens."""
 
     cpu_seconds: int
     memory_bytes: int = MEMORY_BYTES
 
 
 def serve(questions: Connection, config: VllmConfig, limits: Limits) -> None:
-    """Answer each SamplingParams with what is wrong with its grammar, or None, until the end."""
+    """Answer each SamplingParams with the fault of its grammar, or None, until the pipe closes."""
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(10)  # the engine and the API go first
@@ -84,11 +84,11 @@ def serve(questions: Connection, config: VllmConfig, limits: Limits) -> None:
 
 
 def apart(work: Callable[[], str | None], limits: Limits) -> str | None:
-    """Do work in a fork under limits; return what it says, or which of them ended it, or None.
+    """Run a function in a fork under limits; return its result, or the limit that ended it.
 
     Args:
-        work: returns what is wrong, or None.
-        limits: on the fork.
+        work: returns a fault, or None.
+        limits: limits of the fork.
 
     """
     answer, theirs = os.pipe()
@@ -121,7 +121,7 @@ def apart(work: Callable[[], str | None], limits: Limits) -> str | None:
 
 
 def _limit(limits: Limits) -> None:
-    # By the clock of a busy machine vLLM would give up on what the engine may yet compile.
+    # Without this, vLLM's wall clock limit would fail on a busy machine.
     os.environ["VLLM_REGEX_COMPILATION_TIMEOUT_S"] = "0"
     with open("/proc/self/statm") as statm:
         data = int(statm.read().split()[5]) * resource.getpagesize()
@@ -132,7 +132,7 @@ def _limit(limits: Limits) -> None:
 
 
 def _hush() -> None:
-    """Print nothing more: compilers print a grammar that they refuse, and it is a client's."""
+    """Silence stdout and stderr: compilers print a grammar that they refuse, a client's text."""
     faulthandler.disable()
     nothing = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
@@ -140,7 +140,7 @@ def _hush() -> None:
 
 
 class Compilers:
-    """The compilers that the engine may use for a grammar, and how each does with it."""
+    """The compilers that the engine may use, and trials of grammars with them."""
 
     def __init__(self, config: VllmConfig) -> None:
         self._config = config
@@ -152,7 +152,7 @@ class Compilers:
         """Compile a grammar as the engine will and follow it for some tokens.
 
         Returns:
-            What is wrong with it, or None.
+            The grammar's fault, or None.
 
         """
         assert params.structured_outputs is not None
@@ -180,12 +180,12 @@ class Compilers:
             return f"cannot be enforced: {first}{why}"
         compiled = backend.compile_grammar(kind, text, params.all_stop_token_ids)
         if any(seconds > STEP_SECONDS for seconds in follow(compiled, backend)):
-            told = f"finding the tokens it allows takes over {STEP_SECONDS:g} s a step"
-            return f"is too costly: {told}"
+            cost = f"finding the tokens it allows takes over {STEP_SECONDS:g} s a step"
+            return f"is too costly: {cost}"
         return None
 
     def _usual(self) -> list[str]:
-        """Return the compilers that are made before the first grammar."""
+        """Return the compilers that are created before the first grammar."""
         if self._wanted != "auto":
             return [self._wanted]
         usable = GuidanceBackend.is_tokenizer_supported(self._tokenizer)
@@ -216,7 +216,7 @@ def follow(grammar: StructuredOutputGrammar, backend: StructuredOutputBackend) -
 
 
 def _mask_width(backend: StructuredOutputBackend) -> int:
-    """Return the integers of 32 bits in a compiler's mask of tokens; one engine has one width."""
+    """Return the number of 32-bit integers in a compiler's mask; one engine has one width."""
     mask: Any = backend.allocate_token_bitmask(1)
     return int(mask.shape[1])
 
@@ -237,6 +237,6 @@ def _refusal(
 
 def _words(error: Exception) -> str:
     """Return a compiler's message without its place in the compiler's own source."""
-    told = str(error.args[0]) if error.args else type(error).__name__
-    told = " ".join(_PLACE_IN_SOURCE.sub("", told).split())
-    return told if len(told) <= MAX_ECHO else f"{told[:MAX_ECHO]}…"
+    message = str(error.args[0]) if error.args else type(error).__name__
+    message = " ".join(_PLACE_IN_SOURCE.sub("", message).split())
+    return message if len(message) <= MAX_ECHO else f"{message[:MAX_ECHO]}…"

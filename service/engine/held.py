@@ -1,7 +1,7 @@
 """Metrics of the resources that workers hold for running requests.
 
-The question waits for the end of a step, and workers that were asked anything spin for a second:
-so it is asked every few seconds at most, and never by an idle server that holds nothing new.
+The call waits for the end of a step, and workers spin for a second after a call. So the workers
+are called every few seconds at most, and never while the server is idle and holds nothing new.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EVERY_SECONDS = 5.0
 
 
 async def watch(engine: Any, every_seconds: float = EVERY_SECONDS) -> None:
-    """Keep the metric as the workers say, until the engine has died."""
+    """Update the metric from the workers until the engine has died."""
     answered: float | None = None
     while True:
         await asyncio.sleep(every_seconds)
@@ -33,7 +33,7 @@ async def watch(engine: Any, every_seconds: float = EVERY_SECONDS) -> None:
 
 
 def _ended_requests() -> float:
-    """Return how many requests that may have control have ended in this process."""
+    """Return the number of ended requests in this process, of routes with control."""
     return sum(
         sample.value
         for family in REQUESTS.collect()
@@ -43,7 +43,7 @@ def _ended_requests() -> float:
 
 
 def set_metric(answers: Iterable[Mapping[str, int]]) -> None:
-    """Show the most that any of the workers holds."""
+    """Set the metric to the greatest value of any worker."""
     most: dict[str, int] = {}
     for answer in answers:
         for what, count in answer.items():

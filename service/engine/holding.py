@@ -9,7 +9,7 @@ from logit_processors.processor import ControlProcessor
 
 
 def held_by(runner: Any) -> dict[str, int]:
-    """Return what a worker's model runner, V1 or V2, holds; nothing where it draws no tokens."""
+    """Return the resources of a worker's V1 or V2 model runner; empty if it samples no tokens."""
     processors: Sequence[Any] = ()
     if (batch := getattr(runner, "input_batch", None)) is not None:
         processors = batch.logitsprocs.non_argmax_invariant

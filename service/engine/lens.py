@@ -1,4 +1,4 @@
-"""The logit lens: what the unembedding reads in the residual stream after each layer."""
+"""The logit lens: the unembedding applied to the residual stream after each layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = {
     "next_logprobs": "base_logprob",
     "next_ranks": "base_rank",
 }
-"""Where a layer's reading is measured as if the last layer's were what control made of it."""
+"""Columns of the statistics for the lens: the last layer takes the controlled stage's place."""
 
 
 @torch.inference_mode()
@@ -30,8 +30,8 @@ def read_stream(
         model: vLLM's.
         states: ``[layers, positions, hidden]`` float32; the last layer's are the last.
         following: ``[positions]`` int64, the token after each position; below 0 for none.
-        k: how many of the most likely tokens to tell.
-        dtype: the model's.
+        k: number of most likely tokens to return.
+        dtype: the model's dtype.
 
     Returns:
         ``[layers, positions, k]`` int32 ``token_ids`` and float32 ``logprobs``, and

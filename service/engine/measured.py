@@ -1,6 +1,6 @@
-"""Rows of logits, measured: by Triton's kernels where there is Triton, row by row on a CPU.
+"""Measured rows of logits: by Triton's kernels if there is Triton, row by row on a CPU.
 
-Both fill the same columns of the statistics and keep rows that answer alike.
+Both fill the same columns of the statistics and return rows with the same methods.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class MeasuredRows(Protocol):
 
     @property
     def values(self) -> torch.Tensor:
-        """Return what they are made of, ``[rows, vocab]``."""
+        """Return the log-probabilities, ``[rows, vocab]``."""
 
     def top_k(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the k largest, float32 ``[rows, k]``, and their token ids, int32."""
@@ -54,7 +54,7 @@ def measure_stages(
 def measure_by_kernels(
     stages: Mapping[str, torch.Tensor], sampled: torch.Tensor, statistics: torch.Tensor
 ) -> list[MeasuredRows]:
-    """Do what :func:`measure_stages` says for different stages, in one pass over the rows."""
+    """Measure two different stages like :func:`measure_stages`, in one pass over the rows."""
     if len(stages) == 2:
         return list(measure_two(stages["base"], stages["controlled"], sampled, statistics))
     return [measure_one(logits, sampled, statistics, name) for name, logits in stages.items()]
@@ -63,5 +63,5 @@ def measure_by_kernels(
 def measure_by_host(
     stages: Mapping[str, torch.Tensor], sampled: torch.Tensor, statistics: torch.Tensor
 ) -> list[MeasuredRows]:
-    """Do what :func:`measure_stages` says for different stages, row by row."""
+    """Measure two different stages like :func:`measure_stages`, row by row."""
     return [*measure_on_host(stages, sampled, statistics)]

@@ -1,4 +1,4 @@
-"""Tokens that stand close to others, where they go into the model and where they come out."""
+"""Nearest tokens, in the embedding and in the unembedding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def embedding_cosines(model: Any, token_ids: Sequence[int], vocab_size: int) -> 
 
 
 def embedding_direction(model: Any, token_ids: Sequence[int], vocab_size: int) -> torch.Tensor:
-    """Return where some tokens' embeddings lie from the mean of all, ``[hidden]`` float32."""
+    """Return the tokens' mean embedding minus the mean of all, ``[hidden]`` float32."""
     device = next(model.parameters()).device
     parts = torch.arange(vocab_size, device=device).split(_CHUNK)
     mean = sum(model.embed_input_ids(part).double().sum(dim=0) for part in parts) / vocab_size
@@ -53,6 +53,6 @@ def nearest(cosines: torch.Tensor, token_ids: Sequence[int], k: int) -> dict[str
 
 
 def _cosines(rows: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    """``[rows, hidden]``, ``[hidden]`` -> ``[rows]``; a row of zeros is at right angles to all."""
+    """``[rows, hidden]``, ``[hidden]`` -> ``[rows]``; the cosine of a row of zeros is 0."""
     norms = rows.norm(dim=1) * direction.norm()
     return (rows @ direction) / norms.clamp(min=torch.finfo(torch.float32).tiny)

@@ -1,7 +1,7 @@
-"""The prefix cache for prompts with rows: it serves what comes before the first row, no more.
+"""The prefix cache for prompts with rows: only tokens before the first row are read from it.
 
-Tokens out of the prefix cache pass no layer and have no row. vLLM's remedy is not to read the
-cache at all for a prompt with logprobs; here only as far as rows are wanted.
+Tokens from the prefix cache pass no layer and have no row. vLLM does not read the cache at all for
+a prompt with logprobs; here it is read up to the first wanted row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from service.engine.prompt_rows import first_row_of, prompt_spec_of
 
 
 class ShorterRequest:
-    """A scheduler's request that seems to have fewer tokens than it has."""
+    """A scheduler's request that reports fewer tokens than it has."""
 
     def __init__(self, request: Any, num_tokens: int) -> None:
         self._request = request
@@ -29,7 +29,7 @@ def up_to_first_row(stock: Callable[..., Any]) -> Callable[..., Any]:
     def get_computed_blocks(self: Any, request: Any) -> Any:
         params = request.sampling_params
         if params is not None and prompt_spec_of(params) is not None:
-            # vLLM computes the last token always, so that one comes after what may be cached.
+            # vLLM always computes the last token, so add one token to the cacheable ones.
             tokens = min(first_row_of(params) + 1, request.num_tokens)
             request = ShorterRequest(request, tokens)
         return stock(self, request)

@@ -10,7 +10,7 @@ from service.errors import BadRequestError
 
 
 class PromptClaims:
-    """Step of one request whose prompt has rows.
+    """A step of one request whose prompt has rows.
 
     Args:
         claim: claims the memory of a prompt of so many tokens, or raises.
@@ -21,9 +21,9 @@ class PromptClaims:
         self._claim = claim
 
     def __call__(self, generate: Generate, prompt: Any, *args: Any, **kwargs: Any) -> Outputs:
-        """Claim and generate; raises as the claim does."""
+        """Claim the memory and generate; raise the errors of the claim."""
         tokens = prompt.get("prompt_token_ids")
         if tokens is None:
-            raise BadRequestError("a prompt of embeddings has no tokens to tell of", "prompt")
+            raise BadRequestError("a prompt of embeddings has no tokens and no rows", "prompt")
         self._claim(len(tokens))
         return generate(prompt, *args, **kwargs)

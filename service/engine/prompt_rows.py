@@ -1,9 +1,9 @@
-"""Keeping rows of the prompt: what each of its tokens' distribution was, a few rows at a time.
+"""Measures and keeps the distributions of a prompt's tokens, a few rows at a time.
 
-vLLM computes the logits of a whole step's prompt tokens at once on V1, and those of the
-widest request for all on V2. Here the unembedding reads so many rows at a time, and each
-request's are measured as it asked. No program runs over a prompt, so both stages agree on it;
-residual steering is in both.
+vLLM computes the logits of all prompt tokens of a step at once on V1, and as many alternatives as
+the widest request's for all requests on V2. Here the unembedding reads a few rows at a time, and
+each request's rows are measured by its own spec. No program runs over a prompt, so that both
+stages are equal; residual steering is in both.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _ROWS_AT_ONCE = 64
 
 
 def prompt_spec_of(sampling_params: Any) -> RowSpec | None:
-    """Return what a request wants of its prompt's rows."""
+    """Return the row spec of a request's prompt, None without one."""
     wire = (sampling_params.extra_args or {}).get(WIRE_KEY)
-    told = wire.get(PROMPT_KEY) if isinstance(wire, dict) else None
-    return None if told is None else RowSpec.model_validate(told)
+    spec = wire.get(PROMPT_KEY) if isinstance(wire, dict) else None
+    return None if spec is None else RowSpec.model_validate(spec)
 
 
 def first_row_of(sampling_params: Any) -> int:
@@ -48,25 +48,25 @@ def first_row_of(sampling_params: Any) -> int:
 class PromptRows:
     """One request's prompt rows on the host, written chunk by chunk, in any order.
 
-    Row i is the distribution that token i + 1 of the prompt comes from.
+    Row i is the distribution of token i + 1 of the prompt.
     """
 
     spec: RowSpec
     count: int
-    """Rows that there are: one less than the prompt has tokens."""
+    """Number of rows: one less than the prompt has tokens."""
     start: int = 0
-    """The first that is wanted."""
+    """The first wanted row."""
     _kept: LogprobsTensors | None = field(default=None, repr=False)
 
     def measure(
         self, first: int, logits_of: LogitsOf, hidden: torch.Tensor, targets: torch.Tensor
     ) -> None:
-        """Measure the rows from ``first`` on, but for those that nobody wants.
+        """Measure the rows from ``first`` on, except those before ``start``.
 
         Args:
-            first: the first of them.
+            first: index of the first row.
             logits_of: the model's unembedding.
-            hidden: ``[rows, hidden]``, its input.
+            hidden: ``[rows, hidden]``, the unembedding's input.
             targets: ``[rows]`` int64, the tokens that followed.
 
         """
@@ -81,7 +81,7 @@ class PromptRows:
             )
 
     def take(self) -> LogprobsTensors | None:
-        """Return the wanted rows in vLLM's three places; None for a prompt of one token."""
+        """Return the wanted rows as vLLM's LogprobsTensors; None for a prompt of one token."""
         return self._kept
 
     def _write(self, first: int, group: RowGroup) -> None:
@@ -98,7 +98,7 @@ class PromptRows:
 
 
 def kept_v1(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return V1's ``_get_prompt_logprobs_dict``, with kept rows for the prompts that asked."""
+    """Return V1's ``_get_prompt_logprobs_dict``, with kept rows for prompts with a spec."""
 
     def stock_rows(
         runner: Any, hidden: torch.Tensor, scheduled: dict[str, int]
@@ -109,7 +109,7 @@ def kept_v1(stock: Callable[..., Any]) -> Callable[..., Any]:
         found: dict[str, LogprobsTensors | None] = {}
         waiting = runner.num_prompt_logprobs
         for name in list(waiting):
-            # One at a time, each under its own adapter.
+            # One request at a time, under its own adapter.
             runner.num_prompt_logprobs = {name: waiting.pop(name)}
             with adapters.named(_slots_v1(runner, name, adapters, scheduled)):
                 found |= stock(runner, hidden, scheduled)
@@ -159,12 +159,12 @@ def _slots_v1(
 def _advance_v1(
     runner: Any, name: str, spec: RowSpec, hidden: torch.Tensor, scheduled: dict[str, int]
 ) -> tuple[LogprobsTensors | None, bool]:
-    """Measure the rows of a request in this step; return them and True once they are all."""
+    """Measure a request's rows in this step; return them and True once all are measured."""
     request = runner.requests[name]
     tokens, count = request.prompt_token_ids, scheduled.get(name)
     if count is None or tokens is None:  # preempted, or a prompt of embeddings
         return None, False
-    # vLLM's own field for a prompt in progress, which ends with the request.
+    # vLLM's own field for a prompt in progress, freed with the request.
     rows = request.in_progress_prompt_logprobs_cpu
     if rows is None:
         rows = request.in_progress_prompt_logprobs_cpu = PromptRows(
@@ -184,14 +184,14 @@ def _advance_v1(
 
 
 def added_v2(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``PromptLogprobsWorker.add_request``, which keeps what a prompt's rows should be."""
+    """Return ``PromptLogprobsWorker.add_request``, which keeps the row spec of a prompt."""
 
     def add_request(self: Any, req_id: str, req_idx: int, sampling_params: Any) -> None:
         stock(self, req_id, req_idx, sampling_params)
         spec = prompt_spec_of(sampling_params)
         if spec is not None:
             self.uses_prompt_logprobs[req_idx] = False
-            # vLLM's own place for a prompt in progress, which ends with the request.
+            # vLLM's own field for a prompt in progress, freed with the request.
             self.in_progress_prompt_logprobs[req_id] = spec, first_row_of(sampling_params)
 
     return add_request
@@ -262,7 +262,7 @@ def _advance_v2(
     batch: Any,
     all_token_ids: torch.Tensor,
 ) -> LogprobsTensors | None:
-    """Measure a request's rows in this step; return them with the last."""
+    """Measure a request's rows in this step; return all rows in the last step."""
     first = int(batch.num_computed_prefill_tokens_np[at])
     end = first + int(batch.num_scheduled_tokens[at])
     if first > rows.count or rows.count + 1 < batch.prefill_len_np[at]:

@@ -1,4 +1,4 @@
-"""The residual stream of prompts, taken by the serving engine beside its other requests."""
+"""Captures the residual stream of prompts in the serving engine, beside its other requests."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ from service.unbroken import begin
 
 
 class PromptStates:
-    """Runs prompts through the engine and collects the residual stream at their ends.
+    """Runs prompts through the engine and captures the residual stream at their ends.
 
-    One caller's prompts are at work at a time, as many as the workers have room for; then
-    whoever waits has a turn.
+    Callers take turns: one caller's prompts run at a time, as many as the workers can hold.
 
     Args:
         engine: vLLM's client.
@@ -43,15 +42,15 @@ class PromptStates:
     async def take(
         self, prompts: Sequence[Sequence[int]], layers: Sequence[int], last: int
     ) -> AsyncIterator[tuple[int, NDArray[np.float32]]]:
-        """Yield a prompt's place and its stream ``[layers, hidden]``, in the order they come.
+        """Yield each prompt's index and residual stream ``[layers, hidden]``, in any order.
 
         Args:
-            prompts: token ids of each.
-            layers: after which decoder layers, by number.
-            last: the mean over so many of a prompt's last tokens, up to 64.
+            prompts: token ids of each prompt.
+            layers: numbers of the decoder layers after which to capture.
+            last: number of last tokens of a prompt to average over, up to 64.
 
         Raises:
-            SaturatedError: other API processes took the workers' room.
+            SaturatedError: other API processes have taken the workers' capacity.
 
         """
 
@@ -72,7 +71,7 @@ class PromptStates:
                     await asyncio.gather(*tasks, return_exceptions=True)
 
     def passes(self, positions: Sequence[int]) -> int:
-        """Return how many tokens :meth:`take_each` passes through the model for positions."""
+        """Return the number of tokens that :meth:`take_each` passes through the model."""
         ends = [part[-1] + 1 for part in _parts(positions)]
         return max(ends) if self._is_cached else sum(ends)
 
@@ -84,20 +83,20 @@ class PromptStates:
         steer: Sequence[SteerEntry],
         prompt_len: int,
     ) -> AsyncIterator[tuple[list[int], NDArray[np.float32]]]:
-        """Yield positions of a text and the stream there, ``[layers, positions, hidden]``.
+        """Yield positions of a text and the residual stream, ``[layers, positions, hidden]``.
 
-        A part of the text at a time, each with what is before it: that comes out of the
-        prefix cache, under a salt that no other request has.
+        The text runs part by part. Each part's prefix comes from the prefix cache, under a salt
+        that no other request has.
 
         Args:
-            text: token ids, of a prompt and what was generated after it.
-            layers: after which decoder layers, by number, ascending.
-            positions: places in the text, ascending.
-            steer: what steers the stream.
-            prompt_len: tokens of the prompt, from whose end the windows of steering count.
+            text: token ids of a prompt and the tokens generated after it.
+            layers: numbers of the decoder layers after which to capture, ascending.
+            positions: positions in the text, ascending.
+            steer: the entries that steer the stream.
+            prompt_len: tokens of the prompt; the windows of steering count from its end.
 
         Raises:
-            SaturatedError: other API processes took the workers' room.
+            SaturatedError: other API processes have taken the workers' capacity.
             RetryableRequestError: a vector is not in the engine.
 
         """
@@ -121,7 +120,7 @@ class PromptStates:
         salt: str | None = None,
         wire: dict[str, Any] | None = None,
     ) -> NDArray[np.float32]:
-        """Return the stream ``[layers, hidden]``, or that of each token if a salt is given."""
+        """Return the stream ``[layers, hidden]``; with a salt, the stream of each token."""
         tag = f"capture-{uuid.uuid4().hex}"
         capture = Capture(tag=tag, last=last, layers=list(layers), each=salt is not None)
         params = SamplingParams(
@@ -131,17 +130,17 @@ class PromptStates:
             logprobs=None if wire is None else 0,
             extra_args={WIRE_KEY: {CAPTURE_KEY: capture.model_dump(), **(wire or {})}},
         )
-        # Tokens out of the prefix cache would pass no layer.
+        # Tokens from the prefix cache pass no layer.
         tokens = tokens_input(list(prompt), cache_salt=salt or tag)
         try:
-            # Of several engines (data parallel) only the first one's answer to a call comes back.
+            # With data parallelism, collective_rpc returns the first engine's answers only.
             async for result in self._engine.generate(tokens, params, tag, data_parallel_rank=0):
                 kept = result.outputs[0].logprobs or ()
                 alive = [row.statistics[COLUMN["alive"]] for row in kept]
                 if wire is not None and BROKEN in alive:
                     raise RetryableRequestError("a vector is not in the engine; send it again")
         finally:
-            # Whoever has left too: what was captured would stay on the device.
+            # Fetch even after a disconnect: the capture would stay on the device.
             fetching = begin(self._fetch(tag))
         streams: dict[int, NDArray[np.float32]] = {}
         for answer in await asyncio.shield(fetching):
@@ -166,7 +165,7 @@ class PromptStates:
 
 
 def _parts(positions: Sequence[int]) -> list[list[int]]:
-    """Cut ascending positions where more than a step's room of tokens would lie between."""
+    """Split ascending positions into parts that span at most one step's capture capacity."""
     parts: list[list[int]] = []
     for at in positions:
         if parts and at - parts[-1][0] < MAX_CAPTURED:

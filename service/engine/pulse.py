@@ -1,7 +1,7 @@
-"""Whether the engine lives and turns, and the end of all its requests when it does not.
+"""Detects an engine that has died or hangs, and ends all its requests.
 
-vLLM's engine answers a question between two steps, however many requests wait for their
-turn: that tells an engine under load from one that hangs.
+vLLM's engine answers a call between two steps, even if many requests wait. So an engine under
+load answers, and a hanging one does not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from service.engine.family import engines_beside, is_alive
 
 _AWAKE_SECONDS = 2.0
-"""Most that counts of the time between two beats: for the rest this process did not listen."""
+"""Most seconds counted between two polls, so that a blocked event loop is not counted."""
 
 
 class EngineDiedError(EngineDeadError):
@@ -36,7 +36,7 @@ class EngineDiedError(EngineDeadError):
 
 
 class Pulse:
-    """Asks an engine whether it is paused, one question at a time."""
+    """Polls an engine with ``is_paused``, one call at a time."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -49,40 +49,39 @@ class Pulse:
     def is_dead(self) -> bool:
         """Say whether the engine, or one of several, has ended.
 
-        vLLM's client knows that of engines that its own process started.
+        vLLM's client knows it only for engines that its own process started.
         """
         return self._engine.errored or not all(map(is_alive, self._engines))
 
     def beat(self) -> None:
-        """Take the answer to the last question if it has come, and then ask the next."""
+        """Read the answer to the last call if it has arrived, and then make the next call."""
         now = time.monotonic()
         passed, self._beaten = now - self._beaten, now
         if self._question is not None:
             if not self._question.done():
                 self._waited += min(passed, _AWAKE_SECONDS)
                 return
-            # Engines of several ranks are paused one after the other, and refuse meanwhile.
+            # Engines of several ranks are paused one by one, and raise an error meanwhile.
             if self._question.exception() is None:
                 self.paused = self._question.result()
         self._waited = 0.0
         self._question = asyncio.ensure_future(self._engine.is_paused())
 
     def silence(self) -> float:
-        """Return the seconds for which a question had waited at the last beat."""
+        """Return the seconds for which the current call had waited at the last poll."""
         return 0.0 if self._question is None or self._question.done() else self._waited
 
 
 async def end_requests(engine: Any, message: str, status: HTTPStatus) -> None:
-    """End all requests of this process with an error, on whatever route they came.
+    """End all requests of this process, on any route, with an error.
 
-    The error goes the way of vLLM's own ``EngineDeadError``; the engine lets go of the
-    requests as soon as it listens again.
+    The error is raised like vLLM's own ``EngineDeadError``. The engine aborts the requests as
+    soon as it responds again.
 
     Args:
         engine: vLLM's engine client.
         message: what happened.
-        status: 500 for an engine that has died; the error is then of the type that vLLM itself
-            raises for one.
+        status: 500 for a dead engine; the error then has vLLM's type for a dead engine.
 
     """
     processor = engine.output_processor
@@ -91,5 +90,5 @@ async def end_requests(engine: Any, message: str, status: HTTPStatus) -> None:
     error = EngineDiedError(message) if is_dead else GracefulHTTPError(message, status)
     processor.propagate_error(error)
     if running:
-        with suppress(EngineDeadError):  # then there is nobody to let go of them
+        with suppress(EngineDeadError):  # a dead engine has nothing to abort
             await engine.abort(running, internal=True)

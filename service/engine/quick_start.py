@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class _Forked(ForkProcess):
-    """A forked engine or worker. It loads no plugins again, so it watches its parent from here."""
+    """A forked engine or worker. It does not load plugins again, so it must watch its parent."""
 
     def run(self) -> None:
         end_with_parent()
@@ -27,15 +27,15 @@ class _Forked(ForkProcess):
 
 
 class _Forks(ForkContext):
-    """The context that vLLM takes the processes of its engines and workers from."""
+    """The multiprocessing context of vLLM's engines and workers."""
 
     Process = _Forked
 
 
 def install() -> None:
-    """Have vLLM fork its engines and workers, and look at a model's class where it is.
+    """Make vLLM fork its engines and workers, and inspect a model's class in this process.
 
-    Only in the process that starts the engines, before it does.
+    Call it only in the process that starts the engines, before it starts them.
     """
     from vllm.model_executor.models import registry
     from vllm.platforms import current_platform
@@ -48,7 +48,7 @@ def install() -> None:
         multiproc_executor.get_mp_context, lambda: on_cpu and shares_its_cores()
     )
     if on_cpu:
-        # Another process is there for CUDA, which must not be initialized in this one.
+        # vLLM inspects in a subprocess only to keep CUDA uninitialized in this process.
         registry._run_in_subprocess = _call
 
 

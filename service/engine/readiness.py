@@ -1,4 +1,4 @@
-"""Whether the server can take requests now, and what it says where it cannot."""
+"""The server's readiness to take requests, and the errors while it is not ready."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from service.engine.pulse import Pulse
 from service.errors import NotReadyError
 
 SILENT_SECONDS = 5.0
-"""An engine that owes an answer for as long does not work: it answers between two steps."""
+"""An engine without an answer for so long is not ready: it should answer between two steps."""
 
 
 class Readiness:
-    """What is known of one server's engine, and of its end.
+    """The state of one server and its engine.
 
     Args:
         engine: vLLM's engine client.
-        stall_seconds: longest silence of an engine that does not hang.
+        stall_seconds: silence after which the engine counts as hanging.
 
     """
 
@@ -30,10 +30,10 @@ class Readiness:
         return self.pulse.silence() > self._stall_seconds
 
     def admit(self) -> None:
-        """Let a request in.
+        """Admit a request.
 
         Raises:
-            NotReadyError: the server ends, or its engine is dead or hangs.
+            NotReadyError: the server is stopping, or its engine is dead or hangs.
 
         """
         if self.draining:
@@ -47,10 +47,10 @@ class Readiness:
             )
 
     def check(self) -> None:
-        """Return if the engine goes from step to step and the server lets requests in.
+        """Return if the engine makes steps and the server admits requests.
 
         Raises:
-            NotReadyError: the engine is paused or silent, or the server lets no request in.
+            NotReadyError: the engine is paused or silent, or the server admits no request.
 
         """
         self.admit()

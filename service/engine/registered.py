@@ -1,4 +1,4 @@
-"""The controls of the workers against those of this process."""
+"""Compares the registered controls of the workers with those of this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions of vLLM that Sensefield calls, overrides or reads the effect of, and leaves as is."""
+"""Functions of vLLM that Sensefield calls, overrides or depends on, and does not replace."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CALLED = (
         owner="vllm.v1.structured_output.request",
         attribute="get_structured_output_key",
         parameters=("params",),
-        why="it tells the kind and the text of a grammar",
+        why="it returns the kind and the text of a grammar",
     ),
     Place(
         owner="vllm.lora.punica_wrapper.punica_base:PunicaWrapperBase",

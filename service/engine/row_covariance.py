@@ -1,7 +1,7 @@
-"""The inverse covariance of a matrix's rows, factored once and a little at a time.
+"""The inverse covariance of a matrix's rows, computed once and in parts.
 
-Of a large unembedding it takes seconds, in which no step may wait: the products of its rows
-are summed in parts, between steps, and factored in a thread beside them.
+For a large unembedding it takes seconds, and no step may wait so long. The products of the rows
+are summed in parts between steps, and factored in a thread.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class RowCovariance:
     Args:
         rows: this rank's, ``[rows, hidden]``, any float dtype.
         parts: how often to call :meth:`advance` until all ranks have summed theirs.
-        total: rows of all ranks.
-        summed: returns the sum of what all ranks have of a tensor.
+        total: number of rows on all ranks.
+        summed: returns the sum of a tensor over all ranks.
 
     """
 
@@ -41,7 +41,7 @@ class RowCovariance:
     )
 
     def advance(self) -> bool:
-        """Do the next part of the work and say whether all is done; all ranks call together."""
+        """Do the next part and return True once all are done; all ranks call it together."""
         if self._factored is not None:
             return self._factored.done()
         size = self.rows.shape[1]

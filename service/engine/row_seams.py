@@ -1,4 +1,4 @@
-"""The seams that rows come out of: of the tokens that are sampled, and of the prompt's."""
+"""The seams that produce rows: of sampled tokens, and of prompts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SAMPLED = (
         attribute="add_request",
         parameters=("self", "req_idx", "sampling_params"),
         wrap=samplers.added_v2,
-        why="V2 tells no processor that a request has ended",
+        why="V2 does not notify processors when a request ends",
         needs_triton=True,
     ),
     Seam(

@@ -1,8 +1,8 @@
 """Kept rows on their way from the sampler to the API process.
 
-They ride where vLLM carries its own logprobs, and stand in for its ``LogprobsTensors`` and
-``LogprobsLists``: each request's rows have their own width, so one request that asks for
-much does not widen another's.
+They take the place of vLLM's own logprobs, with the interfaces of its ``LogprobsTensors`` and
+``LogprobsLists``. Each request's rows have their own width, so that a wide request does not widen
+another's.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from logit_processors.row_spec import ALIVE, COLUMN
 
 @dataclass
 class RowGroup:
-    """Rows of equal shape. ``requests`` ``[rows]`` are their requests' places in the batch.
+    """Rows of equal shape. ``requests`` ``[rows]`` holds their requests' indices in the batch.
 
-    A request's rows, several where tokens were drafted, lie one behind another.
+    A request has several rows if tokens were drafted; they are contiguous.
 
     ``token_ids``: int32 ``[rows, stages, k]`` (k = 0 for dense rows); ``logprobs``: float32
     or float16 ``[rows, stages, k or vocab]``; ``statistics``: float32 ``[rows, 8]``. For the
@@ -48,7 +48,7 @@ Arrays = tuple[NDArray[np.int32], NDArray[np.floating], NDArray[np.floating]]
 
 
 class HostRows:
-    """A step's rows as numpy; answers like vLLM's ``LogprobsLists``."""
+    """A step's rows as numpy, with the interface of vLLM's ``LogprobsLists``."""
 
     def __init__(self, groups: list[RowGroup]) -> None:
         self._groups: list[Arrays] = [
@@ -67,8 +67,9 @@ class HostRows:
     def slice_request(self, req_idx: int, num_positions: int) -> LogprobsLists | None:
         """Return the rows of the tokens that a request got in this step.
 
-        With drafted tokens it has more rows than tokens: the rest are of rejected drafts. None
-        if they would only tell that all is well: a row costs both ends more than its token.
+        With drafted tokens there are more rows than tokens: the rest belong to rejected drafts.
+        Rows that only report success are dropped, as a row costs more than its token: the result
+        is then None.
         """
         group, at = self._first[req_idx]
         if self._says_nothing[group]:
@@ -79,13 +80,13 @@ class HostRows:
 
 
 def _says_nothing(logprobs: NDArray[np.floating], statistics: NDArray[np.floating]) -> bool:
-    """Say whether rows measure no stage, and have all been left a token."""
+    """Say whether rows measure no stage and have no failure."""
     return logprobs.shape[1] == 0 and bool((statistics[:, COLUMN["alive"]] == ALIVE).all())
 
 
 @dataclass
 class StepRows:
-    """A step's rows on the device; answers like vLLM's ``LogprobsTensors``."""
+    """A step's rows on the device, with the interface of vLLM's ``LogprobsTensors``."""
 
     groups: list[RowGroup]
 
@@ -94,5 +95,5 @@ class StepRows:
         return type(self)([group.to_cpu() for group in self.groups])
 
     def tolists(self) -> HostRows:
-        """Return the rows as numpy; copies that were started must have ended."""
+        """Return the rows as numpy; started copies must have ended."""
         return HostRows(self.groups)

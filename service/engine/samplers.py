@@ -1,4 +1,4 @@
-"""The samplers that hand out kept rows: V1's, V2's, and V2's verifier of drafted tokens.
+"""The samplers that return kept rows: V1's, V2's, and V2's verifier of drafted tokens.
 
 vLLM computes logprobs for the whole batch at the widest request's k, sorted and ranked by
 a kernel that compiles on first use. Its samplers have no extension point for rows of our
@@ -20,7 +20,7 @@ from service.engine.generators import begin_step
 
 
 def sampled_v1(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return V1's ``Sampler.forward`` with kept rows in the place of its own logprobs."""
+    """Return V1's ``Sampler.forward`` with kept rows instead of its own logprobs."""
 
     def forward(
         self: Any,
@@ -48,9 +48,9 @@ def sampled_v1(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def raw_rows(logits: torch.Tensor, kept: Kept) -> torch.Tensor:
-    """Return the measured rows of ``[rows, vocab]``, float32, as they are before V1 samples.
+    """Return the measured rows of ``[rows, vocab]``, float32, before V1 samples.
 
-    It works in place on float32 logits, and on a copy of its own of any others.
+    V1 changes float32 logits in place; it copies logits of other dtypes.
     """
     is_copied = logits.dtype != torch.float32
     if is_copied and kept.is_whole(len(logits), len(logits)):
@@ -59,10 +59,10 @@ def raw_rows(logits: torch.Tensor, kept: Kept) -> torch.Tensor:
 
 
 def added_v2(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return V2's ``Sampler.add_request``, before which ended requests let go of what they held."""
+    """Return V2's ``Sampler.add_request``, which releases the resources of ended requests first."""
 
     def add_request(self: Any, req_idx: int, sampling_params: Any) -> None:
-        # What ended requests held may be what the new one needs.
+        # The new request may need the resources of ended ones.
         end_requests(self)
         stock(self, req_idx, sampling_params)
 
@@ -70,7 +70,7 @@ def added_v2(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def without_logprobs_dims(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return V2's ``Sampler.get_logprobs_dims``, which asks for none where rows are kept."""
+    """Return V2's ``Sampler.get_logprobs_dims``, which requests no logprobs if rows are kept."""
 
     def get_logprobs_dims(self: Any, idx_mapping_np: Any, include_token_ids: bool = True) -> Any:
         if _processor_of(self.logits_processors) is not None:
@@ -81,7 +81,7 @@ def without_logprobs_dims(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def sampled_v2(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return V2's ``Sampler.__call__`` with kept rows in the place of its own logprobs."""
+    """Return V2's ``Sampler.__call__`` with kept rows instead of its own logprobs."""
 
     def call(self: Any, logits: torch.Tensor, input_batch: Any) -> Any:
         return sample(self, logits, input_batch, lambda: stock(self, logits, input_batch))
@@ -90,7 +90,7 @@ def sampled_v2(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def without_verified_logprobs(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the verifier's ``_get_logprobs_tensors``, which makes none where rows are kept."""
+    """Return the verifier's ``_get_logprobs_tensors``, which computes none if rows are kept."""
 
     def get_logprobs_tensors(self: Any, *arguments: Any, **options: Any) -> Any:
         if _processor_of(self.sampler.logits_processors) is not None:
@@ -101,7 +101,7 @@ def without_verified_logprobs(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def verified(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the verifier's ``__call__`` with kept rows in the place of its logprobs."""
+    """Return the verifier's ``__call__`` with kept rows instead of its logprobs."""
 
     def verify(
         self: Any,
@@ -121,7 +121,7 @@ def verified(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def end_requests(sampler: Any) -> None:
-    """Release what V2's ended requests held: vLLM frees their slots and says so to no processor."""
+    """Release the resources of V2's ended requests; vLLM does not notify processors."""
     processor: Any = _processor_of(sampler.logits_processors)
     if processor is not None:
         processor.end_all_but(sampler.req_states.index_to_req_id)
@@ -131,10 +131,10 @@ def sample(sampler: Any, logits: torch.Tensor, input_batch: Any, stock: Callable
     """Sample as V2 does, with the rows that the batch's requests keep.
 
     Args:
-        sampler: knows the processors.
-        logits: ``[rows, vocab]`` of the step, raw.
-        input_batch: its layout.
-        stock: samples or verifies them.
+        sampler: holds the processors.
+        logits: ``[rows, vocab]``, the step's raw logits.
+        input_batch: the step's layout.
+        stock: vLLM's function that samples or verifies the logits.
 
     """
     processor: Any = _processor_of(sampler.logits_processors)
@@ -147,7 +147,7 @@ def sample(sampler: Any, logits: torch.Tensor, input_batch: Any, stock: Callable
         return stock()
     drafts = input_batch.num_draft_tokens_per_req
     kept = Kept.of(wanted, Layout(logits.device, drafts, input_batch.cu_num_logits))
-    # The samplers copy logits before they change them, so the raw rows stay.
+    # The samplers copy logits before they change them, so that the raw rows stay unchanged.
     whole = kept.is_whole(input_batch.num_reqs, len(logits))
     base = logits if whole else logits[kept.measured.rows]
     output = stock()
@@ -159,11 +159,11 @@ def sample(sampler: Any, logits: torch.Tensor, input_batch: Any, stock: Callable
 
 
 def drawn_tokens(output: Any, batch: Any) -> torch.Tensor:
-    """Return the token that each row of a step with drafts drew, 0 where it drew none.
+    """Return each row's sampled token in a step with drafts, 0 for a row without one.
 
     Args:
         output: ``sampled_token_ids`` ``[batch, drafts + 1]``, of which each request has the
-            first ``num_sampled`` ``[batch]``; what stands behind them is no token.
+            first ``num_sampled`` ``[batch]``; the rest are no tokens.
         batch: ``cu_num_logits`` ``[batch + 1]`` int32, where each request's rows begin, and
             ``expanded_local_pos`` ``[rows]`` int32, each row's place among its request's.
 

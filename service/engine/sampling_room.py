@@ -1,4 +1,4 @@
-"""Sizes and numbers that vLLM's V2 runner can hold for one request: beyond them its engine ends."""
+"""Limits of vLLM's V2 runner on sampling parameters: beyond them its engine ends."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MAX_SEED = 2**63 - 1
 
 
 def check_room(params: SamplingParams) -> None:
-    """Return if a request's sampling parameters, as the engine gets them, have room.
+    """Check a request's sampling parameters, as the engine gets them, against the limits.
 
     Raises:
-        VLLMValidationError: they have not.
+        VLLMValidationError: a parameter is over its limit.
 
     """
     stops = len(params.all_stop_token_ids)
@@ -43,9 +43,9 @@ def check_room(params: SamplingParams) -> None:
 
 
 def with_room(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``InputProcessor.process_inputs``, which checks each request that vLLM takes in.
+    """Return ``InputProcessor.process_inputs``, which checks each request.
 
-    It is no step of the engine client: vLLM fills the parameters in here, out of the model's
+    It is no step of the engine client: vLLM completes the parameters here, from the model's
     generation config and with its tokenizer.
     """
 

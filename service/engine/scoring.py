@@ -1,4 +1,4 @@
-"""The probabilities of given tokens after a prompt, taken by the serving engine."""
+"""The probabilities of given tokens after a prompt, computed by the serving engine."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _BASE = RowSpec(top_k=1, base=True)
 async def base_rows(engine: Any, prompt: Sequence[int], wanted: Sequence[int]) -> list[TokenRow]:
     """Return the row of each wanted token without control.
 
-    One pass over prompt and tokens, less what of the prompt is in the prefix cache.
+    One pass over prompt and tokens, except for the prompt's tokens in the prefix cache.
     """
     params = _params(1)
     params.prompt_logprobs = 1
-    # Up to the first row only, see ``prompt_cache``; a KV connector knows no such end.
+    # Cached up to the first row only, see ``prompt_cache``; a KV connector has no such limit.
     params.skip_reading_prefix_cache = engine.vllm_config.kv_transfer_config is not None
     rows_from = {PROMPT_KEY: _BASE.model_dump(), PROMPT_FROM_KEY: len(prompt) - 1}
     params.extra_args = {WIRE_KEY: rows_from}
@@ -39,13 +39,13 @@ async def controlled_rows(
     wanted: Sequence[int],
     force: Callable[[SamplingParams, int], None],
 ) -> list[TokenRow]:
-    """Return the row of each wanted token under control that forces them, one a step.
+    """Return the row of each wanted token under control that forces them, one per step.
 
     Args:
         engine: vLLM's client.
         prompt: token ids.
         wanted: token ids.
-        force: puts the control of so many tokens into sampling parameters.
+        force: puts the plan's control, for a number of tokens, into sampling parameters.
 
     """
     params = _params(len(wanted))
@@ -57,7 +57,7 @@ async def controlled_rows(
 
 
 async def run(engine: Any, prompt: Sequence[int], params: SamplingParams) -> RequestOutput:
-    """Run one request to its end; one that nobody waits for any more is aborted."""
+    """Run one request to its end; abort it if the caller is cancelled."""
     last: RequestOutput | None = None
     name = f"sight-{uuid.uuid4().hex}"
     async for result in engine.generate(tokens_input(list(prompt)), params, name):

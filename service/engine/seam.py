@@ -20,7 +20,7 @@ class Where(Enum):
 
 
 class State(Enum):
-    """How the installed vLLM has a place."""
+    """The state of a place in the installed vLLM."""
 
     OK = "ok"
     MISSING = "missing"

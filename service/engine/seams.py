@@ -133,28 +133,28 @@ _installed: set[Where] = set()
 
 
 def assert_supported() -> None:
-    """Refuse a vLLM whose insides may differ from those relied on.
+    """Refuse a vLLM whose internals differ from the supported ones.
 
     Raises:
-        StartupError: they may, see :func:`service.engine.compatibility.assert_insides`.
+        StartupError: as :func:`service.engine.compatibility.assert_insides` does.
 
     """
     assert_insides(TABLE)
 
 
 def is_installed(where: Where) -> bool:
-    """Say whether this process, or the one it was forked from, has a kind's rows installed."""
+    """Say whether a kind's seams are installed in this process or the one it was forked from."""
     return where in _installed
 
 
 def install(where: Where) -> None:
-    """Replace vLLM's own in a process where it was not done before.
+    """Replace vLLM's functions in a process, once.
 
     Args:
         where: the kind of this process.
 
     Raises:
-        StartupError: vLLM's own is not what the table expects; then nothing is replaced.
+        StartupError: vLLM's function is not as the table expects; then nothing is replaced.
 
     """
     rows = [seam for seam in TABLE if seam.where is where and seam.is_here]
@@ -164,7 +164,7 @@ def install(where: Where) -> None:
 
 
 def replace(rows: Iterable[Seam]) -> None:
-    """Replace vLLM's own of some rows."""
+    """Replace vLLM's functions of some rows of the table."""
     for seam in rows:
         if seam.wrap is not None:
             setattr(resolve_name(seam.owner), seam.attribute, seam.wrap(seam.found()))

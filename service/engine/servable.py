@@ -1,4 +1,4 @@
-"""Refusals of an engine that would end with an error of its own once it has loaded the model."""
+"""Refuses, before the model is loaded, an engine that would fail after it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.errors import StartupError
 
 
 def checked_config(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``EngineArgs.create_engine_config``, which refuses what cannot be served.
+    """Return ``EngineArgs.create_engine_config``, which refuses unsupported configurations.
 
     vLLM starts an engine with the result, after it has read the flags and the model.
     """
@@ -23,10 +23,10 @@ def checked_config(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def assert_servable(vllm_config: Any) -> None:
-    """Refuse an engine that would end with an error of its own once it has loaded the model.
+    """Refuse an engine that would fail after it has loaded the model.
 
     Raises:
-        StartupError: it would.
+        StartupError: the configuration is not supported.
 
     """
     if (runner := vllm_config.model_config.runner_type) != "generate":

@@ -1,4 +1,4 @@
-"""The class of vLLM's workers (``--worker-cls``): the platform's own, and it follows the stream.
+"""The class of vLLM's workers (``--worker-cls``): the platform's, with the residual stream.
 
 The residual stream needs a worker at two moments: after it has loaded the model, before it
 profiles, compiles and captures it; and around each step.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class ServingWorker(StockWorker):
-    """The platform's worker, whose model's residual stream is followed."""
+    """The platform's worker, attached to its model's residual stream."""
 
     def load_model(self, **options: Any) -> None:
         """Load the model and attach to it."""
@@ -37,7 +37,7 @@ class ServingWorker(StockWorker):
 
     @torch.inference_mode()
     def execute_model(self, scheduler_output: SchedulerOutput) -> Any:
-        """Run a step, which the stream follows."""
+        """Run a step within the residual stream's preparation and end."""
         steps = steps_of(self.model_runner)
         with nullcontext() if steps is None else steps.running(scheduler_output):
             return super().execute_model(scheduler_output)

@@ -1,8 +1,7 @@
-"""Keeping tenants apart in the prefix cache: none learns by time or count what another asked.
+"""Separate prefix cache entries per tenant, so that no tenant can detect another's prompts.
 
-What a prompt shares with earlier ones comes out of the cache sooner, and an answer may say how
-many tokens did. So the salt of each request of a tenant, on any route, is made of the tenant's
-name, chained with the salt that the request has already.
+Tokens from the cache are faster, and an answer may count them. So the salt of each request of a
+tenant, on any route, is a hash of the tenant's name and the request's own salt.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ from service.engine.engine import Generate, Outputs
 
 
 class TenantSalt:
-    """Step that salts a request with its tenant.
+    """A step that salts a request with its tenant.
 
     Args:
-        tenant: returns the tenant whose request the running task works on, or None.
+        tenant: returns the tenant of the running task's request, or None.
         key: the engine's secret.
 
     """
@@ -30,8 +29,8 @@ class TenantSalt:
     def __call__(
         self, generate: Generate, prompt: Any, params: Any, *args: Any, **kwargs: Any
     ) -> Outputs:
-        """Generate out of a prefix cache that knows the tenants."""
-        # A prompt that is no mapping is sound that still comes, which has no blocks to share.
+        """Generate with a cache salt that includes the tenant."""
+        # Streamed audio input is not a mapping and has no cached blocks.
         if (name := self._tenant()) is not None and isinstance(prompt, Mapping):
             salt = salt_of(self._key, "tenant", name, prompt.get("cache_salt"))
             prompt = {**prompt, "cache_salt": salt}

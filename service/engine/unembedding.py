@@ -1,4 +1,4 @@
-"""The model's unembedding, as steering needs it: scores of directions, directions of tokens.
+"""The model's unembedding for steering: scores of directions, directions of tokens.
 
 Called on every tensor-parallel rank alike: the unembedding is split over the vocabulary,
 so a rank holds its share and the shares are gathered.
@@ -19,13 +19,13 @@ from service.errors import SensefieldError
 
 _CHUNK = 8192  # rows of the unembedding made float32 at a time
 _TOGETHER = 16
-"""Directions scored at a time, always: scores must not depend on how many there are."""
+"""Directions scored at a time, padded if there are fewer: scores must not depend on the count."""
 _HEADS = ("lm_head", "model.embed_tokens", "embed_out", "output", "model.decoder.lm_head")
-"""Where vLLM's models keep their unembedding; some tie it to the embedding and have no other."""
+"""Paths of the unembedding in vLLM's models; some tie it to the embedding."""
 
 
 class UnembeddingError(SensefieldError):
-    """The model has no unembedding that this code knows how to read."""
+    """The model has no unembedding that can be read."""
 
 
 def find_unembedding(model: torch.nn.Module) -> Any:
@@ -51,7 +51,7 @@ def token_scores(model: torch.nn.Module, directions: torch.Tensor) -> torch.Tens
     directions = directions.to(_device(model))
     weight = getattr(head, "weight", None)
     if weight is None or not weight.is_floating_point() or weight.shape[-1] != len(directions[0]):
-        # A quantized head computes in its own way; precision is what it has.
+        # A quantized unembedding multiplies with its own kernel and precision.
         scores = head.quant_method.apply(head, directions.to(torch.bfloat16))
     else:
         scores = _products(weight, directions)
@@ -70,9 +70,9 @@ def _products(weight: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
 
 
 def unembedding_covariance(model: torch.nn.Module) -> RowCovariance:
-    """Return the covariance of the rows of W_U, of which nothing is computed yet."""
+    """Return the covariance of the rows of W_U, not yet computed."""
     rows, _, total = own_rows(model)
-    # A rank may have padding in the place of rows; all have as many parts.
+    # A rank may have padding instead of rows; all ranks have equally many parts.
     parts = -(-len(find_unembedding(model).weight) // PART)
     return RowCovariance(rows, parts, total, lambda shares: summed(shares, model))
 
@@ -106,7 +106,7 @@ def own_rows(model: torch.nn.Module) -> tuple[torch.Tensor, int, int]:
 
 
 def vocabulary_wide(own: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
-    """Return what all ranks have of rows ``[..., vocab]``, one rank's share after another's."""
+    """Return rows ``[..., vocab]`` gathered from the ranks' shares."""
     if find_unembedding(model).tp_size == 1:
         return own
     gathered = tensor_model_parallel_all_gather(own.reshape(-1, own.shape[-1]))
@@ -114,7 +114,7 @@ def vocabulary_wide(own: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
 
 
 def summed(shares: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
-    """Return the sum of what all ranks have."""
+    """Return the sum over all ranks."""
     if find_unembedding(model).tp_size == 1:
         return shares
     return tensor_model_parallel_all_reduce(shares)

@@ -1,9 +1,9 @@
 """The parts of a grammar that xgrammar compiles without enforcing them.
 
 xgrammar reads one keyword of a schema that says what kind of value is allowed (``$ref``, ``const``,
-``enum``, ``anyOf``, ``allOf`` or ``type``) and passes over most of what stands beside it. The
-rules here were found by compiling a schema of each kind with xgrammar 0.2.8 and trying values
-that it forbids. Keywords that JSON Schema does not know restrict nothing, and pass.
+``enum``, ``anyOf``, ``allOf`` or ``type``) and ignores most of the keywords beside it. The rules
+here were found by compiling a schema of each kind with xgrammar 0.2.8 and trying values that it
+forbids. Keywords that JSON Schema does not define restrict nothing, and pass.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ _NEVER = frozenset(
     }
 )
 _ANYWHERE = frozenset({"$dynamicRef", "$recursiveRef", "not", "if", "oneOf"})
-"""Restrict any value, and are passed over; ``oneOf`` is read as ``anyOf``."""
+"""Keywords that restrict any value, and are ignored; ``oneOf`` is read as ``anyOf``."""
 _KINDS = ("$ref", "const", "enum", "anyOf", "allOf")
-"""Say what kind of value is allowed; the first that is there is read, and nothing beside it."""
+"""Keywords for the kind of value; the first one present is read, and nothing beside it."""
 _SUBSCHEMAS = ("additionalProperties", "unevaluatedProperties", "propertyNames", "items")
 _LISTS = ("prefixItems", "anyOf", "allOf")
 _MAPS = ("properties", "patternProperties")
@@ -54,7 +54,7 @@ _IMPLIES = {
     "object": {"properties", "additionalProperties", "unevaluatedProperties"},
     "array": {"items", "prefixItems", "unevaluatedItems"},
 }
-"""Keywords that stand for a type where none is given."""
+"""Keywords that imply a type if none is given."""
 _IS_TYPE: dict[str, Any] = {
     "null": lambda value: value is None,
     "boolean": lambda value: isinstance(value, bool),
@@ -67,15 +67,15 @@ _IS_TYPE: dict[str, Any] = {
 _LITERALS = re.compile(r"\\[^A-Za-z]|\[\^?\]?(?:\\.|[^\]\\])*\]")
 """Escaped signs and classes of characters."""
 _PASSED_OVER = re.compile(r"\(\?<?[=!]|(?<![(|:])(?<!^)\^|\$(?!$|[)|])|\\[AGKQXZz]")
-"""Looking around, an anchor inside, and escapes that xgrammar takes for the letter itself."""
+"""Lookaround, an inner anchor, and escapes that xgrammar reads as the letter itself."""
 
 
 def unenforced(kind: StructuredOutputOptions, text: str) -> str | None:
     """Return the path of the first part of a grammar that xgrammar does not enforce, or None.
 
     Args:
-        kind: of grammar.
-        text: of the grammar, as vLLM's compilers take it.
+        kind: kind of grammar.
+        text: the grammar, in the form of vLLM's compilers.
 
     Raises:
         ValueError: the text of a schema or tag is no JSON.
@@ -98,7 +98,7 @@ def _is_enforced(regex: str) -> bool:
 
 
 def _in_tag(tag: Any, path: Path) -> Found:
-    """Yield what is not enforced of the schemas and expressions in a structural tag."""
+    """Yield the unenforced parts of the schemas and expressions in a structural tag."""
     if isinstance(tag, list):
         for at, part in enumerate(tag):
             yield from _in_tag(part, (*path, at))
@@ -141,7 +141,7 @@ def _in_schema(root: Any, path: Path = ()) -> Found:
 
 
 def _referred(root: Any, reference: str) -> Any:
-    """Return the schema that a reference into the same one leads to, if xgrammar finds it."""
+    """Return the schema that a reference into the same document names, if xgrammar finds it."""
     found = root
     for part in reference.removeprefix("#").split("/")[1:]:
         found = found.get(part) if isinstance(found, dict) else None

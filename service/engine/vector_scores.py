@@ -20,18 +20,18 @@ Vector = tuple[str, bytes, bool]
 def keep(model: Any, width: int, vectors: Sequence[Vector], holder: str) -> list[str | None]:
     """Keep the token scores of vectors in the table that steering reads.
 
-    All that are not there yet are scored in one pass over the unembedding.
+    Vectors without scores are scored in one pass over the unembedding.
 
     Args:
         model: vLLM's.
         width: logits of the model.
-        vectors: where the unembedding reads them, or in the residual stream before the final
+        vectors: vectors at the unembedding's input, or in the residual stream before the final
             norm.
-        holder: names the API process, until whose drop the vectors stay.
+        holder: id of the API process; the vectors stay until it drops them.
 
     Returns:
-        Why a vector cannot steer logits, None of one that can: every token gets the same score,
-        or the model's unembedding or final norm is not to be found.
+        For each vector None, or the reason why it cannot steer logits: every token gets the same
+        score, or the model's unembedding or final norm is not found.
 
     """
     reasons: dict[str, str] = {}
@@ -49,7 +49,7 @@ def keep(model: Any, width: int, vectors: Sequence[Vector], holder: str) -> list
 def _keep_new(
     model: Any, width: int, vectors: dict[str, bytes], residual: bool, holder: str
 ) -> dict[str, str]:
-    """Keep vectors of one space, by content; return why not, of those that cannot steer."""
+    """Keep vectors of one space; by content, return the reason why one cannot steer."""
     reasons: dict[str, str] = {}
     rows = rows_of(b"".join(vectors.values()), len(vectors))
     try:
@@ -78,7 +78,7 @@ def extremes_of_layers(
 ) -> list[dict[str, list[Any]]]:
     """Return the :func:`extremes` of each vector of the residual stream, ``[vectors, hidden]``.
 
-    There are none of a vector that gives every token the same score.
+    They are empty for a vector that gives every token the same score.
     """
     found = []
     for scores in token_scores(model, read_directions(model, rows)):

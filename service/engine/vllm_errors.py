@@ -1,4 +1,4 @@
-"""vLLM's exceptions that other floors raise or catch, from where this vLLM has them."""
+"""vLLM's exceptions that other packages raise or catch, imported from this vLLM's modules."""
 
 from vllm.exceptions import (
     GracefulHTTPError,

@@ -1,4 +1,4 @@
-"""Parts of vLLM's HTTP server that our routes share with its own, from where this vLLM has them."""
+"""Parts of vLLM's HTTP server that our routes use too, imported from this vLLM's modules."""
 
 from vllm.entrypoints.generate.base.protocol import DeltaMessage
 from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse, ModelCard

@@ -1,4 +1,4 @@
-"""vLLM's requests and outputs that other floors make or read, from where this vLLM has them."""
+"""vLLM's requests and outputs that other packages use, imported from this vLLM's modules."""
 
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams

@@ -1,4 +1,4 @@
-"""What the API process asks of every worker, reached by ``collective_rpc``.
+"""The methods that API processes call on every worker, with ``collective_rpc``.
 
 vLLM mixes this class into its worker. Arguments and answers are plain values: arrays
 travel as bytes of float32.
@@ -39,11 +39,11 @@ class SensefieldWorker:
     _covariance: RowCovariance | None = None
 
     def sensefield_cache_key(self) -> bytes:
-        """Return this engine's secret, for all API processes that salt its prefix cache."""
+        """Return this engine's secret, with which API processes salt its prefix cache."""
         return _CACHE_KEY
 
     def sensefield_held(self) -> dict[str, int]:
-        """Return what is held for running requests, by kind."""
+        """Return the number of resources held for running requests, by kind."""
         return held_by(self.model_runner)
 
     def sensefield_put_vectors(
@@ -52,13 +52,13 @@ class SensefieldWorker:
         """Compute and keep the token scores of vectors, where logits are computed.
 
         Args:
-            vectors: of each the SHA-256 of its content, ``[hidden]`` float32 and whether it is
+            vectors: for each the SHA-256 of its content, ``[hidden]`` float32 and True if it is
                 of the residual stream.
-            holder: names the API process, until whose drop the vectors stay.
+            holder: id of the API process; the vectors stay until it drops them.
 
         Returns:
-            Why a vector cannot steer logits, None of one that can, see
-            :func:`service.engine.vector_scores.keep`. None on a rank that computes no logits.
+            The result of :func:`service.engine.vector_scores.keep`; None on a rank that computes
+            no logits.
 
         """
         if not get_pp_group().is_last_rank:
@@ -67,7 +67,7 @@ class SensefieldWorker:
         return keep(self.model_runner.get_model(), width, vectors, holder)
 
     def sensefield_drop_vector(self, content: str, holder: str) -> None:
-        """Forget a vector that no other API process holds; running requests keep it."""
+        """Drop a vector unless another API process holds it; running requests keep it."""
         DIRECTIONS.drop(content, holder)
 
     def sensefield_nearest(
@@ -83,13 +83,13 @@ class SensefieldWorker:
     ) -> list[dict[str, Any]] | None:
         """Return the k tokens that each layer of a residual-stream vector raises and lowers most.
 
-        None on a rank that computes no logits; no tokens for a layer that moves none.
+        None on a rank that computes no logits; no tokens for a layer without an effect.
 
         Args:
             data: ``[count, hidden]`` float32.
-            count: layers.
-            vocab_size: tokens that exist; a model may have more logits.
-            k: tokens of each side.
+            count: number of layers.
+            vocab_size: size of the vocabulary; a model may have more logits.
+            k: number of tokens per side.
 
         """
         if not get_pp_group().is_last_rank:
@@ -103,7 +103,7 @@ class SensefieldWorker:
     ) -> dict[str, dict[str, list[Any]]]:
         """Return the k tokens nearest to some, by cosine, in embedding and unembedding space.
 
-        Each rank of a pipeline tells of the spaces that it has.
+        Each rank of a pipeline returns the spaces that it has.
         """
         model = self.model_runner.get_model()
         found = {}
@@ -123,15 +123,15 @@ class SensefieldWorker:
         Args:
             content: SHA-256 of the vector's content.
             data: ``[len(layers), hidden]`` float32.
-            layers: the layers it carries, by number.
-            holder: names the API process, until whose drop the vector stays.
+            layers: numbers of the vector's layers.
+            holder: id of the API process; the vector stays until it drops it.
 
         Returns:
-            False if there is no room.
+            False if the bank is full.
 
         Raises:
-            ValueError: the model cannot be steered, a layer that it has not, another hidden
-                size, or values that overflow its dtype.
+            ValueError: the model cannot be steered, does not have a layer or has another hidden
+                size, or values overflow its dtype.
 
         """
         stream = self._stream()
@@ -150,7 +150,7 @@ class SensefieldWorker:
         return stream.bank.put(content, values.reshape(len(layers), -1), layers, holder)
 
     def sensefield_drop_residual(self, content: str, holder: str) -> None:
-        """Forget a vector that no other API process holds; running requests keep it."""
+        """Drop a vector unless another API process holds it; running requests keep it."""
         self._stream().bank.drop(content, holder)
 
     def sensefield_controls(self) -> dict[str, str]:
@@ -158,7 +158,7 @@ class SensefieldWorker:
         return fingerprints()
 
     def sensefield_describe_residual(self) -> dict[str, Any]:
-        """Say what of the model's residual stream can be steered."""
+        """Return the support for steering the model's residual stream."""
         stream = self._stream()
         capacity, _, hidden_size = stream.bank.table.shape
         return {
@@ -171,7 +171,7 @@ class SensefieldWorker:
         }
 
     def sensefield_fetch_capture(self, tag: str) -> dict[str, Any] | None:
-        """Hand out and forget the residual stream captured under a tag.
+        """Return and drop the residual stream captured under a tag.
 
         Returns:
             ``{"layers": numbers, "data": [len(layers), hidden] float32 bytes}``, the layers
@@ -188,13 +188,13 @@ class SensefieldWorker:
     ) -> dict[str, bytes] | None:
         """Return what :func:`service.engine.lens.read_stream` reads, as bytes.
 
-        None on a rank that computes no logits; a ``failure`` where the model's final norm is not
-        to be found.
+        None on a rank that computes no logits; a ``failure`` if the model's final norm is not
+        found.
 
         Args:
-            data: ``[layers, len(following), hidden]`` float32; the last layer's come last.
+            data: ``[layers, len(following), hidden]`` float32; the last layer is the last.
             following: the token after each position, below 0 for none.
-            k: most likely tokens to tell.
+            k: number of most likely tokens to return.
 
         """
         if not get_pp_group().is_last_rank:
@@ -222,7 +222,7 @@ class SensefieldWorker:
         return stream
 
     def sensefield_prepare_directions(self) -> bool:
-        """Do a part of what directions of tokens need, once, and say whether all is done."""
+        """Prepare directions of tokens, one part per call; return True once all parts are done."""
         if not get_pp_group().is_last_rank:
             return True
         if self._covariance is None:
@@ -232,7 +232,7 @@ class SensefieldWorker:
     def sensefield_token_direction(self, token_ids: list[int]) -> bytes | None:
         """Return the direction of tokens in the unembedding, ``[hidden]`` float32 bytes.
 
-        None on a rank that computes no logits. For this all has been prepared.
+        None on a rank that computes no logits. The preparation must be done.
         """
         if not get_pp_group().is_last_rank:
             return None
