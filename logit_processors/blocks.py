@@ -1,4 +1,4 @@
-"""How many elements of a row one program of a kernel takes."""
+"""The number of a row's elements that one program of a kernel processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _BLOCKS = 3
 
 
 def block_of(size: int, device: torch.device, gpu_block: int) -> int:
-    """Return the block of a kernel that goes over rows of ``size`` elements, a power of two.
+    """Return the block size of a kernel over rows of ``size`` elements, a power of two.
 
     A GPU runs the programs of a row side by side. On a CPU, Triton's interpreter runs them one
     after another and spends its time on each program, not on its elements: three programs cover a

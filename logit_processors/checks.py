@@ -1,4 +1,4 @@
-"""How a control is refused: the field that cannot be, and what is allowed."""
+"""Errors of controls: the field, and the allowed values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _SHOWN = 100
 
 
 class ControlError(ValueError):
-    """A program that cannot be: ``param`` names the field, the message says what is allowed."""
+    """An error in a program: ``param`` names the field, the message the allowed values."""
 
     def __init__(self, param: str, message: str) -> None:
         super().__init__(f"{param}: {message}")
@@ -26,7 +26,7 @@ def require(condition: bool, param: str, message: str) -> None:
 
 
 def shown(value: object) -> str:
-    """Return a client's value short enough to be told back."""
+    """Return a client's value, shortened for an error message."""
     text = repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
@@ -37,7 +37,7 @@ def is_int(value: object) -> bool:
 
 
 def check_number(value: object, param: str, bound: float, unit: str) -> None:
-    """Refuse what is not a finite number of at most ``bound``."""
+    """Refuse a value that is not a finite number of at most ``bound``."""
     require(
         isinstance(value, int | float)
         and not isinstance(value, bool)

@@ -1,6 +1,6 @@
-"""The contract of a control: the entries that requests list, and what happens to their logits.
+"""The contract of a control: the entries of requests, and their effect on logits.
 
-Imports no torch: processes that only validate requests read it too.
+Imports no torch: processes that only validate requests import it too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ POSITIONS = 2**31
 
 
 class Form(BaseModel):
-    """A frozen model that takes the fields it names, without converting any value."""
+    """A frozen model that refuses unknown fields and converts no types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -78,16 +78,16 @@ ALWAYS = between()
 
 
 class Entry(Form):
-    """One thing that a request asks of a control."""
+    """One entry of a control in a request."""
 
     @property
     def can_fail(self) -> bool:
-        """Whether a row can run out of tokens, or lack what the entry needs, under it."""
+        """True if the entry may leave a row no token, or may miss a vector or pattern."""
         return True
 
     @property
     def count(self) -> int:
-        """Say how many uses of the control metrics and audit log count."""
+        """Return the number of uses that metrics and audit log count."""
         return 1
 
     @property
@@ -97,7 +97,7 @@ class Entry(Form):
 
     @property
     def is_always(self) -> bool:
-        """Whether it applies to all generated tokens."""
+        """True if the entry applies to all generated tokens."""
         return True
 
     def covers(self, position: int) -> bool:
@@ -117,7 +117,7 @@ class WindowedEntry(Entry):
 
     @property
     def is_always(self) -> bool:
-        """Whether it applies to all generated tokens."""
+        """True if the entry applies to all generated tokens."""
         return self.bounds[0] <= 0 and self.bounds[1] == POSITIONS - 1
 
     def covers(self, position: int) -> bool:
@@ -138,14 +138,14 @@ def check_generated(when: When | None) -> None:
 
 
 class Phase(IntEnum):
-    """When a control acts. The stage ``controlled`` is read after MASK."""
+    """The order in which controls act. The stage ``controlled`` is read after MASK."""
 
     MODEL = 0
     """Inside the model: no table of logits."""
     ADD = 1
     MASK = 2
     SHAPE = 3
-    """How a token is drawn; the distributions that are reported do not show it."""
+    """Changes the sampling of a token; reported distributions do not show it."""
     FORCE = 4
 
 
@@ -157,17 +157,17 @@ class Server:
     """Facts about the server that entries are checked against and resolved with."""
 
     vocab_size: int
-    """Tokens that exist."""
+    """Size of the vocabulary."""
     encode: Callable[[str], list[int]]
-    """Return the token ids of a text that goes on."""
+    """Return the token ids of a text, without special tokens."""
     scored_vector: Callable[[str], str]
     """Return the SHA-256 of a vector's content by its name, for steering logits."""
     vector: Callable[[str], str]
-    """Return it for steering the residual stream."""
+    """Return the SHA-256 for steering the residual stream."""
     layers_of: Callable[[str], Collection[int]]
-    """Return the layers that a content carries; none if it is a direction of the unembedding."""
+    """Return the layers of a content; none for a direction of the unembedding."""
     unsupported: str | None = None
-    """Why the model's residual stream cannot be steered, if it cannot."""
+    """The reason why the model's residual stream cannot be steered; None if it can."""
 
     def check_token(self, token_id: int | None, param: str) -> None:
         """Refuse a token that the vocabulary does not have."""
@@ -186,21 +186,21 @@ class Control(ABC, Generic[E]):
     """
 
     name: ClassVar[str]
-    """Key between the processes, and label in metrics and audit log."""
+    """Key in programs, and label in metrics and audit log."""
     field: ClassVar[str] = ""
     """Key in ``logit_control``, by default the name; kinds may share it."""
     entry: ClassVar[type[Entry]]
     phase: ClassVar[Phase]
     order: ClassVar[int] = 0
-    """Place among the controls of a phase."""
+    """Order among the controls of a phase."""
     single: ClassVar[bool] = False
     """One object in the field instead of a list."""
     draws: ClassVar[bool] = False
-    """Whether it draws random numbers: its requests have a seed."""
+    """True if the control draws random numbers: its requests have a seed."""
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()
-    """Entries as JSON has them, for tests and documentation."""
+    """Entries as JSON objects, for tests and documentation."""
     neutral: ClassVar[tuple[Mapping[str, Any], ...]] = ()
-    """Entries that change nothing, likewise."""
+    """Entries without an effect, likewise."""
     description: ClassVar[str] = ""
     """Description of the field, by default the first line of the entry's docstring."""
 
@@ -209,10 +209,10 @@ class Control(ABC, Generic[E]):
         return True
 
     def resolve(self, entry: E, server: Server) -> E:
-        """Return the entry as workers need it: vectors by content, texts as tokens.
+        """Return the entry for the workers: vectors by content, texts as tokens.
 
         Raises:
-            ControlError: the server has not what the entry names.
+            ControlError: the server does not have the token or vector that the entry names.
 
         """
         return entry
@@ -221,23 +221,23 @@ class Control(ABC, Generic[E]):
         """Refuse entries that exclude one another.
 
         Args:
-            entries: of this kind.
+            entries: the entries of this kind.
             others: the whole program, by kind.
 
         Raises:
-            ControlError: the field below ``logit_control`` is its ``param``.
+            ControlError: ``param`` is the field below ``logit_control``.
 
         """
 
     def admit(self, entries: Sequence[E], server: Server) -> None:
-        """Refuse entries that leave this server nothing to do; raises as :meth:`check`."""
+        """Refuse entries that this server cannot apply; raise the errors of :meth:`check`."""
 
     def patterns(self, entry: E) -> Sequence[Pattern]:
         """Return the text patterns that the entry needs compiled."""
         return ()
 
     def vectors(self, entry: E) -> Sequence[str]:
-        """Return the vectors that the entry names; once resolved, by the SHA-256 of content."""
+        """Return the names of the entry's vectors; once resolved, the SHA-256 of their contents."""
         return ()
 
     def texts(self, entry: E) -> Sequence[str]:

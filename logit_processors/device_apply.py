@@ -83,11 +83,11 @@ def _edit_kernel(  # type: ignore[no-untyped-def]
     entry = slot * width + number
     after = position >= tl.load(windows + 2 * entry, mask=listed, other=0)
     before = position < tl.load(windows + 2 * entry + 1, mask=listed, other=0)
-    active = after & before  # never before a stop of 0, that of what is not listed
+    active = after & before  # padding has a stop of 0 and is never active
     add = tl.load(adds + entry, mask=active, other=0.0)
     where = logits + row * logits_stride + tl.load(ids + entry, mask=active, other=0)
     values = tl.load(where, mask=active, other=0.0)
-    # Not left to the addition, which makes NaN of a logit of +inf.
+    # Set, not added: +inf plus -inf is NaN.
     suppressed = add == float("-inf")
     values = tl.where(suppressed, add, values + tl.where(suppressed, 0.0, add))
     tl.store(where, values, mask=active)
@@ -194,12 +194,12 @@ def force_tokens(
     slots: torch.Tensor,
     positions: torch.Tensor,
 ) -> None:
-    """Set all logits but the forced token's to -inf where a slot forces one, in place.
+    """Set all logits but the forced token's to -inf in rows whose slot forces a token, in place.
 
     Args:
         logits: ``[rows, vocab]`` float32.
         ids: ``[slots, width]`` int32, the tokens of each slot by position.
-        counts: ``[slots]`` int32, how many there are.
+        counts: ``[slots]`` int32, the number of tokens of each slot.
         slots: ``[rows]`` int.
         positions: ``[rows]`` int, tokens generated before the one being chosen.
 

@@ -1,4 +1,4 @@
-"""What rows of logits say, on a device: one pass over the rows of both stages.
+"""Statistics of rows of logits on a device, in one pass over the rows of both stages.
 
 Every program sums up one block of one row, relative to the block's own largest logit; a
 second, small kernel brings a row's blocks to a common scale. With m the largest logit,
@@ -7,9 +7,9 @@ s = sum exp(x - m) and t = sum (x - m) exp(x - m):
     log-softmax(x) = (x - m) - log s        entropy = log s - t / s
     KL(c || b) = sum exp(c - m_c) (c - b) / s_c - (m_c - m_b) - (log s_c - log s_b)
 
-Where the stages agree c - b is 0, so equal rows have a divergence of exactly 0. A logit of
--inf adds 0 to every sum; a row of nothing else has NaN for all but its ranks, as
-log-softmax has.
+Where the stages agree c - b is 0, so that equal rows have a divergence of exactly 0. A logit of
+-inf adds 0 to every sum. A row of -inf only has NaN for all statistics but its ranks, like
+log-softmax.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from logit_processors.measure import FLOOR
 from logit_processors.row_spec import COLUMN
 
 _BLOCK = 2048
-# What a block of one stage sums up: m, s, t, the tokens above the drawn one, its own logit.
+# Terms of a block of one stage: m, s, t, the count of tokens above the drawn one, its logit.
 _TERMS = 5
 
 
@@ -102,13 +102,13 @@ def _merge_stage(  # type: ignore[no-untyped-def]
     moment = tl.load(parts + 2 * blocks + lane, mask=inside, other=0.0)
     above = tl.load(parts + 3 * blocks + lane, mask=inside, other=0.0)
     peak = tl.max(peaks, axis=0)
-    # Bounded, so that a block that counts for nothing adds 0 and not 0 times infinity.
+    # Bounded, so that a block of weight 0 adds 0 and not 0 times infinity.
     below = tl.maximum(peaks - peak, -10000.0)
     scale = tl.exp(below)
     total = tl.sum(scale * mass, axis=0)
     total = tl.where(total == 0.0, float("nan"), total)
     log_sum = tl.log(total)
-    # The largest logit adds 1 by itself, so that less than 0 is a rounded logarithm.
+    # The largest logit adds 1, so log s is at least 0; a smaller value is a rounding error.
     log_sum = tl.where(log_sum < 0.0, 0.0, log_sum)
     weights = scale / total
     tl.store(statistics + LOGPROB, (tl.load(parts + 4 * blocks) - peak) - log_sum)
@@ -178,7 +178,7 @@ def _logprobs_kernel(  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class NormedRows:
-    """Logits, ``values`` ``[rows, vocab]``, and what makes log-probabilities of them.
+    """Logits, ``values`` ``[rows, vocab]``, with the norms of their log-probabilities.
 
     ``norms`` ``[rows, 2]`` float32: the largest logit and the log of the sum relative to it.
     """

@@ -1,9 +1,8 @@
-"""Text patterns on rows whose generated tokens only the device knows (vLLM's V2 runner).
+"""Text patterns on rows whose generated tokens are only on the device (vLLM's V2 runner).
 
-Two small kernels: one walks the last bytes of every row through its patterns' automata,
-one applies the token sets of the states that come out. Neither waits for the device, and
-no state is kept between steps: recycled slots, preemption and rejected drafts cannot
-leave anything behind.
+Two small kernels: one runs the last bytes of every row through its patterns' automata, one applies
+the token sets of the resulting states. The host does not wait for the device. No state is kept
+between steps, so that reused slots, preemption and rejected drafts leave nothing behind.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def _walk_kernel(  # type: ignore[no-untyped-def]
     newest = tl.load(last + row).to(tl.int64)
     generated = tl.load(positions + row)
     needed = tl.load(pool_lengths + pattern) - 1
-    # Go back until the bytes that the state depends on are covered.
+    # Go back over tokens until their bytes determine the state.
     back = 0
     covered = 0
     while (covered < needed) & (back < generated):
@@ -124,7 +123,7 @@ def _apply_kernel(  # type: ignore[no-untyped-def]
 
 
 class DeviceTexts:
-    """Matches text patterns on the device, out of a pool of all running requests' patterns."""
+    """Matches text patterns on the device, with a pool of all running requests' patterns."""
 
     def __init__(self, vocabulary: Vocabulary, device: torch.device) -> None:
         self.pool = MaskPool(vocabulary.width, device, POOL_BYTES)
@@ -199,13 +198,13 @@ class _DeviceTextTable(Table[WindowedEntry]):
 def states_after(
     patterns: torch.Tensor, pool: MaskPool, tokens: TokenBytes, history: DeviceHistory
 ) -> torch.Tensor:
-    """Return the pool's row of the state that each pattern is in: int32 ``[rows, entries]``.
+    """Return the pool's row for the current state of each pattern: int32 ``[rows, entries]``.
 
     Args:
         patterns: ``[rows, entries]`` int64, numbers of the pool; -1 is none, and stays -1.
-        pool: of patterns.
+        pool: the pool of patterns.
         tokens: the vocabulary's text.
-        history: of the rows.
+        history: the history of the rows.
 
     """
     count, entries = patterns.shape

@@ -26,7 +26,7 @@ class Directions(LeasedRows):
     def put(self, content: str, scores: torch.Tensor, holder: str = "") -> None:
         """Keep ``scores`` (``[vocab]`` float32, standardised) under a content hash.
 
-        It stays until every API process that put it has dropped it; ``holder`` names this one.
+        It stays until every API process that put it has dropped it; ``holder`` is this one's id.
         """
         if self.share(content, holder):
             return
@@ -35,13 +35,13 @@ class Directions(LeasedRows):
         self.table[self._place(content, holder)] = scores
 
     def share(self, content: str, holder: str) -> bool:
-        """Keep a vector for one more API process; returns whether it is here."""
+        """Keep a vector for one more API process; return False if it is not present."""
         if content in self:
             self._holders.add(content, holder)
         return content in self
 
     def scores(self, content: str) -> torch.Tensor:
-        """Return the ``[vocab]`` scores of a vector that is here."""
+        """Return the ``[vocab]`` scores of a present vector."""
         return self.table[self._rows[content]]
 
     def _grow(self, like: torch.Tensor) -> None:

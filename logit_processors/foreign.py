@@ -1,4 +1,4 @@
-"""Controls of plugins, kept from harming rows of requests that do not use them."""
+"""Guards around plugins' controls, which protect the rows of other requests."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 class ForeignTable(Table[Any]):
-    """A plugin's table: it sees the rows of its own requests only, and what it raises ends them.
+    """A plugin's table: it gets the rows of its own requests only; its exceptions end these.
 
-    ``failed`` ``[rows]`` bool says which rows of the last application it could not do; None if it
-    did all.
+    ``failed`` ``[rows]`` bool marks the rows on which the last application failed; None if none
+    did.
     """
 
     def __init__(self, control: Control[Any], table: Table[Any]) -> None:
@@ -32,7 +32,7 @@ class ForeignTable(Table[Any]):
     def write(
         self, slot: int, entries: Sequence[Any], patterns: Mapping[Pattern, CompiledPattern]
     ) -> bool:
-        """Give a slot its entries; returns False if the plugin cannot."""
+        """Give a slot its entries; return False if the plugin cannot."""
         try:
             return self._table.write(slot, entries, patterns)
         except Exception:
@@ -40,14 +40,14 @@ class ForeignTable(Table[Any]):
             return False
 
     def flush(self) -> None:
-        """Bring what was written to the device."""
+        """Copy changes to the device."""
         try:
             self._table.flush()
         except Exception:
             logger.exception("the control %r failed to bring its tables to the device", self._name)
 
     def apply(self, logits: torch.Tensor, rows: Rows) -> None:
-        """Do what the entries ask to copies of their rows, and keep those that are numbers."""
+        """Apply the entries to copies of their rows, and keep the copies without NaN."""
         at, own = rows.of_slots(self.used)
         self.failed = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
         try:
@@ -69,5 +69,5 @@ class ForeignTable(Table[Any]):
             logger.exception("the control %r failed to compile its kernels", self._name)
 
     def held(self) -> int:
-        """Return how many places of vectors the slots hold."""
+        """Return the number of vectors that the slots hold."""
         return self._table.held()

@@ -1,4 +1,4 @@
-"""The tokens before a row, wherever the model runner keeps them."""
+"""The tokens before a row, on the host or on the device."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class History(Protocol):
 
 @dataclass(frozen=True)
 class HostHistory:
-    """Rows whose tokens the host knows: ``outputs`` and ``prompts`` ``[rows]`` of token ids."""
+    """Rows whose tokens are on the host: ``outputs`` and ``prompts`` ``[rows]`` of token ids."""
 
     outputs: Sequence[Sequence[int]]
     prompts: Sequence[Sequence[int]]
@@ -59,13 +59,13 @@ class HostHistory:
 
 @dataclass(frozen=True)
 class DeviceHistory:
-    """Rows whose tokens only the device knows.
+    """Rows whose tokens are only on the device.
 
-    ``fed`` and ``offset`` are ``[step rows]``: the token at each row's input position, and how many
-    rows of the same request come before it (draft tokens). Older tokens are in ``committed``
-    ``[slots, max_len]`` int32. Of the rows, ``[rows]`` each: ``step_rows`` are their places in the
-    step, ``slots`` those of their requests, ``newest`` the absolute position of the token just fed,
-    ``positions`` the tokens generated before the one being chosen.
+    ``fed`` and ``offset`` are ``[step rows]``: the token at each row's input position, and the
+    number of rows of the same request before it (draft tokens). Older tokens are in ``committed``
+    ``[slots, max_len]`` int32. The rest are ``[rows]``: ``step_rows`` the rows' indices in the
+    step, ``slots`` their requests' slots, ``newest`` the absolute position of the token just fed,
+    ``positions`` the number of tokens generated before the one being chosen.
     """
 
     fed: torch.Tensor

@@ -1,20 +1,20 @@
-"""Who wants a vector kept on a worker: several API processes may serve one engine."""
+"""The API processes that need a content on a worker; several may serve one engine."""
 
 from __future__ import annotations
 
 
 class Holders:
-    """The API processes that want each content; one that nobody wants may go."""
+    """The API processes that need each content; a content without one may be dropped."""
 
     def __init__(self) -> None:
         self._holders: dict[str, set[str]] = {}
 
     def add(self, content: str, holder: str) -> None:
-        """Note that a process wants a content."""
+        """Record that a process needs a content."""
         self._holders.setdefault(content, set()).add(holder)
 
     def remove(self, content: str, holder: str) -> bool:
-        """Note that a process wants it no longer; returns whether nobody does."""
+        """Record that a process does not need a content; return True if no process does."""
         left = self._holders.get(content, set())
         left.discard(holder)
         if left:

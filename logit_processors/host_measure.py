@@ -1,12 +1,12 @@
-"""What rows of logits say, on a CPU: row by row, so that a row stays in the core's cache.
+"""Statistics of rows of logits on a CPU, row by row, so that a row stays in the core's cache.
 
 With m the largest logit, s = sum exp(x - m) and t = sum (x - m) exp(x - m):
 
     log-softmax(x) = (x - m) - log s        entropy = log s - t / s
     KL(c || b) = sum exp(c - m_c) (c - b) / s_c - (m_c - m_b) - (log s_c - log s_b)
 
-No log-softmax is written but for dense rows. Where the stages agree c - b is 0, so equal rows
-have a divergence of exactly 0. A row that has lost every token has NaN for all but its ranks.
+Only dense rows have their log-softmax written. Where the stages agree c - b is 0, so that equal
+rows have a divergence of exactly 0. A row without any token left has NaN for all but its ranks.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class _RowPasses:
 
 def _ranks(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """``[rows, vocab]``, ``[rows, 1]`` -> float32 ``[rows]``: 1 and the tokens strictly above."""
-    # numpy counts a row's truths eleven times as fast as torch sums them.
+    # numpy counts a boolean row eleven times as fast as torch sums it.
     pairs = zip(logits.numpy(), chosen.numpy(), strict=True)
     return torch.tensor([1.0 + np.count_nonzero(row > own) for row, own in pairs])
 
@@ -152,10 +152,10 @@ def _ranks(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 def _top_k_above_threshold(
     logits: NDArray[np.float32], k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the exact top k of ``[rows, vocab]`` by way of a threshold.
+    """Return the exact top k of ``[rows, vocab]`` with a threshold.
 
-    The k-th largest of the group maxima is a value that at least k tokens reach, so the
-    top k are among the tokens that reach it: usually few more than k, which are sorted.
+    At least k tokens reach the k-th largest of the group maxima, so the top k are among the tokens
+    that reach it. These are usually few more than k, and only they are sorted.
     """
     rows, vocab = logits.shape
     values = np.empty((rows, k), np.float32)

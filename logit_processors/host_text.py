@@ -1,4 +1,4 @@
-"""Text patterns on rows whose generated tokens the host knows (vLLM's V1 runner)."""
+"""Text patterns on rows whose generated tokens are on the host (vLLM's V1 runner)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REMEMBERED = 16
 
 @dataclass(frozen=True)
 class Matched:
-    """An entry, its compiled pattern, and what it adds in nats."""
+    """An entry, its compiled pattern, and its addition in nats."""
 
     entry: WindowedEntry
     compiled: CompiledPattern
@@ -33,10 +33,10 @@ class Matched:
 
 @dataclass
 class TextStates:
-    """The automata of one request and where they stand in its generated tokens.
+    """The automata of one request and their states after its generated tokens.
 
-    The states are only a cache: they follow from the tokens alone, so a preempted and resumed
-    request, or one whose last tokens were taken back, gets the same ones.
+    The states are only a cache: they depend on the tokens alone, so that a preempted and resumed
+    request, or one whose last tokens were removed, gets the same states.
     """
 
     matched: Sequence[Matched]
@@ -45,10 +45,10 @@ class TextStates:
     _states: dict[Automaton, int] = field(default_factory=dict)
 
     def advance(self, output: Sequence[int], vocabulary: Vocabulary) -> None:
-        """Bring the states up to the tokens generated so far."""
+        """Update the states for the tokens generated so far."""
         size = len(output)
         automata = {each.compiled.pattern.automaton for each in self.matched}
-        # What was seen last must still be there: drafts are taken back and replaced.
+        # Compare the last tokens seen: draft tokens may have been replaced.
         unchanged = list(output[max(0, self._seen - _REMEMBERED) : self._seen]) == self._newest
         if self._states and unchanged:
             new = b"".join(vocabulary.text_bytes(token) for token in output[self._seen :])
@@ -59,14 +59,14 @@ class TextStates:
         self._newest = list(output[-_REMEMBERED:])
 
     def active(self) -> Iterator[tuple[CompiledPattern, int, float]]:
-        """Yield (pattern, state, what it adds in nats) of the entries that apply now."""
+        """Yield (pattern, state, addition in nats) of the entries that apply now."""
         for each in self.matched:
             if each.entry.covers(self._seen):
                 yield each.compiled, self._states[each.compiled.pattern.automaton], each.value
 
 
 class HostTexts:
-    """Matches text patterns on the host; only the tokens they mean go to the device."""
+    """Matches text patterns on the host; only their token ids are copied to the device."""
 
     def __init__(self, vocabulary: Vocabulary | None, device: torch.device) -> None:
         self.vocabulary = vocabulary
@@ -121,13 +121,13 @@ def apply_to_set(
 
     Args:
         logits: ``[rows, vocab]`` float32.
-        row: which row.
-        token_ids: ``[entries]`` int64, each once.
+        row: index of the row.
+        token_ids: ``[entries]`` int64, without duplicates.
         value: nats; -inf suppresses.
 
     """
     if value == -inf:
-        # Not by addition, which makes NaN of a logit of +inf.
+        # Set, not added: +inf plus -inf is NaN.
         logits[row].index_fill_(0, token_ids, value)
     else:
         adds = logits.new_full((1,), value).expand(len(token_ids))

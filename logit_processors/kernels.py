@@ -1,4 +1,4 @@
-"""Where Triton's kernels run, and their compilation before anyone is served."""
+"""Support for Triton's kernels, and their compilation before requests are served."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def has_kernels(device: torch.device) -> bool:
 
 
 def warm_up(model_config: Any, pipeline: Pipeline) -> None:
-    """Compile what requests will need, which takes seconds, on a GPU; do nothing elsewhere."""
+    """Compile the kernels on a GPU, which takes seconds; do nothing elsewhere."""
     device = pipeline.device
     if device.type != "cpu" and has_kernels(device):
         run_every_kernel(model_config.get_vocab_size(), model_config.dtype, pipeline)
 
 
 def run_every_kernel(vocab: int, dtype: torch.dtype, pipeline: Pipeline) -> None:
-    """Apply and measure a row of ``vocab`` logits of a dtype in all the ways there are."""
+    """Apply and measure a row of ``vocab`` logits of a dtype with every kernel."""
     pipeline.warm_up(vocab, dtype)
     device = pipeline.device
-    # Two rows, since Triton compiles for arguments that are 1 apart from others.
+    # Two rows, since Triton specializes kernels for arguments that are 1.
     zeros = torch.zeros(2, dtype=torch.int64, device=device)
     controlled = torch.zeros(2, vocab, device=device)
     statistics = torch.zeros(2, len(STATISTICS), device=device)

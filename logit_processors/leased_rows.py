@@ -1,4 +1,4 @@
-"""Which row of a table holds which vector, and for how long."""
+"""Reference-counted rows of a table of vectors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from logit_processors.holders import Holders
 class LeasedRows:
     """Rows of a table on the device, by the content hash of the vector in each.
 
-    A vector is here until every API process that put it has dropped it. Requests hold rows
+    A vector stays until every API process that put it has dropped it. Requests hold rows
     (:meth:`acquire`, :meth:`release`): a row is free again when its vector is dropped and the
-    last of them lets go.
+    last request has released it.
     """
 
     def __init__(self, capacity: int = 0) -> None:
@@ -27,13 +27,13 @@ class LeasedRows:
         return len(self._rows)
 
     def _place(self, content: str, holder: str) -> int:
-        """Return a free row, from now on that of a vector; IndexError if there is none."""
+        """Assign a free row to a vector and return it; IndexError if there is none."""
         row = self._rows[content] = self._free.pop()
         self._holders.add(content, holder)
         return row
 
     def drop(self, content: str, holder: str = "") -> None:
-        """Forget a vector; its row is reused when no running request holds it."""
+        """Drop a vector; its row is reused when no running request holds it."""
         if not self._holders.remove(content, holder):
             return
         row = self._rows.pop(content, None)
@@ -45,14 +45,14 @@ class LeasedRows:
             self._free.append(row)
 
     def acquire(self, content: str) -> int | None:
-        """Return the row of a vector and hold it, or None if it is not here."""
+        """Hold the row of a vector and return it; None if the vector is not present."""
         row = self._rows.get(content)
         if row is not None:
             self._users[row] = self._users.get(row, 0) + 1
         return row
 
     def release(self, row: int) -> None:
-        """Let go of a row that :meth:`acquire` gave."""
+        """Release a row from :meth:`acquire`."""
         self._users[row] -= 1
         if not self._users[row]:
             del self._users[row]

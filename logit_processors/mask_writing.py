@@ -18,7 +18,7 @@ _CASE = ord("a") - ord("A")
 def masks_of(patterns: Sequence[CompiledPattern], words: int, device: torch.device) -> torch.Tensor:
     """Return the masks of all states, one pattern after another: int32 ``[states, words]``.
 
-    Only what the sets list goes to the device, which makes masks of it.
+    Only the listed ids are copied to the device, which computes the masks.
     """
     listed = [np.frombuffer(data, np.int32) for each in patterns for data in each.listed]
     masked = [np.frombuffer(data, np.int32) for each in patterns for data in each.masked]
@@ -28,7 +28,7 @@ def masks_of(patterns: Sequence[CompiledPattern], words: int, device: torch.devi
         starts = np.repeat(np.arange(len(listed)) * words, [len(each) for each in listed])
         bits = np.left_shift(1, ids % 32).astype(np.uint32).view(np.int32)
         at = upload(starts + ids // 32, device)
-        # Every bit is added once, so that their sum is all of them.
+        # Every bit is added once, so that the sum is their union.
         masks.view(-1).scatter_add_(0, at, upload(bits, device, torch.int32))
     if masked:
         masks[len(listed) :] = upload(np.stack(masked), device, torch.int32)
@@ -36,7 +36,7 @@ def masks_of(patterns: Sequence[CompiledPattern], words: int, device: torch.devi
 
 
 def _sets_of(patterns: Sequence[CompiledPattern], listed: int) -> NDArray[np.int64]:
-    """Return the number of each state's set, where all listed ones come first: ``[states]``."""
+    """Return the index of each state's set, listed sets first: ``[states]``."""
     numbers = []
     first_listed, first_masked = 0, listed
     for each in patterns:
@@ -52,7 +52,7 @@ def _sets_of(patterns: Sequence[CompiledPattern], listed: int) -> NDArray[np.int
 def transitions_of(automaton: Automaton) -> NDArray[np.int16]:
     """Return the next state by state and byte, ``[states, 256]``.
 
-    A state goes where its border goes, but for the one byte that the pattern goes on with.
+    A state has its border's transitions, except for the pattern's next byte.
     """
     pattern, borders = automaton.pattern, automaton.borders
     table = np.zeros((len(pattern), 256), np.int16)

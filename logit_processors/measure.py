@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 FLOOR = -1e30
-"""Stands for -inf: low enough that exp() of it is 0, finite so that 0 times it is 0 and not NaN."""
+"""Replaces -inf: so low that its exp() is 0, but finite, so that 0 times it is 0 and not NaN."""
 
 
 def log_softmax(logits: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""The tokens that move a text pattern on, for every state of its automaton at once.
+"""The tokens that advance or complete a text pattern, for every state of its automaton.
 
-Compiled in the API process, in a thread: the worker only copies them to its device. What the
-states of a pattern share is looked up once, so a pattern costs some look-ups a byte.
+Compiled in the API process, in a thread: the worker only copies them to its device. Look-ups are
+shared by the states of a pattern, so that a pattern costs a few look-ups per byte.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CompiledPattern:
 
     ``of_state[s]`` is the number of the set of state ``s``; states share equal sets. The first
     sets are ``listed``, each as int32 ids; the others are ``masked``, with bit ``t % 32`` of
-    int32 word ``t // 32`` for token ``t``: whichever is shorter.
+    int32 word ``t // 32`` for token ``t``. The shorter form is used.
     """
 
     pattern: Pattern
@@ -73,7 +73,7 @@ class CompiledPattern:
 
     @classmethod
     def from_wire(cls, pattern: Pattern, wire: Any) -> Self:
-        """Build what :meth:`to_wire` described; ControlError if it is not of this pattern."""
+        """Build the sets from :meth:`to_wire`; ControlError if they are not of this pattern."""
         listed, masked, of_state = wire
         require(
             len(of_state) == len(pattern)
@@ -90,10 +90,10 @@ def _completing(automaton: Automaton, index: Index) -> Iterator[TokenIds]:
     sets = [index.containing(pattern)]
     yield sets[0]
     for state in range(1, len(pattern)):
-        # No token is longer than the longest: what is left of a pattern may be.
+        # The rest of a pattern may be longer than any token.
         rest = len(pattern) - state
         ends = index.forward.starting_with(pattern[state:]) if rest <= index.longest else _NOTHING
-        # A shorter match is under way too, and what completes that completes the pattern.
+        # A token that completes a shorter match completes the pattern, too.
         sets.append(_union(ends, sets[borders[state]]))
         yield sets[state]
 
@@ -101,8 +101,8 @@ def _completing(automaton: Automaton, index: Index) -> Iterator[TokenIds]:
 def _advancing(automaton: Automaton, index: Index) -> Iterator[TokenIds]:
     """Yield, state by state, the ids of the tokens that advance or complete the pattern.
 
-    A token advances if more of the pattern is matched after it than before, and more than its
-    leading white space: a lone space begins every word alike.
+    A token advances the pattern if more of it is matched afterwards, and more than its leading
+    white space: a single space begins every word.
     """
     pattern = automaton.pattern
     anew = _starting_anew(pattern, index)
@@ -127,7 +127,8 @@ def _reaching(
 def _starting_anew(pattern: bytes, index: Index) -> list[TokenIds]:
     """Return, by length, the tokens that end with so many bytes of the pattern's or more.
 
-    Not with all of them: that completes it. ``[len(pattern) + 1]`` of ids.
+    Tokens that end with the whole pattern complete it and are left out. ``[len(pattern) + 1]``
+    lists of ids.
     """
     sets = [_NOTHING] * (len(pattern) + 1)
     for length in range(min(len(pattern) - 1, index.longest), 0, -1):
@@ -139,8 +140,8 @@ def _starting_anew(pattern: bytes, index: Index) -> list[TokenIds]:
 def _following(pattern: bytes, index: Index) -> list[list[tuple[int, list[int]]]]:
     """Return, by the length of a match, the tokens that are the pattern's next bytes.
 
-    Each is (length of the match after it, ids), the longest first. None of them for a match
-    of nothing, which they begin anew.
+    Each entry is (length of the match afterwards, ids), the longest first. A match of length 0
+    has no entries: tokens that start the pattern are found elsewhere.
     """
     found: list[list[tuple[int, list[int]]]] = [[] for _ in pattern]
     for matched in range(1, len(pattern)):
@@ -153,12 +154,12 @@ def _following(pattern: bytes, index: Index) -> list[list[tuple[int, list[int]]]
 
 
 def _give_way() -> None:
-    """Let other threads run: the event loop would wait 5 ms for its turn after each system call."""
+    """Let other threads run: otherwise the event loop waits 5 ms for the interpreter each time."""
     sleep(0)
 
 
 def _union(*sets: TokenIds) -> TokenIds:
-    """Return the ids that are in any of some sets, ascending."""
+    """Return the union of some sets of ids, ascending."""
     filled = [ids for ids in sets if len(ids)]
     return np.unique(np.concatenate(filled)) if filled else _NOTHING
 

@@ -1,4 +1,4 @@
-"""The controls of all running requests, each kind in a table of its own."""
+"""The controls of all running requests, one table per kind."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from logit_processors.upload import upload
 
 
 class Pipeline:
-    """Programs of running requests, a slot each; it knows no kind of control.
+    """The programs of running requests by slot; independent of the kinds of control.
 
-    The last slot stays empty, for rows without a program. A batch is applied in a handful of
-    operations: each row looks up its slot's entries, and nothing is read back to the host.
+    The last slot stays empty, for rows without a program. A batch takes a few operations: each row
+    looks up its slot's entries, and nothing is read back to the host.
 
-    ``status`` ``[slots]`` float32 is ALIVE or, of a request that must end with an error, BROKEN (it
-    lacks a vector, or room for a pattern) or the code of the plugin that failed. ``failed``
-    ``[rows]`` float32 says the same of rows of the last application: 0, or the code of a plugin;
-    None if there is none.
+    ``status`` ``[slots]`` float32 is ALIVE. For a request that must end with an error it is BROKEN
+    (a vector or memory for a pattern is missing) or the code of the plugin that failed. ``failed``
+    ``[rows]`` float32 holds 0 or a plugin's code for each row of the last application; None if
+    no plugin failed.
 
     Args:
-        engine: where it runs.
-        kinds: the controls, without the guard around plugins; by default all that are registered.
+        engine: the engine's facts.
+        kinds: the controls, without the guard around plugins; by default all registered ones.
 
     """
 
@@ -50,7 +50,7 @@ class Pipeline:
             for control in kinds or controls()
             if control.phase is not Phase.MODEL
         ]
-        # Kinds of ADD commute: one that writes whole rows goes first, instead of a copy.
+        # Kinds of ADD commute: a kind that writes whole rows goes first and saves a copy.
         self._tables = sorted(tables, key=lambda each: (each[0].phase, not each[1].reads_first))
 
     def set(
@@ -60,17 +60,17 @@ class Pipeline:
         patterns: Mapping[Pattern, CompiledPattern] | None = None,
         seed: int = 0,
     ) -> None:
-        """Give a slot a new program, or none, overwriting all of the old one.
+        """Give a slot a new program, or none; replace the old one.
 
         Args:
-            slot: of a request.
-            program: what it asks.
+            slot: a request's slot.
+            program: the request's program.
             patterns: its text patterns, compiled.
-            seed: what the random numbers of its controls follow from.
+            seed: the seed of its controls' random numbers.
 
         """
         if self._programs[slot] is not None:
-            # First all: the new entries of one kind may need room that those of another held.
+            # Clear all kinds first: new entries may need memory that another kind's old ones hold.
             for _, table in self._tables:
                 table.write(slot, (), {})
         self._programs[slot] = program
@@ -85,7 +85,7 @@ class Pipeline:
                 self.status[slot] = failed_code(control.name) if is_plugin else BROKEN
 
     def flush(self) -> None:
-        """Bring what was written to the device."""
+        """Copy changes to the device."""
         if self._new_seeds:
             slots = upload([*self._new_seeds], self.device)
             self._seeds[slots] = upload([*self._new_seeds.values()], self.device)
@@ -104,7 +104,7 @@ class Pipeline:
 
         Args:
             logits: ``[rows, vocab]`` of any float dtype; float32 if worked on in place.
-            rows: what they are of.
+            rows: the rows of the logits.
             upto: the last phase that is run.
             out: ``[rows, vocab]`` float32 to write to; ``logits`` themselves if None.
 
@@ -130,10 +130,10 @@ class Pipeline:
         return written
 
     def outcome(self, alive: torch.Tensor) -> torch.Tensor:
-        """Return how the last application left its rows, ``[rows]`` float32.
+        """Return the status of rows after the last application, ``[rows]`` float32.
 
         Args:
-            alive: ``[rows]`` bool, whether a token is left.
+            alive: ``[rows]`` bool, True if a token is left.
 
         """
         if self.failed is None:
@@ -150,7 +150,7 @@ class Pipeline:
             table.warm_up(vocab, dtype)
 
     def held(self) -> dict[str, int]:
-        """Return how many programs there are, bytes of their patterns, and places of vectors."""
+        """Return the number of programs, of bytes of their patterns, and of held vectors."""
         programs = [program for program in self._programs if program is not None]
         return {
             "programs": len(programs),

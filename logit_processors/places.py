@@ -1,4 +1,4 @@
-"""Where a step's rows are: whose on the host, and which row of logits on the device."""
+"""The layout of a step's rows: their requests on the host, their logits on the device."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from logit_processors.upload import upload
 
 @dataclass(frozen=True)
 class Places:
-    """Some rows of a step, those of a request one behind another.
+    """Some rows of a step; a request's rows are contiguous.
 
-    ``requests`` ``[rows]`` int64 are their requests' places in the batch; ``rows`` ``[rows]``
-    int64 their own among the step's logits, which with draft tokens only the device knows.
+    ``requests`` ``[rows]`` int64 are their requests' indices in the batch; ``rows`` ``[rows]``
+    int64 are their own indices among the step's logits, which are on the device because of draft
+    tokens.
     """
 
     requests: NDArray[np.int64]
@@ -29,16 +30,17 @@ class Places:
         return len(self.requests)
 
     def first(self, count: int) -> Places:
-        """Return the first ``count`` of them."""
+        """Return the first ``count`` rows."""
         return Places(self.requests[:count], self.rows[:count])
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a step's rows lie: one for each request of the batch, or one more than it has drafts.
+    """The layout of a step's rows: each request has one row, and one for each draft token.
 
-    ``drafts`` ``[batch]`` are the draft tokens scheduled for each request, None if there are
-    none; ``bounds`` ``[batch + 1]`` int32, on the device, where each request's rows begin.
+    ``drafts`` ``[batch]`` are the numbers of draft tokens scheduled for each request, None if
+    there are none; ``bounds`` ``[batch + 1]`` int32, on the device, are the first rows of
+    requests.
     """
 
     device: torch.device
@@ -46,14 +48,14 @@ class Layout:
     bounds: torch.Tensor | None = None
 
     def count(self, requests: Sequence[int]) -> int:
-        """Return how many rows :meth:`places` gives these requests."""
+        """Return the number of rows that :meth:`places` gives these requests."""
         return len(requests) + (0 if self.drafts is None else int(self.drafts[requests].sum()))
 
     def places(self, requests: Sequence[int]) -> Places:
         """Return the rows of some requests.
 
-        Where the device verifies fewer drafts than were scheduled, a request's last row comes
-        several times; it accepts no more tokens than it has rows.
+        If the device verifies fewer drafts than were scheduled, a request's last row is repeated;
+        the request accepts no more tokens than it has rows.
         """
         owners = np.array(requests, np.int64)
         if self.drafts is None:

@@ -1,8 +1,8 @@
-"""The logits processor that vLLM loads, whichever of its model runners is at work.
+"""The logits processor that vLLM loads, for both of its model runners.
 
-V1 names rows by their place in the batch and reports requests that come, go and move; V2 names
-them by a slot that it hands out. Each has an adapter of its own; vLLM loads this one class, which
-makes the right one.
+V1 identifies rows by their index in the batch, and reports requests that are added, removed and
+moved; V2 identifies rows by slots. Each has its own adapter; vLLM loads this one class, which
+creates the right adapter.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from logit_processors.wire import PATTERNS_KEY, WIRE_KEY
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one request asks of its rows: a program to run and something to see."""
+    """The settings of one request's rows: a program to run and values to keep."""
 
     program: Program | None = None
-    """None if it does nothing to logits."""
+    """None if it does not change logits."""
     rows: RowSpec | PlainLogprobs | None = None
     patterns: Mapping[Pattern, CompiledPattern] = field(default_factory=dict)
     """The program's text patterns, compiled."""
     masked: bool = False
-    """True if vLLM's own masks may leave it no token."""
+    """True if vLLM's own masks may leave the request no token."""
     seed: int = 0
-    """What the random numbers of its controls follow from."""
+    """The seed of its controls' random numbers."""
 
     @property
     def watched(self) -> bool:
-        """Say whether each of its rows is checked for a token that is left."""
+        """Say whether each row must be checked for a token that is left."""
         return self.program is not None or self.masked
 
     @classmethod
@@ -55,7 +55,7 @@ class Wanted:
         """Read a request's ``SamplingParams``.
 
         Raises:
-            ControlError: ``extra_args`` hold a program or row spec that cannot be.
+            ControlError: ``extra_args`` hold a bad program or row spec.
 
         """
         wire = (sampling_params.extra_args or {}).get(WIRE_KEY)
@@ -96,7 +96,7 @@ class ControlProcessor(V1LogitsProcessor, V2LogitsProcessor):
     _pipeline: Pipeline
 
     def __new__(cls, _config: Any, *arguments: Any) -> Self:
-        """Make the adapter of the runner that asks: V1 passes a device, V2 its request state."""
+        """Create the runner's adapter: V1 passes a device, V2 its request state."""
         from logit_processors.v1 import V1ControlProcessor
         from logit_processors.v2 import V2ControlProcessor
 
@@ -107,36 +107,36 @@ class ControlProcessor(V1LogitsProcessor, V2LogitsProcessor):
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
-        """Refuse a request whose control cannot be, before the engine sees it."""
+        """Refuse a request with bad control, before the engine gets it."""
         Wanted.of(sampling_params)
         StreamRequest.of(sampling_params)
 
     def is_argmax_invariant(self) -> bool:
-        """Control changes which token is the likeliest."""
+        """Return False: control changes the most likely token."""
         return False
 
     def update_state(self, batch_update: Any) -> None:
-        """Follow V1's batch; V2 has none of this."""
+        """Apply an update of V1's batch; V2 has no such updates."""
 
     def held(self) -> dict[str, int]:
-        """Return what the slots hold for running requests."""
+        """Return the number of resources that the slots hold for running requests."""
         return self._pipeline.held()
 
     @abstractmethod
     def wanted_rows(self, count: int) -> dict[int, RowSpec | PlainLogprobs]:
-        """Return what is to be kept of which of the batch's first ``count`` requests."""
+        """Return the row specs of the batch's first ``count`` requests, by request."""
 
     @abstractmethod
     def has_program(self, request: int) -> bool:
-        """Say whether a request, by its place in the batch, has a control program."""
+        """Say whether a request, by its index in the batch, has a control program."""
 
     @abstractmethod
     def run_programs(self, logits: torch.Tensor, places: Places) -> torch.Tensor:
-        """Return what the programs of some of the step's rows make of their logits.
+        """Return the controlled logits of some of the step's rows.
 
         Args:
-            logits: ``[rows, vocab]`` of any float dtype; left as they are.
-            places: which rows they are.
+            logits: ``[rows, vocab]`` of any float dtype; not changed.
+            places: the rows of the logits.
 
         Returns:
             ``[rows, vocab]`` float32.
@@ -145,7 +145,7 @@ class ControlProcessor(V1LogitsProcessor, V2LogitsProcessor):
 
     @abstractmethod
     def alive(self, places: Places) -> torch.Tensor:
-        """Say how ``apply`` left rows of the step: ``[rows]`` float32.
+        """Return the status of the step's rows after ``apply``: ``[rows]`` float32.
 
         Each is ALIVE, EXHAUSTED or BROKEN; rows of a request that is not watched are ALIVE.
         """

@@ -23,7 +23,7 @@ Entries = Mapping[str, tuple[Entry, ...]]
 
 @dataclass(frozen=True)
 class Program:
-    """The entries of one request: each kind's by its name, in the order in which kinds act.
+    """The entries of one request by kind, in the order in which kinds act.
 
     Kinds that the request does not use are absent.
     """
@@ -35,7 +35,7 @@ class Program:
         """Return the program of some entries, checked together.
 
         Raises:
-            ControlError: they are too many, or exclude one another.
+            ControlError: there are too many, or they exclude one another.
 
         """
         used = {
@@ -62,10 +62,10 @@ class Program:
 
     @classmethod
     def from_wire(cls, wire: object) -> Self:
-        """Build a program from what :meth:`to_wire` made.
+        """Build a program from :meth:`to_wire`.
 
         Raises:
-            ControlError: anything unknown, missing or out of range.
+            ControlError: a part is unknown, missing or out of range.
 
         """
         if not isinstance(wire, Mapping):
@@ -96,17 +96,17 @@ class Program:
 
     @cached_property
     def at_logits(self) -> bool:
-        """Whether it does anything to logits."""
+        """True if the program changes logits."""
         return any(control.phase is not Phase.MODEL for control, _ in self.used())
 
     @cached_property
     def draws(self) -> bool:
-        """Whether one of its controls draws random numbers."""
+        """True if one of its controls draws random numbers."""
         return any(control.draws for control, _ in self.used())
 
     @cached_property
     def can_fail(self) -> bool:
-        """Whether a row can run out of tokens, or of a vector or pattern, under this program."""
+        """True if the program may leave a row no token, or may miss a vector or pattern."""
         return any(entry.can_fail for entries in self.entries.values() for entry in entries)
 
     @cached_property

@@ -1,7 +1,7 @@
-"""Random numbers that follow from a request's seed and a position alone.
+"""Random numbers that depend on a request's seed and a position alone.
 
-Preemption, the order of a batch and rejected drafts change nothing of them: there is no generator
-whose state could be lost. The mixing function is SplitMix64's (Steele, Lea, Flood 2014).
+Preemption, the order of a batch and rejected drafts do not change them: there is no generator with
+a state. The mixing function is SplitMix64's (Steele, Lea, Flood 2014).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def uniform(seeds: torch.Tensor, positions: torch.Tensor, stream: int) -> torch.
     Args:
         seeds: ``[rows]`` int64, of the rows' requests.
         positions: ``[rows]`` int, tokens generated before the one being chosen.
-        stream: keeps the numbers of different uses apart.
+        stream: a different number for each use, so that uses are independent.
 
     """
     state = _mixed(seeds + _signed(_GOLDEN * (stream + 1)))

@@ -1,4 +1,4 @@
-"""The kinds of control that this process knows: those of this package, and plugins.
+"""The registered kinds of control: those of this package, and plugins.
 
 A distribution adds kinds by entry points of the group ``sensefield.controls``.
 """
@@ -52,14 +52,14 @@ def by_name() -> dict[str, Control[Any]]:
 def by_field() -> dict[str, tuple[Control[Any], ...]]:
     """Return the fields of ``logit_control`` in order, with the controls that share each."""
     fields: dict[str, list[Control[Any]]] = {}
-    # Forms come in the order in which they act at the logits.
+    # Fields are in the order in which their controls act at the logits.
     for control in sorted(controls(), key=lambda each: each.phase is Phase.MODEL):
         fields.setdefault(field_of(control), []).append(control)
     return {field: tuple(found) for field, found in fields.items()}
 
 
 def field_of(control: Control[Any]) -> str:
-    """Return the key in ``logit_control`` under which the control's entries stand."""
+    """Return the key of the control's entries in ``logit_control``."""
     return control.field or control.name
 
 
@@ -69,7 +69,7 @@ def is_foreign(control: Control[Any]) -> bool:
 
 
 def failed_code(name: str) -> float:
-    """Return the value of a row's ``alive`` that says that a control failed on it."""
+    """Return the value of a row's ``alive`` if a control failed on it."""
     return BROKEN - 1 - list(by_name()).index(name)
 
 
@@ -81,7 +81,7 @@ def failed_name(code: float) -> str:
 def fingerprints() -> dict[str, str]:
     """Return a hash of each control's name, place and schema.
 
-    Processes that disagree on one would not understand each other's programs.
+    Processes with different hashes cannot read each other's programs.
     """
     return {
         control.name: hashlib.sha256(
@@ -128,7 +128,7 @@ def _loaded(point: EntryPoint, known: Iterable[Control[Any]]) -> Control[Any]:
 
 
 def _fault(control: Any, name: str, known: Iterable[Control[Any]]) -> str | None:
-    """Return why an object is no control that can join the known ones."""
+    """Return the reason why an object cannot be registered beside the known controls, or None."""
     if not isinstance(control, Control):
         return f"it is a {type(control).__name__}, no subclass of logit_processors.control.Control"
     missing = [part for part in ("name", "entry", "phase") if not hasattr(control, part)]

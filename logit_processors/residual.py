@@ -1,4 +1,4 @@
-"""What one request asks of the residual stream: to steer it, to take a copy of it."""
+"""One request's steering and capture of the residual stream."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from logit_processors.wire import WIRE_KEY
 MAX_CAPTURED = 64
 """Prompt tokens that one request may have captured."""
 CAPTURE_KEY = "capture"
-"""Where a request carries its capture, beside its program."""
+"""Key of a request's capture, beside its program."""
 _LAST = POSITIONS - 1
 
 
 class Capture(Form):
     """Keep the residual stream of a prompt's ``last`` tokens under ``tag``.
 
-    Their mean, or that of ``each``. ``layers`` None is every layer. Tokens that come out of
-    the prefix cache never pass the layers, so the request needs a ``cache_salt`` that no other
-    request has, or under which those tokens are not cached yet.
+    With ``each`` it is kept for each token, otherwise their mean. ``layers`` None is every layer.
+    Tokens from the prefix cache do not pass the layers, so that the request needs a ``cache_salt``
+    that no other request has, or under which those tokens are not cached yet.
     """
 
     tag: Annotated[str, Field(min_length=1, max_length=128)]
@@ -44,7 +44,7 @@ class Capture(Form):
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """Everything that one request asks of the residual stream."""
+    """One request's steering and capture."""
 
     steer: tuple[SteerEntry, ...] = ()
     capture: Capture | None = None
@@ -54,7 +54,7 @@ class StreamRequest:
         """Read a request's ``SamplingParams``.
 
         Raises:
-            ControlError: ``extra_args`` ask for what cannot be.
+            ControlError: ``extra_args`` hold bad steering or a bad capture.
 
         """
         wire = (sampling_params.extra_args or {}).get(WIRE_KEY) or {}
@@ -81,9 +81,9 @@ NOTHING = StreamRequest()
 
 
 def moved(entry: SteerEntry, by: int) -> SteerEntry:
-    """Return the entry that acts on the same tokens, whose positions are ``by`` higher.
+    """Return the entry for the same tokens after their positions have grown by ``by``.
 
-    A bound that would leave int32 stays at its end: no text is as long.
+    Bounds are clamped to int32: no text is so long.
     """
     if entry.when is None:
         return entry

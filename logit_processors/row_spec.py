@@ -1,4 +1,4 @@
-"""What a request wants to see of its rows of logits. Import-light: no torch."""
+"""The values to keep of a request's rows of logits. Import-light: no torch."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pydantic import Field
 from logit_processors.control import Form
 
 PROMPT_KEY = "prompt_rows"
-"""Where a request carries the row spec of its prompt, beside that of its tokens."""
+"""Key of the row spec of a request's prompt, beside that of its tokens."""
 PROMPT_FROM_KEY = "prompt_rows_from"
-"""Where it carries the first of them that it wants, 0 if it is not there."""
+"""Key of the first wanted row of the prompt, by default 0."""
 DENSE = -1
-"""``top_k`` of a request for the whole vocabulary in token-id order."""
+"""``top_k`` for the whole vocabulary in token-id order."""
 
 
 class RowSpec(Form):
-    """What is kept of every generated token's row.
+    """The values to keep of every generated token's row.
 
-    ``base`` is the model's own distribution, ``controlled`` the one after the program.
-    With neither, a row says only whether its program and masks left it a token.
+    ``base`` is the model's own distribution, ``controlled`` the one after the program. With
+    neither, a row has only its status: whether its program and masks left it a token.
     """
 
     top_k: Annotated[int, Field(ge=DENSE)] = 0
@@ -40,7 +40,7 @@ class RowSpec(Form):
 def masks_of(sampling_params: Any) -> tuple[str, ...]:
     """Return the fields of vLLM's ``SamplingParams`` that may leave a row no token.
 
-    A grammar may by itself, the others only together: none if there are too few.
+    A grammar may do so alone, the others only together: empty if there are too few.
     """
     named = {
         "allowed_token_ids": sampling_params.allowed_token_ids is not None,
@@ -56,7 +56,7 @@ def masks_of(sampling_params: Any) -> tuple[str, ...]:
 class PlainLogprobs:
     """The engine's own ``logprobs=k``, for routes that read the engine's own format.
 
-    ``token_ids`` instead of a top-k where a request names the tokens it wants scored.
+    ``token_ids`` are the tokens to score, for a request that names them instead of a top-k.
     """
 
     top_k: int
@@ -73,18 +73,18 @@ STATISTICS = (
     "controlled_entropy",
     "kl",
 )
-"""Columns of the float32 statistics that every kept row carries; ranks are exact in it."""
+"""Columns of every kept row's float32 statistics; ranks are exact in float32."""
 COLUMN = {name: at for at, name in enumerate(STATISTICS)}
-"""Where each of the statistics stands."""
+"""The column index of each of the statistics."""
 
 ALIVE, EXHAUSTED, BROKEN = 1.0, 0.0, -1.0
-"""Values of ``alive``: a token is left; none is; a vector or pattern was not at hand.
+"""Values of ``alive``: a token is left; no token is left; a vector or pattern was missing.
 
-Lower ones are codes of plugins that failed (``logit_processors.registry``)."""
+Lower values are codes of plugins that failed (``logit_processors.registry``)."""
 
 
 class TokenRow(NamedTuple):
-    """What was kept of one generated token's row."""
+    """The kept values of one generated token's row."""
 
     token_ids: NDArray[np.int32]
     """``[stages, k]``, k = 0 for a dense row."""

@@ -17,9 +17,10 @@ _LEAST_WIDTH = 4
 class SlotLists:
     """A list per slot, in columns: ``[slots, width, ...]`` each, padded with zeros.
 
-    The width is that of the longest list, in powers of two: every row of a step pays for it. The
-    lists are written on the host; :meth:`flush` brings those that changed to the device, so that
-    requests which begin together cost one copy. ``counts`` int32 ``[slots]`` are their lengths.
+    The width is the length of the longest list, rounded up to a power of two; it adds to the cost
+    of every row. The lists are written on the host. :meth:`flush` copies changed lists to the
+    device, so that requests which begin together cost one copy. ``counts`` int32 ``[slots]`` are
+    their lengths.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class SlotLists:
 
     @property
     def width(self) -> int:
-        """The longest list that the tables have room for."""
+        """Most entries of a list in the current tables."""
         return next(iter(self._tables.values())).shape[1]
 
     def column(self, name: str) -> torch.Tensor:
@@ -66,7 +67,7 @@ class SlotLists:
         self._changed.add(slot)
 
     def flush(self) -> None:
-        """Bring the lists that changed to the device."""
+        """Copy changed lists to the device."""
         if not self._changed:
             return
         changed = sorted(self._changed)
@@ -125,7 +126,7 @@ class EntryTable(SlotLists):
     def at(
         self, slots: torch.Tensor, positions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return ids, values and whether they apply now, for rows at given positions.
+        """Return ids, values and their activity, for rows at given positions.
 
         ``[rows]`` int64 and ``[rows]`` int -> three ``[rows, width]``: int64, float32, bool.
         """

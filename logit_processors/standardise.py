@@ -6,14 +6,14 @@ import torch
 def standardise(scores: torch.Tensor) -> torch.Tensor:
     """Shift scores over the vocabulary to mean 0 and scale them to standard deviation 1.
 
-    The strength of steering is thereby counted in standard deviations of logits, the same
-    for every vector and model.
+    So the strength of steering is measured in standard deviations of logits, for every vector and
+    model.
 
     Args:
         scores: ``[vocab]``, W_U · u of a direction u.
 
     Raises:
-        ValueError: the scores are constant or not finite, so they name no direction.
+        ValueError: the scores are constant or not finite.
 
     """
     scores = scores.double()

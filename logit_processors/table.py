@@ -1,4 +1,4 @@
-"""What a control keeps for the requests of an engine, and the rows that it is applied to."""
+"""The table of a control: its entries by request, and the rows that it is applied to."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ E = TypeVar("E", bound=Entry)
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """Facts about the engine that tables are made for."""
+    """Facts about the engine for tables."""
 
     slots: int
-    """Places of running requests, and one that stays empty."""
+    """Number of slots of running requests, and one empty slot."""
     device: torch.device
     kernels: bool
-    """Whether Triton's kernels run on the device."""
+    """True if Triton's kernels run on the device."""
     directions: Directions
     """Token scores of the vectors that the worker holds."""
     texts: Texts
-    """How text patterns are matched on the rows of this runner."""
+    """Matches text patterns on the rows of this runner."""
     seeds: torch.Tensor = field(init=False)
-    """``[slots]`` int64 on the device: what the random numbers of requests follow from."""
+    """``[slots]`` int64 on the device: the seeds of requests' random numbers."""
 
     def __post_init__(self) -> None:
         seeds = torch.zeros(self.slots, dtype=torch.int64, device=self.device)
@@ -49,9 +49,9 @@ class EngineFacts:
 class Rows:
     """The rows that controls are applied to, ``[rows]`` each.
 
-    ``host_slots`` are the slots of the rows or, where only the device knows which row has which,
-    those that some rows have, of any other length; ``slots`` int64 are the same on the device.
-    ``positions`` are the tokens generated before the one being chosen.
+    ``slots`` int64 are the slots of the rows on the device. ``host_slots`` are the same on the
+    host; if only the device has the slot of each row, they are the slots in use, of another
+    length. ``positions`` are the numbers of tokens generated before the one being chosen.
     """
 
     host_slots: NDArray[np.int64]
@@ -61,11 +61,11 @@ class Rows:
 
     @property
     def are_known(self) -> bool:
-        """Say whether the host knows the slot of each row."""
+        """Say whether the slot of each row is known on the host."""
         return len(self.host_slots) == len(self.slots)
 
     def of_slots(self, used: NDArray[np.bool_]) -> tuple[torch.Tensor, Rows]:
-        """Return the rows of some slots: their places, ``[some]`` int64, and what they are.
+        """Return the rows of some slots: their indices, ``[some]`` int64, and their ``Rows``.
 
         Args:
             used: ``[slots]``, the slots.
@@ -76,7 +76,7 @@ class Rows:
             at, host_slots = upload(found, self.slots.device), self.host_slots[found]
             history = self.history.select(at, found)
         else:
-            # Only the device knows which rows they are: this waits for it.
+            # The indices are on the device, so that this waits for it.
             at = upload(used, self.slots.device, torch.bool)[self.slots].nonzero().squeeze(1)
             host_slots = self.slots[at].cpu().numpy()
             history = self.history.select(at, at.cpu().numpy())
@@ -87,40 +87,40 @@ class Rows:
 class Table(ABC, Generic[E]):
     """The entries of one control, by slot.
 
-    ``used`` ``[slots]`` says on the host which slots have any: rows of others are left alone.
+    ``used`` ``[slots]``, on the host, marks the slots with entries; other rows are not changed.
     """
 
     used: NDArray[np.bool_]
     reads_first: bool = False
-    """True if :meth:`begin` is cheaper than a copy: such a table goes first in its phase."""
+    """True if :meth:`begin` is cheaper than a copy; then the table goes first in its phase."""
 
     @abstractmethod
     def write(
         self, slot: int, entries: Sequence[E], patterns: Mapping[Pattern, CompiledPattern]
     ) -> bool:
-        """Give a slot its entries over those that it had; returns False if a need is not here.
+        """Replace a slot's entries; return False if a vector or pattern is missing.
 
         Args:
-            slot: of a request.
-            entries: of this control; none to clear the slot.
+            slot: a request's slot.
+            entries: this control's entries; empty to clear the slot.
             patterns: the request's text patterns, compiled.
 
         """
 
     def flush(self) -> None:
-        """Bring what was written to the device, once before a step."""
+        """Copy changes to the device, once before a step."""
 
     @abstractmethod
     def apply(self, logits: torch.Tensor, rows: Rows) -> None:
-        """Do to ``[rows, vocab]`` float32 logits what the entries ask, in place."""
+        """Apply the entries to ``[rows, vocab]`` float32 logits, in place."""
 
     def begin(self, logits: torch.Tensor, out: torch.Tensor, rows: Rows) -> None:
-        """Write to ``out`` what the entries make of the logits, which stay as they are.
+        """Apply the entries to a copy of the logits in ``out``.
 
         Args:
             logits: ``[rows, vocab]`` of any float dtype.
             out: ``[rows, vocab]`` float32.
-            rows: what they are of.
+            rows: the rows of the logits.
 
         """
         out.copy_(logits)
@@ -130,5 +130,5 @@ class Table(ABC, Generic[E]):
         """Compile the kernels for ``vocab`` logits of a dtype."""
 
     def held(self) -> int:
-        """Return how many places of vectors the slots hold."""
+        """Return the number of vectors that the slots hold."""
         return 0

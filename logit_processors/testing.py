@@ -46,8 +46,8 @@ class Harness:
     """Runs one control on requests with random texts and logits.
 
     Args:
-        control: what is tested; it names examples.
-        example: which of them is run.
+        control: the control under test, with examples.
+        example: the index of the example to run.
 
     """
 
@@ -85,7 +85,7 @@ class Harness:
         return Pipeline(facts, [self.control])
 
     def give(self, pipeline: Pipeline, slot: int, request: Request) -> None:
-        """Give a slot what a request asks."""
+        """Give a slot a request's entry."""
         if request.entry is None:
             pipeline.set(slot, None)
             return
@@ -97,7 +97,7 @@ class Harness:
         pipeline.set(slot, program, patterns, request.seed)
 
     def rows(self, requests: Sequence[Request], slots: Sequence[int]) -> Rows:
-        """Return the rows of requests in slots, whose tokens the host knows."""
+        """Return the rows of requests in slots, with their tokens on the host."""
         return Rows(
             np.array(slots, np.int64),
             torch.tensor(slots),
@@ -106,7 +106,7 @@ class Harness:
         )
 
     def run(self, requests: Sequence[Request], logits: torch.Tensor) -> torch.Tensor:
-        """Return what the control makes of the logits of some requests, ``[rows, vocab]``."""
+        """Return the controlled logits of some requests, ``[rows, vocab]``."""
         pipeline = self.pipeline(len(requests))
         for slot, request in enumerate(requests):
             self.give(pipeline, slot, request)
@@ -115,7 +115,7 @@ class Harness:
 
 
 def an_entry_survives_the_way_between_processes(harness: Harness) -> None:
-    """The worker reads what the API process wrote."""
+    """The worker reads the API process's program."""
     wire = harness.entry.model_dump(by_alias=True, exclude_defaults=True)
     assert harness.control.entry.model_validate(wire) == harness.entry
 
@@ -138,7 +138,7 @@ def a_row_in_a_batch_is_the_row_alone(harness: Harness) -> None:
 
 
 def a_neutral_entry_is_off(harness: Harness) -> None:
-    """The entry that changes nothing changes nothing."""
+    """A neutral entry changes nothing."""
     logits = harness.logits(_LONGEST)
     for neutral in harness.neutral:
         assert torch.equal(harness.run(harness.requests(_LONGEST, neutral), logits), logits)
@@ -158,7 +158,7 @@ def a_window_is_respected(harness: Harness) -> None:
 
 
 def a_slot_used_again_is_clean(harness: Harness) -> None:
-    """Nothing of a slot's last request is left."""
+    """A slot's last request leaves nothing behind."""
     first, second = harness.requests(2, harness.entry)
     pipeline, logits = harness.pipeline(1), harness.logits(1)
     for request in (first, replace(first, entry=None)):
@@ -172,7 +172,7 @@ def a_slot_used_again_is_clean(harness: Harness) -> None:
 
 
 def both_runners_give_the_same(harness: Harness) -> None:
-    """Tokens that only the device knows, and rows whose slots only it knows, change nothing."""
+    """Tokens and slots give the same results on the host and on the device."""
     if harness.control.patterns(harness.entry):
         return  # The kernels that match texts need Triton: tests of their own compare them.
     requests, logits = harness.requests(_LONGEST, harness.entry), harness.logits(_LONGEST)
@@ -223,4 +223,4 @@ CHECKS: tuple[Callable[[Harness], None], ...] = (
     both_runners_give_the_same,
     no_row_is_not_a_number,
 )
-"""What each control must pass."""
+"""The checks that each control must pass."""

@@ -1,4 +1,4 @@
-"""How text patterns are matched: on the host or on the device."""
+"""The interface for matching text patterns, on the host or on the device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from logit_processors.control import Control
 from logit_processors.table import Table
 
 ValueOf = Callable[[Any], float]
-"""What an entry adds to the tokens that its pattern means, in nats; -inf suppresses them."""
+"""Returns an entry's addition to the tokens of its pattern, in nats; -inf suppresses them."""
 
 
 class Texts(Protocol):
@@ -20,7 +20,7 @@ class Texts(Protocol):
 
         Args:
             slots: as in :class:`~logit_processors.table.EngineFacts`.
-            control: the kind, which names each entry's pattern.
-            value_of: what an entry adds.
+            control: the control, which returns each entry's pattern.
+            value_of: returns an entry's addition.
 
         """

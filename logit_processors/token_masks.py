@@ -1,7 +1,7 @@
 """Automata of text patterns on the device: transitions and token sets of every state.
 
-For rows whose tokens only the device knows: which state a row is in cannot be asked, so
-the sets of all states of a pattern are there beforehand, one bit a token.
+They serve rows whose tokens are only on the device. The host does not know the state of a row, so
+that the sets of all states of a pattern are prepared, one bit per token.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from logit_processors.vocabulary import Vocabulary
 
 _FIRST_CAPACITY = 64
 _AT_ONCE = 1024
-"""States written at once, with as much again of memory for their sets."""
+"""States written at once; their sets temporarily take the same memory again."""
 
 
 class MaskPool:
@@ -45,7 +45,7 @@ class MaskPool:
         self._users: Counter[Pattern] = Counter()
 
     def acquire(self, patterns: Sequence[CompiledPattern]) -> list[int] | None:
-        """Hold patterns and return the pool's number of each; None if there is no room for all."""
+        """Hold patterns and return each pattern's number; None if the pool cannot hold all."""
         wanted = [compiled.pattern for compiled in patterns]
         self._users.update(wanted)
         new = {each.pattern: each for each in patterns if each.pattern not in self._patterns}
@@ -59,7 +59,7 @@ class MaskPool:
         return [self._patterns[pattern][0] for pattern in wanted]
 
     def release(self, patterns: Iterable[Pattern]) -> None:
-        """Let go of patterns; they stay until their room is needed."""
+        """Release patterns; they stay cached until their memory is needed."""
         self._users.subtract(patterns)
         self._users = +self._users
 
@@ -110,7 +110,7 @@ class MaskPool:
 
 
 def _blocks(patterns: Iterable[CompiledPattern]) -> Iterator[list[CompiledPattern]]:
-    """Yield patterns in lists of so many states that they may be written at once."""
+    """Yield patterns in lists whose states may be written at once."""
     block: list[CompiledPattern] = []
     states = 0
     for compiled in patterns:

@@ -1,4 +1,4 @@
-"""Token sets of text patterns on the device, for rows whose states the host knows."""
+"""Token sets of text patterns on the device, for rows whose states are known on the host."""
 
 from __future__ import annotations
 

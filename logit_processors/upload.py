@@ -1,4 +1,4 @@
-"""Small arrays on their way to the device."""
+"""Copies small arrays to the device."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def upload(
     """Return the values as a tensor on the device, without waiting for it."""
     tensor = torch.as_tensor(values, dtype=dtype)
     if device.type == "cuda":
-        # Only pinned memory is copied while the host goes on.
+        # Only pinned memory is copied asynchronously.
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

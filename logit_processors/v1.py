@@ -1,4 +1,4 @@
-"""The adapter for vLLM's V1 model runner: rows move, the host knows every token."""
+"""The adapter for vLLM's V1 model runner: rows move, every token is on the host."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from logit_processors.upload import upload
 
 @dataclass
 class _Running:
-    """A request in the batch. ``slot`` is the empty one if it has no program."""
+    """A request in the batch. ``slot`` is the empty slot if it has no program."""
 
     slot: int
     wanted: Wanted
@@ -35,7 +35,7 @@ class _Running:
 
 
 class V1ControlProcessor(ControlProcessor):
-    """Follows V1's batch and runs its programs."""
+    """Tracks V1's batch and runs its programs."""
 
     def __init__(self, vllm_config: Any, device: torch.device, _is_pin_memory: bool) -> None:
         slots = vllm_config.scheduler_config.max_num_seqs + 1
@@ -49,7 +49,7 @@ class V1ControlProcessor(ControlProcessor):
         self._alive: torch.Tensor | None = None
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        """Follow the batch: requests removed, added and moved, in that order."""
+        """Apply an update of the batch: requests removed, added and moved, in that order."""
         if batch_update is None:
             return
         for row in batch_update.removed:
@@ -83,13 +83,13 @@ class V1ControlProcessor(ControlProcessor):
             self._run(logits, range(count), Phase.FORCE, None)
         unwatched = np.ones(count, bool)
         unwatched[watched] = False
-        # A row's own request decides, not its neighbours in the batch.
+        # Decided by the row's own request, not by its neighbours in the batch.
         alive = ~exhausted(logits) | upload(unwatched, logits.device, torch.bool)
         self._alive = self._pipeline.outcome(alive)
         return logits
 
     def run_programs(self, logits: torch.Tensor, places: Places) -> torch.Tensor:
-        """Return what the programs of some rows of the batch make of their logits."""
+        """Return the controlled logits of some rows of the batch."""
         out = torch.empty_like(logits, dtype=torch.float32)
         return self._run(logits, places.requests.tolist(), Phase.MASK, out)
 
@@ -116,8 +116,8 @@ class V1ControlProcessor(ControlProcessor):
         return running is not None and running.wanted.program is not None
 
     def wanted_rows(self, count: int) -> dict[int, RowSpec | PlainLogprobs]:
-        """Return what is to be kept of which of the first ``count`` batch rows."""
-        # In the order of the rows, in which they need no gathering where all are wanted.
+        """Return the row specs of the first ``count`` batch rows, by row."""
+        # In the order of the rows, so that no gathering is needed if all are wanted.
         running = ((row, self._running.get(row)) for row in range(count))
         return {
             row: each.wanted.rows
@@ -126,7 +126,7 @@ class V1ControlProcessor(ControlProcessor):
         }
 
     def alive(self, places: Places) -> torch.Tensor:
-        """Say how the last :meth:`apply` left batch rows, ``[rows]`` float32."""
+        """Return the status of batch rows after the last :meth:`apply`, ``[rows]`` float32."""
         alive = torch.ones(len(places), device=self._pipeline.device)
         if self._alive is not None:
             alive = self._alive[places.rows]

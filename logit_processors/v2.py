@@ -1,4 +1,4 @@
-"""The adapter for vLLM's V2 model runner: rows have slots, the device knows the tokens."""
+"""The adapter for vLLM's V2 model runner: rows have slots, tokens are on the device."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Step:
     """The layout of one step: ``[rows]`` each on the device; on the host, by request.
 
     ``host_slots`` ``[requests]`` and ``first_rows`` ``[requests + 1]``. With draft tokens
-    there are more rows than requests, and only the device knows whose they are.
+    there are more rows than requests, and only the device has each row's request.
     """
 
     host_slots: NDArray[np.int64]
@@ -64,15 +64,15 @@ class V2ControlProcessor(ControlProcessor):
         self._controlled: set[int] = set()
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
-        """Put a request's program into a slot, over whatever was there."""
+        """Put a request's program into a slot; replace the slot's old program."""
         wanted = Wanted.of(sampling_params)
         self._set(req_idx, wanted)
         return wanted.watched
 
     def end_all_but(self, running: Container[int]) -> None:
-        """Release what the slots hold that no request runs in any more.
+        """Release the resources of slots without a running request.
 
-        vLLM says of no slot that its request has ended: it is only not in use.
+        vLLM does not report the end of a slot's request: the slot is only not in use.
         """
         for slot in [slot for slot in self._controlled if slot not in running]:
             self._set(slot, Wanted())
@@ -87,11 +87,11 @@ class V2ControlProcessor(ControlProcessor):
         self._pipeline.set(slot, wanted.program, wanted.patterns, wanted.seed)
 
     def apply_staged_writes(self) -> None:
-        """Bring what the requests that began ask to the device, before the model runs."""
+        """Copy new requests' programs to the device, before the model runs."""
         self._pipeline.flush()
 
     def look_at(self, batch: Any) -> None:
-        """Take the layout of the step about to be sampled from vLLM's input batch."""
+        """Read the layout of the next step to sample from vLLM's input batch."""
         index = batch.logits_indices
         self._step = Step(
             batch.idx_mapping_np.astype(np.int64),
@@ -114,7 +114,7 @@ class V2ControlProcessor(ControlProcessor):
         return logits
 
     def _first_row(self, slots: NDArray[np.integer[Any]]) -> int:
-        """Return where a part of the step begins, by the slots of its requests.
+        """Return the first row of a part of the step, found by the slots of its requests.
 
         vLLM verifies many drafts in parts of whole requests, in the order of the step.
         """
@@ -123,7 +123,7 @@ class V2ControlProcessor(ControlProcessor):
         return int(self._step.first_rows[request])
 
     def _note_alive(self, part: slice, alive: torch.Tensor) -> None:
-        """Keep how a part of the step was left, ``[part]`` float32; other parts are alive."""
+        """Record the status of a part of the step, ``[part]`` float32; other parts are ALIVE."""
         assert self._step is not None
         if len(alive) == len(self._step.slots):
             self._alive = alive
@@ -133,7 +133,7 @@ class V2ControlProcessor(ControlProcessor):
         self._alive[part] = alive
 
     def run_programs(self, logits: torch.Tensor, places: Places) -> torch.Tensor:
-        """Return what the programs of some rows of the step make of their logits."""
+        """Return the controlled logits of some rows of the step."""
         assert self._step is not None
         out = torch.empty_like(logits, dtype=torch.float32)
         host_slots = self._step.host_slots[places.requests]
@@ -145,13 +145,13 @@ class V2ControlProcessor(ControlProcessor):
         return self._wanted[self._step.host_slots[request]].program is not None
 
     def wanted_rows(self, count: int) -> dict[int, RowSpec | PlainLogprobs]:
-        """Return what is to be kept of which of the step's first ``count`` requests."""
+        """Return the row specs of the step's first ``count`` requests, by request."""
         assert self._step is not None
         wanted = {at: self._wanted[self._step.host_slots[at]].rows for at in range(count)}
         return {at: spec for at, spec in wanted.items() if spec is not None}
 
     def alive(self, places: Places) -> torch.Tensor:
-        """Say how :meth:`apply` left rows of the step, ``[rows]`` float32."""
+        """Return the status of the step's rows after :meth:`apply`, ``[rows]`` float32."""
         assert self._step is not None
         host_slots = self._step.host_slots[places.requests]
         status = self._pipeline.status[host_slots]
@@ -174,9 +174,9 @@ class V2ControlProcessor(ControlProcessor):
         upto: Phase,
         out: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Run the programs of rows of the step: of any, by their places, or of a part of it.
+        """Run the programs on any rows of the step, by their places, or on a part of the step.
 
-        ``host_slots`` are the slots of the rows or, of a part, of its requests.
+        ``host_slots`` are the slots of the rows, or of the requests of a part.
         """
         step = self._step
         assert step is not None

@@ -1,4 +1,4 @@
-"""The vocabulary as bytes: what every token writes into the generated text."""
+"""The vocabulary as bytes: the bytes that each token adds to the generated text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SortedTokens:
 
     @classmethod
     def of(cls, tokens: Sequence[bytes]) -> SortedTokens:
-        """Sort ``tokens`` (index = token id); empty ones write nothing and are left out."""
+        """Sort ``tokens`` (index = token id); empty ones are left out."""
         order = sorted((i for i, token in enumerate(tokens) if token), key=tokens.__getitem__)
         return cls([tokens[i] for i in order], np.array(order, np.int64))
 
@@ -55,7 +55,7 @@ class Index:
     tokens: Sequence[bytes]
 
     def prepare(self) -> None:
-        """Make what the look-ups need, which otherwise the first of them does."""
+        """Compute the tables of the look-ups, which otherwise the first look-up does."""
         _ = self.forward, self.backward, self.spellings, self.longest, self._ends, self._joined
 
     @cached_property
@@ -75,7 +75,7 @@ class Index:
 
     @cached_property
     def spellings(self) -> frozenset[bytes]:
-        """All that a token writes."""
+        """The distinct byte strings of all tokens."""
         return frozenset(self.forward.keys)
 
     @cached_property
@@ -102,8 +102,8 @@ class Index:
 class Vocabulary:
     """Every token's bytes.
 
-    ``tokens[id]`` is what the token writes; ``special`` holds the ids of control tokens
-    (end of turn, padding), which are not text: matching passes over them.
+    ``tokens[id]`` are the token's bytes; ``special`` holds the ids of control tokens (end of
+    turn, padding), which are not text: matching ignores them.
     ``width`` is the number of logits, at least ``len(tokens)`` (models pad it).
     """
 
@@ -134,9 +134,9 @@ class Vocabulary:
         return cls(tokens, special, width)
 
     def text_bytes(self, token_id: int) -> bytes:
-        """Return what the token adds to the text: nothing for control tokens.
+        """Return the bytes that a token adds to the text: none for control tokens.
 
-        Nothing either for -1, which stands for a token that is still to come.
+        None either for -1, the id of a token that is not generated yet.
         """
         known = 0 <= token_id < len(self._text_tokens)
         return self._text_tokens[token_id] if known else b""

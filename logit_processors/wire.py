@@ -1,4 +1,4 @@
-"""Where a request's control travels in vLLM's ``SamplingParams``, and how much of it."""
+"""The keys of a request's control in vLLM's ``SamplingParams``, and its size limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sensefield on Ray Serve: replicas that are ``sensefield serve``, and a door that asks again."""
+"""Sensefield on Ray Serve: replicas of ``sensefield serve``, and a door that retries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Headers = list[tuple[str, str]]
 _OF_ONE_HOP = {"connection", "host", "keep-alive", "transfer-encoding", "upgrade"}
 _ATTEMPTS = 6
 _BACKOFF_SECONDS = 0.1
-"""Before the second attempt; twice as long before each further one."""
+"""Wait before the second attempt; it doubles before each further one."""
 _SET_DEATH_SIGNAL = 1  # Linux's PR_SET_PDEATHSIG
 
 
@@ -36,7 +36,7 @@ class Replica:
     """A server in a process of its own on a free port; replica and server end together.
 
     Args:
-        command: starts it, as in ``["sensefield", "serve", "MODEL"]``.
+        command: starts the server, as in ``["sensefield", "serve", "MODEL"]``.
 
     """
 
@@ -62,23 +62,23 @@ class Replica:
             return False
 
     def _end_with_server(self) -> None:
-        # Ray then starts another replica, and sends this one nothing more.
+        # Ray then starts another replica, and sends no more requests to this one.
         os._exit(self._process.wait())
 
     def __del__(self) -> None:
-        """Have the server end as an operator does, once Ray has drained the replica."""
+        """Stop the server with SIGTERM, once Ray has drained the replica."""
         self._process.terminate()
         self._process.wait()
 
     async def check_health(self) -> None:
-        """Fail, for Ray to replace the replica, if the engine has died."""
+        """Fail if the engine has died, so that Ray replaces the replica."""
         if not await asyncio.to_thread(self._is_healthy):
             raise RuntimeError("the server is not healthy")
 
     async def forward(
         self, method: str, path: str, headers: Headers, body: bytes
     ) -> AsyncGenerator[Any, None]:
-        """Yield status and headers of the server's answer, then its body as it comes."""
+        """Yield status and headers of the server's answer, then the chunks of its body."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 auto_decompress=False,
@@ -95,17 +95,17 @@ class Replica:
 
 @serve.deployment(max_ongoing_requests=1000)
 class Door:
-    """Sends requests to replicas, those of a session to one, and to another if one ends.
+    """Sends requests to replicas: a session's to one replica, and to another one if it ends.
 
-    A server's head comes with the first event of a stream: until then nothing has been said,
-    and the request can be sent again.
+    A server's head is sent with the first event of a stream. Until then the client has received
+    nothing, and the request can be sent again.
     """
 
     def __init__(self, replicas: DeploymentHandle) -> None:
         self._replicas = replicas.options(stream=True)
 
     async def __call__(self, request: Request) -> StreamingResponse:
-        """Answer as a replica does."""
+        """Pass on a replica's answer."""
         replicas = self._replicas
         if session := request.headers.get("x-session-id"):
             replicas = replicas.options(session_id=session)
@@ -115,7 +115,7 @@ class Door:
         for attempt in range(_ATTEMPTS):
             pieces = replicas.forward.remote(request.method, path, headers, body)
             try:
-                status, told = await anext(pieces)
+                status, replied = await anext(pieces)
             except RayError:
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -123,7 +123,7 @@ class Door:
             else:
                 break
         answer = StreamingResponse(pieces, status)
-        answer.raw_headers = [(name.lower().encode(), value.encode()) for name, value in told]
+        answer.raw_headers = [(name.lower().encode(), value.encode()) for name, value in replied]
         return answer
 
 
@@ -145,5 +145,5 @@ def _free_port() -> int:
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end this process when the replica's has ended, however that did."""
+    """Make the kernel end this process once the replica's process has ended for any reason."""
     ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)

@@ -27,7 +27,7 @@ class BiasEntry(TokenOrText):
 
     @property
     def can_fail(self) -> bool:
-        """Whether what it needs may be missing: a compiled pattern."""
+        """True if the entry needs a compiled pattern, which may be missing."""
         return self.text is not None
 
 
@@ -118,8 +118,8 @@ def summed_token_bias(
 ) -> list[tuple[int, float, tuple[int, int]]]:
     """Return (token id, sum of adds in nats, window); windows of one token never overlap.
 
-    They are cut where others begin or end. Sums are exact before they are rounded, so that
-    nothing is left of an add whose window has ended.
+    Windows are cut where others begin or end. Sums are exact before they are rounded, so that an
+    addition leaves nothing after its window.
     """
     changes: dict[int, dict[int, Fraction]] = {}
     for entry in entries:
@@ -136,7 +136,7 @@ def summed_token_bias(
 
 
 def _running_sums(changes: dict[int, Fraction]) -> Iterator[tuple[float, tuple[int, int]]]:
-    """Add up changes by position; a stretch that comes to 0 is left out, as is no change."""
+    """Sum changes by position; leave out stretches whose sum is 0 or does not change."""
     total, start = Fraction(), 0
     for at in sorted(changes):
         if not changes[at]:

@@ -1,4 +1,4 @@
-"""``force``: the text begins with given tokens, whatever the sampler would choose."""
+"""``force``: the text begins with given tokens, regardless of the sampler."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_FORCED = 16_384
 
 
 class Force(Entry):
-    """What the generated text begins with: tokens, or a text that is made tokens."""
+    """The beginning of the generated text: tokens, or a text that is tokenized."""
 
     token_ids: list[Annotated[int, Field(ge=0, lt=2**31)]] | None = Field(
         None, min_length=1, max_length=MAX_FORCED, description="Tokens of the vocabulary."
@@ -42,7 +42,7 @@ class Force(Entry):
 
     @property
     def count(self) -> int:
-        """Say how many tokens are forced."""
+        """Return the number of forced tokens."""
         return len(self.token_ids or ())
 
 
@@ -53,7 +53,7 @@ class ForceTokens(Control[Force]):
     entry, phase, single = Force, Phase.FORCE, True
     examples = ({"token_ids": [3, 4, 5]},)
     description = (
-        "What is generated first, whatever the distributions say: they are told as they are. A "
+        "The first generated tokens. The reported distributions do not change. A "
         "forced token that something else forbids ends the request with an error."
     )
 
@@ -113,11 +113,11 @@ class ForceTable(Table[Force]):
         return True
 
     def flush(self) -> None:
-        """Bring changed tokens to the device."""
+        """Copy changed tokens to the device."""
         self._tokens.flush()
 
     def apply(self, logits: torch.Tensor, rows: Rows) -> None:
-        """Leave rows whose slot forces a token at their position that one alone, in place."""
+        """Leave only the forced token in rows whose slot forces one at their position, in place."""
         ids, counts = self._tokens.column("ids"), self._tokens.counts
         if self._kernels:
             force_tokens(logits, ids, counts, rows.slots, rows.positions)

@@ -90,7 +90,7 @@ class SteerLogits(Control[SteerEntry]):
         return entry.at == "logits"
 
     def resolve(self, entry: SteerEntry, server: Server) -> SteerEntry:
-        """Name the vector by the SHA-256 of its content: a request keeps what it began with."""
+        """Replace the vector's name by its content's SHA-256: a request keeps its content."""
         return entry.model_copy(update={"vector": server.scored_vector(entry.vector)})
 
     def vectors(self, entry: SteerEntry) -> Sequence[str]:
@@ -119,7 +119,7 @@ class SteerResidual(Control[SteerEntry]):
         return entry.at == "residual"
 
     def resolve(self, entry: SteerEntry, server: Server) -> SteerEntry:
-        """Name the vector by its content, and refuse layers that it does not carry."""
+        """Replace the vector's name by its content's SHA-256; refuse layers that it lacks."""
         if server.unsupported is not None:
             raise ControlError(
                 "at",
@@ -193,7 +193,7 @@ class _SteerTable(Table[SteerEntry]):
 
     def begin(self, logits: torch.Tensor, out: torch.Tensor, rows: Rows) -> None:
         if self._kernels:
-            # The kernel writes whole rows: it reads them from where they are.
+            # The kernel writes whole rows, and can read them from another tensor.
             self._run_kernel(logits, out, rows)
         else:
             super().begin(logits, out, rows)
@@ -246,7 +246,7 @@ def _apply_row_by_row(
     index: torch.Tensor,
     strengths: torch.Tensor,
 ) -> torch.Tensor:
-    """Do the same in a third of the time on a CPU, which gains nothing by gathering first."""
+    """Steer on a CPU without gathering the directions first, in a third of the time."""
     for row, vectors, weights in zip(
         rows.tolist(), index.tolist(), strengths.tolist(), strict=True
     ):

@@ -1,4 +1,4 @@
-"""``suppress``: probability exactly 0, whatever else is added."""
+"""``suppress``: probability exactly 0, regardless of bias and steering."""
 
 from __future__ import annotations
 

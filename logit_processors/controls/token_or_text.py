@@ -1,4 +1,4 @@
-"""Entries that name a token, or a text whatever its tokenization."""
+"""Entries that name a token, or a text in any tokenization."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from logit_processors.patterns import MAX_PATTERN_BYTES, Automaton, Pattern
 
 
 class TokenOrText(WindowedEntry):
-    """An entry of one token, or of a text pattern."""
+    """An entry with one token or one text pattern."""
 
     token_id: int | None = Field(None, ge=0, lt=2**31, description="One token of the vocabulary.")
     text: str | None = Field(
-        None, description="A text, matched on the generated text whatever its tokenization."
+        None, description="A text, matched on the generated text in any tokenization."
     )
     ignore_case: bool = Field(False, description="Fold ASCII letters when matching text.")
 
@@ -52,7 +52,7 @@ class TokenOrText(WindowedEntry):
         """Return the entry's text as a pattern of the tokens that complete it.
 
         Args:
-            advancing: also of those that advance it.
+            advancing: include the tokens that advance it.
 
         """
         assert self.text is not None

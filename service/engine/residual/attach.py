@@ -1,7 +1,7 @@
-"""Binding the residual stream to a model that vLLM's worker has loaded.
+"""Attaches the residual stream to a model that vLLM's worker has loaded.
 
-That is before vLLM profiles, compiles and captures it. Draft models are not the runner's
-model and stay as they are.
+It happens before vLLM profiles, compiles and captures the model. Draft models are not the
+runner's model and stay unchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PADDING = 512
 
 
 def salt_compile_cache(vllm_config: Any) -> None:
-    """Keep compiled code with our op apart from a plain vLLM's, which has no such op."""
+    """Give compiled code with our op another cache key than a plain vLLM's code without it."""
     if isinstance(vllm_config.additional_config, dict):
         vllm_config.additional_config["sensefield"] = _SALT
 
@@ -53,7 +53,7 @@ def attach(runner: Any, vllm_config: Any) -> None:
         layer.register_buffer(PLACE, place, persistent=False)
         stream.unseen.add(place.data_ptr())
     if isinstance(buffers, DeviceBuffers):
-        # vLLM's memory profile takes what is there before it for the model's.
+        # Count our buffers as model memory in vLLM's profile.
         runner.model_memory_usage += buffers.bytes
     set_stream(stream)
     eager = vllm_config.compilation_config.mode == CompilationMode.NONE

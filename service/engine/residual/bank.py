@@ -13,14 +13,14 @@ _LEAST, _MOST = 64, 512
 
 
 def bank_capacity(bytes_each: int) -> int:
-    """Return how many vectors to make room for: 256 MiB of them, 64 at least, 512 at most."""
+    """Return the bank's capacity in vectors: 256 MiB of them, 64 at least, 512 at most."""
     return min(_MOST, max(_LEAST, _BYTES // max(1, bytes_each)))
 
 
 class Bank(LeasedRows):
     """Vectors by content hash, rows of ``table`` ``[capacity, own layers, hidden]``.
 
-    Who puts vectors makes room for them: nothing is evicted here.
+    The API process that puts a vector must make room for it: the bank evicts nothing.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class Bank(LeasedRows):
         """Keep a vector until every API process that put it has dropped it; False without room.
 
         Args:
-            content: hash of its content; what is already here is not read again.
+            content: hash of its content; a content that is present is not read again.
             vectors: ``[len(layers), hidden]`` float32.
-            layers: the layers it carries, by number in the whole model.
-            holder: names the API process.
+            layers: the vector's layers, by number in the whole model.
+            holder: id of the API process.
 
         Raises:
             ValueError: another shape, or values that overflow the model's dtype.
@@ -72,5 +72,5 @@ class Bank(LeasedRows):
         return True
 
     def carried(self, row: int) -> frozenset[int]:
-        """Return the layers that the vector in a row carries."""
+        """Return the layers of the vector in a row."""
         return self._carried[row]

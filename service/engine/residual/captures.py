@@ -11,15 +11,15 @@ from logit_processors.residual import MAX_CAPTURED, Capture
 from service.engine.residual.followed import Followed, Row
 
 _KEPT = 256
-"""Tokens' worth of copies that wait to be fetched: a client may leave that wanted them."""
+"""Most tokens of finished captures: one is never fetched if its client has disconnected."""
 
 
 @dataclass
 class _Copy:
-    """What has been seen of one prompt, float32.
+    """The copied states of one prompt, float32.
 
-    ``states`` are ``[own layers, tokens, hidden]`` if each token is wanted, or else the sum of
-    those so far and in the end their mean, ``[own layers, hidden]``.
+    ``states`` are ``[own layers, tokens, hidden]`` if each token is wanted. Otherwise they are the
+    sum of the states so far, in the end their mean, ``[own layers, hidden]``.
     """
 
     capture: Capture
@@ -28,12 +28,12 @@ class _Copy:
 
     @property
     def tokens(self) -> int:
-        """How many tokens' states it holds; a mean, and a failure, counts as one."""
+        """Number of tokens whose states it holds; a mean or a failure counts as one."""
         return self.states.shape[1] if self.states.ndim > 2 else 1
 
 
 class Captures:
-    """Captures by tag: growing while their requests run, then kept, the newest of them."""
+    """Captures by tag: they grow while their requests run; then the newest are kept."""
 
     def __init__(self) -> None:
         self._growing: dict[Followed, _Copy] = {}
@@ -41,11 +41,11 @@ class Captures:
         self._step: list[tuple[Followed, slice]] = []
 
     def plan(self, rows: Sequence[Row]) -> list[int]:
-        """Return a step's tokens that are to be copied, in the order of their places.
+        """Return a step's tokens to copy, in the order of their places.
 
-        A step has 64 places; a request that finds too few left fails, and says so when it is
-        fetched. One API process has no more than 64 tokens' worth of captures at work, but
-        several may ask in the same step.
+        A step has 64 places. The capture of a request that finds too few left fails, and the
+        fetch raises the failure. One API process runs captures of 64 tokens at most, but several
+        may capture in the same step.
         """
         places: list[int] = []
         self._step = []
@@ -64,12 +64,12 @@ class Captures:
 
     @staticmethod
     def wants(row: Row) -> bool:
-        """Say whether a step brings tokens that a request's capture still lacks."""
+        """Say whether a step computes tokens that a request's capture still lacks."""
         capture = row.request.wanted.capture
         return capture is not None and bool(_new_tokens(row, capture))
 
     def take_in(self, captured: torch.Tensor) -> None:
-        """Add up a step's copies, ``[own layers, places, hidden]`` float32."""
+        """Add a step's copies, ``[own layers, places, hidden]`` float32."""
         for request, places in self._step:
             capture = request.wanted.capture
             assert capture is not None
@@ -86,17 +86,17 @@ class Captures:
         self._step = []
 
     def forget(self, request: Followed) -> None:
-        """Give up what a request that has ended left unfinished."""
+        """Drop the unfinished capture of a request that has ended."""
         copy = self._growing.pop(request, None)
         if copy is not None:
             failure = "the request ended before all of its tokens had passed the layers"
             self._keep(_Copy(copy.capture, torch.empty(0), failure=failure))
 
     def fetch(self, tag: str) -> tuple[Capture, torch.Tensor] | None:
-        """Hand out and forget what was captured under a tag; None if there is nothing.
+        """Return and drop the capture under a tag; None if there is none.
 
         Returns:
-            The capture that was asked, and what :class:`_Copy` says of its states.
+            The request's capture, and its states as in :class:`_Copy`.
 
         Raises:
             ValueError: the capture failed; the message says why.
@@ -117,7 +117,7 @@ class Captures:
 
     def _fail(self, request: Followed, capture: Capture) -> None:
         self._growing.pop(request, None)
-        # No token is wanting any more.
+        # Mark all tokens as captured, so that no more are copied.
         request.captured.update(range(request.prompt_len))
         failure = f"more than {MAX_CAPTURED} tokens were to be captured in one step"
         self._keep(_Copy(capture, torch.empty(0), failure=failure))
@@ -128,7 +128,7 @@ def _count(request: Followed, capture: Capture) -> int:
 
 
 def _new_tokens(row: Row, capture: Capture) -> list[int]:
-    """Return the places in the prompt of tokens to be copied in this step."""
+    """Return the prompt positions of the tokens to copy in this step."""
     end = row.request.prompt_len
     begin = end - _count(row.request, capture)
     span = range(max(begin, row.first), min(end, row.first + row.stop - row.start))

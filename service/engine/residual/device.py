@@ -1,8 +1,8 @@
-"""The op's work on a GPU: static tables, and one kernel that looks everything up itself.
+"""The op's work on a GPU: static tables, and one kernel that reads them.
 
-Each running request that steers has a slot with its entries; a step only says which slot
-every token belongs to and where in its request it stands. The kernel does the rest, so a
-step costs the same whatever its requests ask for, and nothing waits for the device.
+Each running request that steers has a slot with its entries. A step only writes each token's slot
+and its position in the request. The kernel does the rest, so that a step's cost does not depend
+on its requests, and the host never waits for the device.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _stream_kernel(  # type: ignore[no-untyped-def]
 
 
 class DeviceBuffers:
-    """The static tensors that the kernel reads. Slot 0 stays empty.
+    """The static tensors of the kernel. Slot 0 stays empty.
 
     ``captured`` ``[layers, places, hidden]`` float32 holds the copies of the last step.
     """
@@ -112,15 +112,15 @@ class DeviceBuffers:
 
     @property
     def bytes(self) -> int:
-        """Memory that the buffers take."""
+        """Bytes of the buffers."""
         return sum(v.nbytes for v in vars(self).values() if isinstance(v, torch.Tensor))
 
     def fill(self, rows: Sequence[Row], places: Sequence[int], layout: StepLayout) -> None:
         """Prepare a step.
 
         Args:
-            rows: the tokens of the requests that are followed.
-            places: the step's tokens to be captured, in the order of their places.
+            rows: the tokens of the tracked requests.
+            places: the step's tokens to capture, in the order of their places.
             layout: the whole step.
 
         """
@@ -129,7 +129,7 @@ class DeviceBuffers:
             if row.request.slot is None:
                 self._enter(row.request, present)
         slot_of_start = {row.start: row.request.slot or 0 for row in rows}
-        # One more, for the padding behind the last request.
+        # One more bound, for the padding after the last request.
         slots = [slot_of_start.get(start, 0) for start in layout.starts[:-1].tolist()] + [0]
         ends = layout.query_start_loc[1:].contiguous()
         request = torch.searchsorted(ends, self._numbers, right=True)
@@ -148,7 +148,7 @@ class DeviceBuffers:
         Args:
             hidden: ``[tokens, hidden]``, added to in place.
             other: the rest of the stream, ``[tokens, hidden]``, if there is one.
-            layer: the layer's place among this rank's, one int32 on the device.
+            layer: the layer's index among this rank's layers, one int32 on the device.
 
         """
         if self.is_idle(0):  # each layer is as idle as any other
@@ -180,7 +180,7 @@ class DeviceBuffers:
         )
 
     def is_idle(self, _at: int) -> bool:
-        """Say whether the kernel need not run: on a GPU it must, to be in every graph."""
+        """Return False while hooks exist: on a GPU the kernel must be in every graph."""
         return not self._filled and self._numbers.device.type == "cpu"
 
     def clear(self) -> None:
@@ -199,7 +199,7 @@ class DeviceBuffers:
             request.slot = None
 
     def _enter(self, request: Followed, present: set[int | None]) -> None:
-        """Give a request a slot, that of a preempted one if need be."""
+        """Give a request a slot, if necessary that of a preempted request."""
         if not self._free:
             absent = next(o for slot, o in self._owners.items() if slot not in present)
             self.forget(absent)

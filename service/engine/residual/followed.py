@@ -1,4 +1,4 @@
-"""One running request as the residual stream knows it."""
+"""A running request that steers or captures the residual stream."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Entry:
 class Followed:
     """A request that steers or captures, from its first step to its end.
 
-    It holds its vectors, the rows ``held``, for all that time, preempted or not.
-    ``steering`` are the entries that change anything; those of one vector and window are
-    one, so that opposite strengths cancel exactly. ``broken``: a vector is not on this
-    worker or does not carry a layer that was named, so the request must end with an error.
-    ``slot`` is its place in the device's tables, while it has one.
+    It holds its vectors, the rows ``held``, all that time, preempted or not. ``steering`` are the
+    entries with an effect. Entries of one vector and window are summed to one, so that opposite
+    strengths cancel exactly. ``broken``: a vector is not on this worker or lacks a named layer, so
+    that the request must end with an error. ``slot`` is its index in the device's tables, while it
+    has one.
     """
 
     wanted: StreamRequest
@@ -48,12 +48,12 @@ class Followed:
     def start(
         cls, wanted: StreamRequest, prompt_len: int, bank: Bank, layers: list[int]
     ) -> Followed:
-        """Take hold of a request's vectors.
+        """Track a request and hold its vectors.
 
         Args:
-            wanted: what the request asks.
-            prompt_len: its prompt's tokens.
-            bank: where the vectors are.
+            wanted: the request's steering and capture.
+            prompt_len: number of tokens of its prompt.
+            bank: the bank with the vectors.
             layers: this rank's layers, in the order of the bank's.
 
         """
@@ -80,7 +80,7 @@ class Followed:
         return cls(wanted, prompt_len, () if broken else tuple(steering), tuple(held), broken)
 
     def release(self, bank: Bank) -> None:
-        """Let go of the vectors."""
+        """Release the vectors."""
         for row in self.held:
             bank.release(row)
 
@@ -89,7 +89,7 @@ class Followed:
 class Row:
     """A request's tokens in one step: ``[start, stop)`` of the step's tokens.
 
-    ``first`` is the first one's place in the request, from 0.
+    ``first`` is the first token's index in the request, from 0.
     """
 
     request: Followed

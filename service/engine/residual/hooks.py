@@ -1,4 +1,4 @@
-"""The forward hooks of the decoder layers: there while they have something to do."""
+"""The forward hooks of the decoder layers, which idle layers do not have."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from service.engine.residual.layers import stream_of
 from service.engine.residual.operator import residual_stream
 
 PLACE = "sensefield_place"
-"""A layer's buffer, ``[1]`` int32: which of this rank's layers it is."""
+"""Name of a layer's buffer with its index among this rank's layers, ``[1]`` int32."""
 
 
 class LayerHooks:
-    """Hooks each layer, and takes the idle ones' hooks away where that is possible.
+    """Hooks each layer, and removes the hooks of idle layers if possible.
 
-    PyTorch calls a module that has a hook by a longer way, which costs more than the hook.
+    PyTorch's call of a module with a hook has an overhead that is greater than the hook's.
 
     Args:
-        layers: this rank's.
-        hidden_size: of the stream.
-        removable: whether they run as they are; a compiled or captured layer keeps its hook.
+        layers: this rank's layers.
+        hidden_size: size of the stream.
+        removable: whether the layers run eagerly; a compiled or captured layer keeps its hook.
 
     """
 
@@ -38,7 +38,7 @@ class LayerHooks:
             self._add(at)
 
     def fit(self, is_idle: Callable[[int], bool]) -> None:
-        """Hook the layers, by their places, that are not idle in the step to come."""
+        """Hook the layers, by index, that are not idle in the next step."""
         if not self._removable:
             return
         for at in range(len(self._layers)):
@@ -57,7 +57,7 @@ def _hook(hidden_size: int) -> Callable[..., None]:
         found = stream_of(layer, output, hidden_size)
         if found is None:
             return
-        # Without a compiler that must not look inside, the detour of an op is for nothing.
+        # In eager mode call the function directly: only torch.compile needs the custom op.
         compiling = torch.compiler.is_compiling()
         call = torch.ops.sensefield.residual_stream if compiling else residual_stream
         call(*found, layer.sensefield_place)

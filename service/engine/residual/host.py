@@ -1,4 +1,4 @@
-"""The op's work on a CPU: the host knows which tokens are steered, and by what."""
+"""The op's work on a CPU, where the host knows the steered tokens and their entries."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from service.engine.residual.followed import Entry, Followed, Row
 from service.engine.residual.step import StepLayout
 
 _GATHERED = 256
-"""Tokens up to which each has its own additions kept, as a batch that generates has them."""
+"""Most tokens of a step for which one addition per token is precomputed."""
 _LONG = 8
-"""Tokens of a mean span from which spans are added to one by one, as prompts are."""
+"""Mean length of spans, in tokens, from which they are added to one by one, as in prompts."""
 
 _Span = tuple[int, int, int]
 """First steered token, the one after the last, and their group."""
@@ -39,10 +39,10 @@ class _BySpan:
 
 @dataclass(frozen=True)
 class _ByToken:
-    """Adds to the tokens ``rows``, ``[steered]`` int64, a ``block`` if they have no gap.
+    """Adds to the tokens ``rows``, ``[steered]`` int64, which are a ``block`` if contiguous.
 
-    Each gets what its group has, ``groups`` ``[steered]`` int64; without groups, what is added
-    broadcasts to ``[steered, hidden]``.
+    Each token gets the addition of its group, ``groups`` ``[steered]`` int64; without groups the
+    additions broadcast to ``[steered, hidden]``.
     """
 
     rows: torch.Tensor
@@ -61,7 +61,7 @@ class _ByToken:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A step's additions, float32, a layer each; ``active`` says where they are not all zero."""
+    """A step's additions by layer, float32; ``active`` is False for a layer of zeros only."""
 
     deltas: Sequence[torch.Tensor]
     active: Sequence[bool]
@@ -69,7 +69,7 @@ class _Plan:
 
 
 class HostBuffers:
-    """What the op does in the current step.
+    """The op's work in the current step.
 
     ``captured`` ``[layers, places, hidden]`` float32 holds the copies of the last step.
     """
@@ -86,8 +86,8 @@ class HostBuffers:
         """Prepare a step.
 
         Args:
-            rows: the tokens of the requests that are followed.
-            places: the step's tokens to be captured, in the order of their places.
+            rows: the tokens of the tracked requests.
+            places: the step's tokens to capture, in the order of their places.
 
         """
         kinds: dict[tuple[Entry, ...], int] = {}
@@ -105,7 +105,7 @@ class HostBuffers:
         Args:
             hidden: ``[tokens, hidden]``, added to in place.
             other: the rest of the stream, ``[tokens, hidden]``, if there is one.
-            layer: the layer's place among this rank's, one int32.
+            layer: the layer's index among this rank's layers, one int32.
 
         """
         plan, copied = self._plan, self._copied
@@ -127,7 +127,7 @@ class HostBuffers:
         self._plan = self._copied = None
 
     def forget(self, request: Followed) -> None:
-        """Do nothing: a request leaves no trace between steps."""
+        """Do nothing: no state of a request is kept between steps."""
 
     def _planned(self, work: _Work) -> _Plan:
         """Return the plan of a step; steps of the same batch share one."""

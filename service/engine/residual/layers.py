@@ -1,4 +1,4 @@
-"""The decoder layers of a loaded model, and what they hand on."""
+"""The decoder layers of a loaded model, and their outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PATHS = (
     "layers",
     "h",
 )
-"""Where vLLM's models keep their decoder layers."""
+"""Paths of the decoder layers in vLLM's models."""
 
 _WHOLE = {
     "CohereDecoderLayer",
@@ -31,11 +31,11 @@ _WHOLE = {
     "PhiMoEDecoderLayer",
     "StablelmDecoderLayer",
 }
-"""Layers that return (stream, left over): the second tensor is already part of the first."""
+"""Layers that return (stream, rest): the second tensor is already part of the first."""
 
 
 def find_layers(model: torch.nn.Module) -> torch.nn.ModuleList | str:
-    """Return all decoder layers of the language model, or why there are none to be found.
+    """Return all decoder layers of the language model, or the reason why none are found.
 
     Under pipeline parallelism the layers of other ranks are ``PPMissingLayer``.
     """
@@ -63,8 +63,8 @@ def stream_of(
 ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
     """Return the tensors ``[tokens, hidden]`` whose sum is the residual stream after a layer.
 
-    The first may be added to in place; the second is None where the first is all of it.
-    None for an output in which no stream can be recognised.
+    The first may be changed in place; the second is None if the first is the whole stream.
+    None for an output of an unknown form.
     """
     hidden, other = output if isinstance(output, tuple) and len(output) == 2 else (output, None)
     if not isinstance(hidden, torch.Tensor) or not isinstance(other, torch.Tensor | None):

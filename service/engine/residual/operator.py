@@ -1,7 +1,7 @@
-"""The custom op that the hooks call, and the stream that it works for.
+"""The custom op that the hooks call, and the stream that it works on.
 
-Graphs and compilers see the op and its tensors only; what it does is in the buffers of
-this process's stream, whose contents change between steps and whose addresses do not.
+Graphs and compilers see only the op and its tensors. Its work is in the buffers of this process's
+stream, whose contents change between steps and whose addresses do not.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def set_stream(stream: ResidualStream) -> None:
 
 
 def residual_stream(hidden: torch.Tensor, other: torch.Tensor | None, layer: torch.Tensor) -> None:
-    """Steer ``hidden`` ``[tokens, hidden]`` in place and copy out what is to be captured.
+    """Steer ``hidden`` ``[tokens, hidden]`` in place, and copy the tokens to capture.
 
     Args:
-        hidden: what a decoder layer adds to the stream, or all of the stream.
+        hidden: a decoder layer's addition to the stream, or the whole stream.
         other: the rest of the stream, ``[tokens, hidden]``, if there is one.
-        layer: one int32, the layer's place among this rank's. A tensor, because a constant
-            would make every layer's graph a different one to compile.
+        layer: one int32, the layer's index among this rank's layers. It is a tensor, because a
+            constant would give every layer another graph to compile.
 
     """
     stream = _current.stream

@@ -1,4 +1,4 @@
-"""The steps of vLLM's runners, which the residual stream follows from their inputs to their end."""
+"""Connects the residual stream to the steps of vLLM's runners."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunningSteps:
 
     @contextmanager
     def running(self, scheduler_output: Any) -> Iterator[None]:
-        """Follow the requests that end and begin with a step, and end it after the context."""
+        """Track the requests that end and begin with a step; end the step after the context."""
         for request_id in scheduler_output.finished_req_ids:
             self._stream.end(request_id)
         for new in scheduler_output.scheduled_new_reqs:
@@ -41,17 +41,17 @@ _of_runners: WeakKeyDictionary[Any, RunningSteps] = WeakKeyDictionary()
 
 
 def follow(runner: Any, steps: RunningSteps) -> None:
-    """Have a runner's steps followed from now on."""
+    """Connect a runner to its steps."""
     _of_runners[runner] = steps
 
 
 def steps_of(runner: Any) -> RunningSteps | None:
-    """Return what follows a runner's steps; None for the runner of a draft model."""
+    """Return a runner's steps; None for the runner of a draft model."""
     return _of_runners.get(runner)
 
 
 def followed_v1(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return V1's ``_model_forward``, before which its step is prepared."""
+    """Return V1's ``_model_forward``, which prepares the step first."""
 
     def model_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         if (steps := steps_of(self)) is not None:
@@ -62,7 +62,7 @@ def followed_v1(stock: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def followed_v2(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Return V2's ``prepare_attn``, after which the step of a real batch is prepared.
+    """Return V2's ``prepare_attn``, which then prepares the step of a real batch.
 
     Runs of a dummy batch do not call it.
     """

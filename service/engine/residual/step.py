@@ -1,4 +1,4 @@
-"""How the tokens of one step lie, whichever of vLLM's runners prepared it."""
+"""The layout of a step's tokens, for both of vLLM's runners."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 class StepLayout:
     """One step's requests in the order of their tokens.
 
-    ``starts`` ``[requests + 1]`` and ``first`` ``[requests]`` (each request's first token's
-    place in it) are the host's; ``query_start_loc`` ``[requests + 1]`` int32 and
-    ``positions`` ``[tokens]`` the device's, which alone is right about drafted tokens.
+    ``starts`` ``[requests + 1]`` and ``first`` ``[requests]`` (the index of a request's first
+    token in the request) are on the host. ``query_start_loc`` ``[requests + 1]`` int32 and
+    ``positions`` ``[tokens]`` are on the device; with drafted tokens only these are exact.
     """
 
     request_ids: Sequence[str]

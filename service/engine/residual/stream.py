@@ -1,4 +1,4 @@
-"""The residual stream of one engine: who steers it, step by step."""
+"""The residual stream of one engine: the requests that steer and capture it, step by step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.engine.residual.step import StepLayout
 
 
 class Buffers(Protocol):
-    """What the op reads: filled before a step, cleared after it."""
+    """The op's inputs: filled before a step, cleared after it."""
 
     def fill(self, rows: Sequence[Row], places: Sequence[int], layout: StepLayout) -> None: ...
     def apply(
@@ -31,7 +31,7 @@ class Buffers(Protocol):
 
 @dataclass(frozen=True)
 class Support:
-    """What of a model can be steered. ``reason`` says why nothing, where it is so.
+    """Support for steering a model. ``reason`` says why it cannot be steered.
 
     ``own`` are the numbers of the layers that this rank runs.
     """
@@ -42,10 +42,10 @@ class Support:
 
 
 class ResidualStream:
-    """Follows an engine's requests and prepares each of its steps.
+    """Tracks an engine's requests and prepares each of its steps.
 
-    ``unseen`` are the layers, by the address of their number, that have not called the op;
-    ``broken_rows`` the rows of the step whose requests do not get what they asked for.
+    ``unseen`` are the layers, by the address of their index, that have not called the op;
+    ``broken_rows`` are the rows of the step whose steering or capture cannot be done.
     """
 
     def __init__(self, support: Support, bank: Bank, buffers: Buffers) -> None:
@@ -59,11 +59,11 @@ class ResidualStream:
         self._followed: dict[str, Followed] = {}
 
     def is_idle(self, at: int) -> bool:
-        """Say whether calling the op after a layer would do and tell nothing in this step."""
+        """Say whether the op after a layer has nothing to do in this step."""
         return not self.unseen and self.buffers.is_idle(at)
 
     def start(self, request_id: str, sampling_params: Any, prompt_len: int) -> None:
-        """Follow a request that begins, or begins again after preemption."""
+        """Track a request that begins, or begins again after preemption."""
         wanted = NOTHING if sampling_params is None else StreamRequest.of(sampling_params)
         known = self._followed.get(request_id)
         if known is not None and known.wanted == wanted and known.prompt_len == prompt_len:
@@ -106,7 +106,7 @@ class ResidualStream:
             self.buffers.fill(rows, self._captures.plan(rows), layout)
 
     def end_step(self) -> None:
-        """Take in what the step captured; until the next one nothing is steered."""
+        """Store the step's captures; until the next step nothing is steered."""
         if self.unseen and self._request_ids:
             self._give_up()
         self._captures.take_in(self.buffers.captured)
@@ -114,7 +114,7 @@ class ResidualStream:
         self._request_ids = ()
 
     def _give_up(self) -> None:
-        """Break every request that asks for anything: a layer has run and not called the op."""
+        """Mark every tracked request as broken: a layer has run without the op."""
         reason = "the decoder layers hand on something else than one residual stream"
         self.support = Support(reason)
         self.unseen.clear()
@@ -125,7 +125,7 @@ class ResidualStream:
         )
 
     def fetch(self, tag: str) -> dict[str, Any] | None:
-        """Hand out and forget a capture.
+        """Return and drop a capture.
 
         Returns:
             ``{"layers": numbers, "data": [len(layers), hidden] float32 bytes}`` of this
