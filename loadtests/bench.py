@@ -34,9 +34,9 @@ from service.errors import SensefieldError
 
 ENCODE = "encode"
 CASES = (ENCODE, STALL, *(case.name for case in throughput_cases(1)))
-"""What a run measures unless told otherwise."""
+"""The cases of a run by default."""
 ALSO = (*SWEEPS, *(case.name for case in sweep_cases(1)))
-"""What it measures when it is named."""
+"""The cases that are measured only if they are named."""
 _EPILOG = (
     "On 2 cores a default run takes about 25 minutes, the sweep 'concurrency' about 15 and "
     "'configurations' about 6; the number of rounds and of tokens scale that."

@@ -37,7 +37,7 @@ ORDER = (
     *("top1000", RESIDUAL_ONE, "residual-64", "residual-256", "control-8", "control-1"),
     "neighbour",
 )
-"""What is cut off by the deadline is missed least."""
+"""In order of importance: the deadline cuts off the last ones."""
 ENGINE_FLAGS = (
     "--max-model-len 1024 --max-num-seqs 256 --gpu-memory-utilization 0.4 "
     "--kv-cache-memory-bytes 8G --cudagraph-capture-sizes 1 2 4 8 16 32 64 128 256"
@@ -48,7 +48,7 @@ _KERNELS_SECONDS = 60
 
 @dataclass(frozen=True)
 class Step:
-    """What is measured for a row of the table."""
+    """The measurement of a row of the table."""
 
     title: str
     take: Callable[[Client, Mapping[str, Server]], Awaitable[Result]]
@@ -113,7 +113,7 @@ async def _run(options: argparse.Namespace, command: str) -> int:
 
 
 def plan(names: Sequence[str], tokens: int, rounds: int) -> dict[str, Step]:
-    """Return what is to be measured, the most telling first."""
+    """Return the measurements to take, the most important first."""
     cases = {case.name: case for case in (*throughput_cases(tokens), *sweep_cases(tokens))}
 
     def step(name: str) -> Step:

@@ -1,4 +1,4 @@
-"""What applying and measuring rows of logits costs on a GPU, with operations and kernels.
+"""The cost of applying and measuring rows of logits on a GPU, with operations and kernels.
 
 ``--floor`` computes, anywhere, the bytes that each path moves and the least time they take.
 """

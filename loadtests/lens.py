@@ -1,8 +1,8 @@
-"""What a lens costs the chats beside it: `python -m loadtests.lens`.
+"""The cost of a lens for the chats beside it: `python -m loadtests.lens`.
 
 Eight plain chats with one request beside them that reads every layer at every position of its
-text, over the same chats alone, on one server in turns; and the chats of a server whose lens
-nobody asks, over stock vLLM's, which has none. Writes lens.json and lens.md.
+text, over the same chats alone, on one server in turns; and the chats of a server with an idle
+lens, over stock vLLM's without one. Writes lens.json and lens.md.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ async def _read(client: Client, server: Server, number: int) -> tuple[float, int
     body = {"model": MODEL_NAME, "prompt": f"{TOPICS[number]}: {PROMPT}", "encoding": "base64"}
     started = time.perf_counter()
     async with client.session.post(f"{server.url}/v1/lens", json=body) as answer:
-        told = await answer.json()
+        read = await answer.json()
         if not answer.ok:
-            raise RequestError(f"HTTP {answer.status}: {told}")
-    return time.perf_counter() - started, len(told["layers"]) * len(told["positions"])
+            raise RequestError(f"HTTP {answer.status}: {read}")
+    return time.perf_counter() - started, len(read["layers"]) * len(read["positions"])
 
 
 def lens_markdown(
@@ -77,7 +77,7 @@ def lens_markdown(
         f"{pages.machine_line(machine, embedded_model_dir().name)}.\n\n"
         f"Tokens a second of {CONCURRENCY} plain chats of {settings['tokens']} tokens: with one "
         f"`/v1/lens` of every layer and position sent beside them over without, on the same "
-        f"server; and of a server whose lens nobody asks over stock vLLM, whose model has no "
+        f"server; and of a server with an idle lens over stock vLLM, whose model has no "
         f"hooks. In turns, median of {settings['rounds']} rounds. The lens took "
         f"{median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}).\n\n"
         f"{pages.results_table(results)}\n"

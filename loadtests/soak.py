@@ -1,7 +1,8 @@
 """A mixed load for half an hour: `python -m loadtests.soak`, after the faults in `make soak`.
 
-Nothing may grow, and nothing may be answered wrongly: every twentieth request is one whose
-greedy answer, alone, is known. Writes soak.md; exits with 1 if something grew or was wrong.
+No resource may grow, and no answer may be wrong: every twentieth request's greedy answer is
+compared with its answer alone. Writes soak.md; exits with 1 if a resource grew or an answer was
+wrong.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ CONCURRENCY = 8
 CHECK_EVERY, LEAVE_EVERY, EXCHANGE_EVERY = 20, 9, 5
 CHECKED_TOKENS = 24
 LOOKS = 40
-"""Times that memory is looked at, evenly over the run."""
+"""Number of samples of memory, evenly over the run."""
 MOST_GROWTH = 0.02
-"""Of memory, from the second quarter of the looks to the last."""
+"""Largest relative growth of memory, from the second quarter of the samples to the last."""
 FLAGS = (
     *("--enforce-eager", "--dtype", "float32", "--max-model-len", "1024"),
     *("--max-num-seqs", "16", "--max-num-batched-tokens", "512"),
@@ -44,7 +45,7 @@ FLAGS = (
 
 @dataclass(frozen=True)
 class Look:
-    """What the server holds at a moment."""
+    """A sample of the server's resources."""
 
     minute: float
     resident: dict[str, int]
@@ -54,7 +55,7 @@ class Look:
 
 @dataclass
 class Soak:
-    """What happened."""
+    """The result of a soak."""
 
     expected: dict[int, str]
     """Greedy answers, alone, by the number of the checked request."""
@@ -91,7 +92,7 @@ def checked_requests() -> list[Request]:
 
 
 async def soak(client: Client, server: Server, minutes: float) -> Soak:
-    """Run the load; return what was seen."""
+    """Run the load; return its result."""
     await make_vectors(client, server.url)
     for length in range(WARM_SHAPES):
         await client.run(server.url, [chat(f"{length}{' word' * length}", 2)])
@@ -120,7 +121,7 @@ async def _send(
     numbers: Iterator[int],
     deadline: float,
 ) -> None:
-    """Send requests one after another, of the kind that each one's number says."""
+    """Send requests one after another; each one's number chooses its kind."""
     while time.monotonic() < deadline:
         number = next(numbers)
         try:
@@ -172,7 +173,7 @@ def page(result: Soak, minutes: float, machine: dict[str, Any]) -> str:
         for look in shown
     ]
     table = markdown_table(("minute", *names, "open files", "metric series"), rows)
-    told = [
+    findings = [
         f"{result.answered} requests of all kinds, {CONCURRENCY} at a time, {result.left} of them "
         f"left by their clients; {len(result.failures)} failures.",
         f"{result.checked} answers compared with the same request alone, greedy, float32: "
@@ -180,7 +181,7 @@ def page(result: Soak, minutes: float, machine: dict[str, Any]) -> str:
         f"Grown by more than {MOST_GROWTH:.0%} (memory) or at all (files, series), from the second "
         f"quarter to the last: {'; '.join(result.grown()) or 'nothing'}.",
     ]
-    listed = "".join(f"- {line}\n" for line in (*told, *result.wrong[:5], *result.failures[:5]))
+    listed = "".join(f"- {line}\n" for line in (*findings, *result.wrong[:5], *result.failures[:5]))
     return (
         f"# {minutes:g} minutes of mixed load\n\n{machine_line(machine, 'the embedded model')}. "
         f"Resident memory, MiB.\n\n{table}\n{listed}\n"

@@ -1,1 +1,1 @@
-"""What is measured: the requests, what they are compared with, and the goals."""
+"""The cases of benchmarks: their requests, their baselines, and the goals."""

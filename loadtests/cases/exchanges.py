@@ -1,4 +1,4 @@
-"""What a soak mixes in beside streamed chats: Arrow, scores, the lens, grammars, vectors."""
+"""A soak's requests beside streamed chats: Arrow, scores, the lens, grammars, vectors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loadtests.measure.servers import MODEL_NAME
 
 TOKENS = 4
 HIDDEN_SIZE = 576
-"""Of the embedded model."""
+"""Hidden size of the embedded model."""
 _CHAT, _COMPLETION = "/v1/chat/completions", "/v1/completions"
 _NAMES = 20
 """Vectors and grammars that come again and again: names and compiled grammars are remembered."""
@@ -24,7 +24,7 @@ _END_OF_ARROW = struct.pack("<iI", -1, 0)
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request, and what its whole answer must hold, at its end if ``ends``."""
+    """One request, and bytes that its whole answer must hold, at its end if ``ends``."""
 
     path: str
     body: Mapping[str, Any] | bytes
@@ -37,7 +37,7 @@ class Exchange:
         """Send it and read the answer.
 
         Raises:
-            RequestError: it was refused, or its answer does not hold what it must.
+            RequestError: it was refused, or its answer does not hold ``holds``.
 
         """
         as_json = not isinstance(self.body, bytes)
@@ -46,10 +46,10 @@ class Exchange:
         headers = {"content-type": kind, **self.headers}
         sent = client.session.request(self.method, url + self.path, data=content, headers=headers)
         async with sent as answer:
-            told = await answer.read()
-        held = told.endswith(self.holds) if self.ends else self.holds in told
+            received = await answer.read()
+        held = received.endswith(self.holds) if self.ends else self.holds in received
         if not answer.ok or not held:
-            shown = told[-500:].decode(errors="replace")
+            shown = received[-500:].decode(errors="replace")
             raise RequestError(f"{self.method} {self.path}: HTTP {answer.status}: {shown}")
 
 

@@ -14,12 +14,12 @@ _SHAPES = ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B")
 
 @dataclass(frozen=True)
 class Model:
-    """What ``vllm serve`` is given to serve it."""
+    """A model, with the arguments of ``vllm serve`` for it."""
 
     name: str
     path: str
     dummy: bool
-    """Whether its weights are random numbers: the speed is the same, the text means nothing."""
+    """True if its weights are random numbers: the speed is the same, the text is meaningless."""
 
     @property
     def flags(self) -> tuple[str, ...]:

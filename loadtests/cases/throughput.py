@@ -56,7 +56,7 @@ class Case:
 
     @property
     def names_vectors(self) -> bool:
-        """Whether its requests steer, so that the vectors must be made first."""
+        """True if its requests steer, so that the vectors must be made first."""
         return any("logit_control" in request.payload for request in self.ours.feature.requests)
 
 

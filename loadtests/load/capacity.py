@@ -1,4 +1,4 @@
-"""How much a server can serve while it keeps its objectives, from the samples of a ramp."""
+"""The capacity of a server within its objectives, from the samples of a ramp."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loadtests.measure.latency import percentile
 
 @dataclass(frozen=True)
 class Step:
-    """What so many users saw."""
+    """The latencies and rate with one number of users."""
 
     users: int
     requests: int

@@ -16,7 +16,7 @@ VECTORS: Mapping[str, Mapping[str, Any]] = {
     LOGITS_VECTOR: {"text": " ocean"},
     RESIDUAL_VECTOR: {"contrast": {"positive": ["I love the sea"], "negative": ["I saw it"]}},
 }
-"""What the server makes them from before the first request."""
+"""The sources of the vectors that the server makes before the first request."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Kind:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """What chooses it."""
+        """The tags that choose it."""
         return self.name, self.group, self.name.partition("-")[0]
 
     @property
     def headers(self) -> dict[str, str]:
-        """What goes with it."""
+        """The headers of its requests."""
         json_type = {"content-type": "application/json"}
         return json_type | ({"accept": ARROW} if self.arrow else {})
 

@@ -1,4 +1,4 @@
-"""What Locust runs: users who stream one chat after another, of the kinds that `--tags` chooses.
+"""Locust's users: they stream one chat after another, of the kinds that `--tags` chooses.
 
 Each answer is measured as Locust's events TTFT, ITL (both in ms) and tokens/s. At the end the
 samples are written to `--samples`, and the exit code is 1 if an objective was missed.
@@ -30,7 +30,7 @@ _numbers, _users = count(), count()
 
 @events.init_command_line_parser.add_listener
 def add_options(parser: ArgumentParser) -> None:
-    """Add what a run is told beside Locust's own options."""
+    """Add a run's options beside Locust's own."""
     add_load_options(parser)
     parser.add_argument("--samples", default="", help="file for all samples, as JSON")
 

@@ -10,7 +10,7 @@ from loadtests.measure.latency import percentile
 
 @dataclass(frozen=True)
 class Sample:
-    """What became of one request."""
+    """The outcome of one request."""
 
     kind: str
     group: str

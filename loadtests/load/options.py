@@ -1,4 +1,4 @@
-"""What a load test is told: the same to the command, and by it to the Locust that it runs."""
+"""The options of a load test, for the command and for Locust, which it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many users there are as a run goes on: `ramp`, `spike` or `soak`."""
+"""The number of users over a run: `ramp`, `spike` or `soak`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from math import ceil
 
 _CALM = 0.25
-"""Of the peak, before and after a spike."""
+"""Share of the peak before and after a spike."""
 
 
 def ramp(share: float, peak: int) -> int:

@@ -1,1 +1,1 @@
-"""How a server is measured: started, asked, timed and weighed, in turns with another."""
+"""Measurements of servers: start, requests, times and memory, in turns with another server."""

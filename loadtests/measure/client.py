@@ -27,7 +27,7 @@ class RequestError(Exception):
 
 
 FAILURES = (RequestError, aiohttp.ClientError, TimeoutError)
-"""What a request ends with when it goes wrong."""
+"""The exceptions of a failed request."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Request:
 
     @property
     def tokens(self) -> int:
-        """How many tokens it generates."""
+        """The number of tokens to generate."""
         tokens: int = self.payload["max_tokens"]
         return tokens
 
@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Run:
-    """What a batch of requests took."""
+    """The measurements of a batch of requests."""
 
     tokens: int
     seconds: float

@@ -1,4 +1,4 @@
-"""What it costs to encode one row of a thousand, in the server's own code."""
+"""The cost of encoding one row with a thousand entries, in the server's own code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How promptly a stream's tokens arrive, from the times of its events alone."""
+"""The latencies of a stream's tokens, from the times of its events alone."""
 
 from __future__ import annotations
 

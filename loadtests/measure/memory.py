@@ -1,4 +1,4 @@
-"""What the server keeps in memory, and short requests of all kinds that it may keep some for."""
+"""The server's memory, and short requests of all kinds that may leave something in it."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ def processor_seconds(group: int) -> dict[str, float]:
 def processor_time(process: int) -> float:
     """Return the processor seconds of all of a process's threads, to the nanosecond.
 
-    By the clock that Linux has for each process (clock_getcpuclockid(3)), because the times in
-    /proc are told in hundredths of a second: a few tokens' worth of an API server.
+    It uses Linux's clock of each process (clock_getcpuclockid(3)), because the times in /proc have
+    a resolution of 10 ms, in which an API server handles a few tokens.
 
     Raises:
         OSError: the process has ended.

@@ -57,9 +57,9 @@ class Result:
     measured: Sequence[float]
     stock: Sequence[float] = ()
     stock_failed: bool = False
-    """Whether stock vLLM was asked and could not do it."""
+    """True if stock vLLM was measured and failed."""
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
-    """What the values were computed from."""
+    """The raw measurements of the values."""
 
     @property
     def median(self) -> float:
@@ -78,5 +78,5 @@ class Result:
 
     @property
     def is_met(self) -> bool:
-        """Whether the median reaches the goal."""
+        """True if the median reaches the goal."""
         return self.goal.is_met(self.median)

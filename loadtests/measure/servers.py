@@ -29,13 +29,13 @@ SETTLE_SECONDS = 60
 _POLL_SECONDS = 0.1
 _LOOK_SECONDS = 0.5
 _IDLE_SHARE = 0.1
-"""Of one core, over a look; ticks are 10 ms."""
+"""Share of one core below which a server is idle, over one poll; ticks are 10 ms."""
 
 _COMMANDS = {
     SENSEFIELD: ("service.cli", "serve"),
     STOCK: ("vllm.entrypoints.openai.api_server", "--model"),
 }
-# Stock vLLM refuses more than 20 logprobs unless told otherwise; Sensefield has no such cap.
+# Stock vLLM refuses more than 20 logprobs by default; Sensefield has no such cap.
 _OWN_FLAGS = {SENSEFIELD: (), STOCK: ("--max-logprobs", "-1")}
 # VLLM_PLUGINS is an allow-list: this one keeps Sensefield out of the stock server.
 _OWN_ENVIRONMENT = {
@@ -100,7 +100,7 @@ class Server:
         """Wait until it is idle: vLLM's workers spin for a second after their last request.
 
         Raises:
-            ServerError: it kept working though nobody asked.
+            ServerError: it stays busy without requests.
 
         """
         if not self._settle:
@@ -138,10 +138,10 @@ class Server:
 async def running(
     names: Iterable[str], model: str, engine_flags: Sequence[str], *, settle: bool = True
 ) -> AsyncIterator[dict[str, Server]]:
-    """Start servers, wait until all are ready, and stop them whatever happens.
+    """Start servers, wait until all are ready, and always stop them at the end.
 
-    ``settle``: whether one that was asked has to come to rest before another one is, as where
-    they compute on the same few cores.
+    ``settle``: whether a server must be idle before another one gets requests, as on a machine
+    with few cores.
     """
     servers: dict[str, Server] = {}
     try:

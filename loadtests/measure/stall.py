@@ -1,4 +1,4 @@
-"""What the first request with logprobs after a start takes longer than the second."""
+"""The extra time of the first request with logprobs after a start, over the second."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STALL = "stall"
 TITLE = "first request with logprobs, longer than the second by"
 _TOKENS = 8
 _NO_STALL_SECONDS = 0.1
-"""What a person does not notice."""
+"""Seconds that a person does not notice."""
 
 
 async def measure_stall(client: Client, servers: Mapping[str, Server]) -> Result:

@@ -1,1 +1,1 @@
-"""What is told of it: pages, JSON and charts."""
+"""Reports of benchmarks: pages, JSON and charts."""

@@ -14,7 +14,7 @@ from loadtests.report.pages import described, latency_table, machine_line, markd
 
 @dataclass
 class Outcome:
-    """What came of a model: its results, and why the others are missing."""
+    """The results of a model, and the reasons for missing ones."""
 
     model: Model
     planned: Mapping[str, str]
@@ -31,7 +31,7 @@ class Outcome:
         return {name: self.failures.get(name, f"skipped: {self.reason}") for name in missing}
 
     def cell(self, name: str) -> str:
-        """Return what a table says of a case."""
+        """Return a case's cell of the table."""
         if name not in self.results:
             return self.skipped[name]
         result = self.results[name]

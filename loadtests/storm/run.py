@@ -27,7 +27,7 @@ _GONE_SECONDS, _BETWEEN_SECONDS = 60.0, 0.2
 
 @dataclass(frozen=True)
 class Options:
-    """How long and how hard it blows."""
+    """The length and load of a storm."""
 
     seconds: float
     seed: int = 1
@@ -46,7 +46,7 @@ class Result:
     storm: Storm
     preemptions: float = 0.0
     most: dict[str, float] = field(default_factory=dict)
-    """That the server held at a time, by metric: what never held anything cannot show a leak."""
+    """The most that the server held at once, by metric: one that is always 0 cannot show a leak."""
     left: dict[str, float] = field(default_factory=dict)
     shrunk: dict[str, list[Shot]] = field(default_factory=dict)
     """By the signature of a failure, the smallest requests that show it."""

@@ -1,4 +1,4 @@
-"""One request of the storm, and what its answer may be."""
+"""One request of the storm, and its allowed answers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Shot:
         """Say whether its own fields may leave a row no token: then it alone ends with an error."""
         control = self.fields.get("logit_control") or {}
         masks = sum(bool(self.fields.get(name)) for name in MASKS)
-        # What is scored is forced.
+        # Scored tokens are forced.
         masks += bool(control.get("force")) or self.path == SCORE
         masks += bool(control.get("suppress"))
         masks += self.fields.get("tool_choice") not in (None, "none", "auto")

@@ -29,7 +29,7 @@ def up_to_first_row(stock: Callable[..., Any]) -> Callable[..., Any]:
     def get_computed_blocks(self: Any, request: Any) -> Any:
         params = request.sampling_params
         if params is not None and prompt_spec_of(params) is not None:
-            # + 1: vLLM never reads the last token from the cache, whatever its length says.
+            # + 1: vLLM never reads a request's last token from the cache.
             tokens = min(first_row_of(params) + 1, request.num_tokens)
             request = ShorterRequest(request, tokens)
         return stock(self, request)
