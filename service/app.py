@@ -13,7 +13,7 @@ from logit_processors.vocabulary import Vocabulary
 from logit_processors.wire import PROCESSOR
 from service import startup
 from service.access import connection, grammars, metrics_port
-from service.access.visit import TENANT
+from service.access.visit import CURRENT_TENANT
 from service.api import (
     generate,
     health,
@@ -55,7 +55,7 @@ from service.vectors.content import ModelFacts
 from service.vectors.registry import VectorRegistry
 from service.vectors.residual_bank import ResidualSupport
 from service.vectors.store import VectorStore
-from service.vectors.turns import InTurns
+from service.vectors.turns import SerializedRpc
 
 
 class SensefieldEndpoints:
@@ -114,12 +114,14 @@ class SensefieldEndpoints:
         budget = Budget(own.distribution_request_bytes, own.distribution_total_bytes)
         secret = await secret_of(engine_client)
         limits = Limits(own.grammar_cpu_seconds)
-        gate = GrammarGate(engine_client.vllm_config, limits, TENANT.get, grammars.FIELD.get)
+        gate = GrammarGate(
+            engine_client.vllm_config, limits, CURRENT_TENANT.get, grammars.FIELD.get
+        )
         engine_client.steps = (
             SteeringSalt(registry.layers_of, secret),
             TriedGrammars(gate),
             MaskBlame(engine_client.vllm_config.kv_transfer_config is None),
-            TenantSalt(TENANT.get, secret),
+            TenantSalt(CURRENT_TENANT.get, secret),
         )
         prompts = PromptEncoder(
             tokenizer, load_chat_template(args.chat_template), model_config.max_model_len - 1
@@ -140,7 +142,7 @@ class SensefieldEndpoints:
                 tuple(str(each) for each in args.logits_processors or () if each != PROCESSOR),
             ),
             vectors=registry,
-            engine=InTurns(engine_client),
+            engine=SerializedRpc(engine_client),
             generating=engine_client,
             model=model,
             vocabulary=vocabulary,

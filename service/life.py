@@ -84,9 +84,9 @@ class Life:
 
     async def _watch(self) -> None:
         pulse = self._readiness.pulse
-        pulse.beat()
+        pulse.poll()
         stalled = self._readiness.is_stalled()
-        message = f"the engine has not answered for {pulse.silence():.0f} s"
+        message = f"the engine has not answered for {pulse.unanswered_seconds():.0f} s"
         if stalled and not self._was_stalled:
             _log.error(message)
         elif self._was_stalled and not stalled:

@@ -15,7 +15,7 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.access.body_room import BodyRoom, CountedBody
+from service.access.body_room import BodyMemoryLimit, LimitedBody
 from service.access.cors import is_preflight
 from service.access.refusal import refuse
 from service.access.roles import LIVENESS, VECTORS, is_below, needs_key
@@ -44,7 +44,7 @@ class Admission:
 
     def __init__(self, app: ASGIApp, own: Settings) -> None:
         self._app = app
-        self._bodies = BodyRoom(own.max_body_bytes, own.bodies_bytes)
+        self._bodies = BodyMemoryLimit(own.max_body_bytes, own.bodies_bytes)
         self._most = own.max_requests
         self._most_of_key = own.key_concurrency
         self._rate: RateLimitItem | None = parse(own.key_rate) if own.key_rate else None
@@ -68,7 +68,7 @@ class Admission:
                 if _is_file(scope):
                     await self._app(scope, receive, send)
                 else:
-                    body = CountedBody(room, scope, receive, send)
+                    body = LimitedBody(room, scope, receive, send)
                     try:
                         await self._app(scope, body.receive, body.send)
                     except Exception as error:

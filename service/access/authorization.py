@@ -11,7 +11,7 @@ from service.access.cors import is_preflight
 from service.access.keys import KeyRing
 from service.access.refusal import refuse
 from service.access.roles import allowed_roles, needs_key
-from service.access.visit import TENANT, Visit
+from service.access.visit import CURRENT_TENANT, Visit
 from service.errors import AuthenticationError, ForbiddenError, RequestError, echo
 
 
@@ -44,7 +44,7 @@ class Authorization:
                 await refuse(error, scope, receive, send)
                 return
         # Always set: a pipelined request inherits the context of the request before it.
-        TENANT.set(Visit.of(scope).tenant)
+        CURRENT_TENANT.set(Visit.of(scope).tenant)
         await self._app(scope, receive, send)
 
 

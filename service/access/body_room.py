@@ -11,7 +11,7 @@ from service.access.refusal import refuse
 from service.errors import RequestError, SaturatedError, TooLargeError
 
 
-class BodyRoom:
+class BodyMemoryLimit:
     """Memory for the bodies of running requests.
 
     Args:
@@ -26,7 +26,7 @@ class BodyRoom:
         self._taken = 0
 
     @contextmanager
-    def held(self, announced: int) -> Iterator[HeldRoom]:
+    def held(self, announced: int) -> Iterator[Reservation]:
         """Count the bytes of a body as they arrive, for as long as the context lasts.
 
         Only bytes that have arrived are counted: a client that announces a body and sends none
@@ -37,7 +37,7 @@ class BodyRoom:
             SaturatedError: the announced size is over the memory that is free now.
 
         """
-        room = HeldRoom(self)
+        room = Reservation(self)
         room.check(announced)
         try:
             yield room
@@ -59,10 +59,10 @@ class BodyRoom:
         self._taken += size
 
 
-class HeldRoom:
+class Reservation:
     """The bytes of one body."""
 
-    def __init__(self, room: BodyRoom) -> None:
+    def __init__(self, room: BodyMemoryLimit) -> None:
         self._room = room
         self.size = 0
 
@@ -85,10 +85,10 @@ class HeldRoom:
         self.size += size
 
 
-class CountedBody:
+class LimitedBody:
     """Receive a body; refuse the request in the app's place once the body is over a limit."""
 
-    def __init__(self, room: HeldRoom, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, room: Reservation, scope: Scope, receive: Receive, send: Send) -> None:
         self._room = room
         self._scope = scope
         self._receive = receive

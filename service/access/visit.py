@@ -12,7 +12,7 @@ from starlette.types import Scope
 from service.access.keys import Key
 from service.errors import RequestError
 
-TENANT: ContextVar[str | None] = ContextVar("tenant", default=None)
+CURRENT_TENANT: ContextVar[str | None] = ContextVar("tenant", default=None)
 """The tenant of the running task's request, for code that does not get the request."""
 _PLACE = "sensefield"
 

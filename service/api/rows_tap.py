@@ -102,7 +102,7 @@ def count_divergences(plan: Plan, rows: Sequence[TokenRow]) -> None:
             KL_NATS.observe(kl)
 
 
-class RowsTap:
+class RowCollector:
     """The rows of one request that wait to be sent, by choice.
 
     Args:

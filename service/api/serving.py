@@ -18,7 +18,7 @@ from service.api.adopting import Adopting
 from service.api.echoes import echo_is_lost, keep_prompt_only, with_prompts
 from service.api.held_back import same_reasons, without_loss
 from service.api.requests import ChatRequest, TextRequest
-from service.api.rows_tap import RowsTap
+from service.api.rows_tap import RowCollector
 from service.api.text_logprobs import TextLogprobs
 from service.distributions.token_texts import TokenTexts
 from service.engine.vllm_http import ErrorResponse
@@ -97,14 +97,14 @@ class ChatServing(_WithTexts, OpenAIServingChat):
         """Say whether reasoning is hidden; rows would show its tokens."""
         return self.parser_cls is not None and not request.include_reasoning
 
-    def _tap(self, request: ChatRequest) -> RowsTap:
+    def _tap(self, request: ChatRequest) -> RowCollector:
         as_ids = request.return_tokens_as_token_ids
         if as_ids is None:
             as_ids = self.return_tokens_as_token_ids
         count = (request.top_logprobs or 0) if request.logprobs else None
         if count is not None and request.logprob_token_ids:
             count = DENSE
-        return RowsTap(request.plan, self.texts, count=count, as_ids=as_ids)
+        return RowCollector(request.plan, self.texts, count=count, as_ids=as_ids)
 
     def _echoes(self, request: ChatRequest, conversation: Sequence[Any]) -> bool:
         """Say whether vLLM streams the last message before the first token, like tokens."""
@@ -130,7 +130,7 @@ class TextServing(_WithTexts, OpenAIServingCompletion):
     ) -> AsyncGenerator[str | bytes, None]:
         """Stream vLLM's events with the rows of each event's tokens in it."""
         text = self._text_logprobs(request)
-        tap = RowsTap(request.plan, self.texts, text=text)
+        tap = RowCollector(request.plan, self.texts, text=text)
 
         async def watched() -> AsyncIterator[tuple[int, RequestOutput]]:
             async for prompt, result in result_generator:
@@ -160,7 +160,7 @@ class TextServing(_WithTexts, OpenAIServingCompletion):
     ) -> Any:
         """Return vLLM's response as a dict with the rows in its choices, or its error."""
         text = self._text_logprobs(request)
-        tap = RowsTap(request.plan, self.texts, text=text)
+        tap = RowCollector(request.plan, self.texts, text=text)
         first = 0
         for result in final_res_batch:
             choices = list(range(first, first + len(result.outputs)))
@@ -191,7 +191,7 @@ class TextServing(_WithTexts, OpenAIServingCompletion):
 
 def _take(
     request: TextRequest,
-    tap: RowsTap,
+    tap: RowCollector,
     text: TextLogprobs | None,
     first: int,
     choices: Sequence[int],
@@ -220,7 +220,7 @@ def _without_logprobs(request: ChatRequest) -> ChatRequest:
     return request.model_copy(update={"logprobs": False}) if request.logprobs else request
 
 
-def with_rows(response: Any, tap: RowsTap | None, *, chat: bool) -> Any:
+def with_rows(response: Any, tap: RowCollector | None, *, chat: bool) -> Any:
     """Return an error, or a response as a dict whose choices are encoded later, with their rows."""
     if isinstance(response, ErrorResponse):
         return response

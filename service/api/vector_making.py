@@ -27,7 +27,7 @@ from service.vectors.creation import (
     from_embedding,
     from_text,
 )
-from service.vectors.exchange import Made
+from service.vectors.exchange import NewVector
 from service.vectors.names import check_name
 from service.vectors.store import Entry, Guard, StoredName
 
@@ -92,7 +92,7 @@ async def _make_and_keep(
     return await context.vectors.keep(body.name, made, guard)
 
 
-async def _make(context: Context, source: Source, progress: Progress) -> Made:
+async def _make(context: Context, source: Source, progress: Progress) -> NewVector:
     model = context.model
     if source.text is not None:
         token_ids = await asyncio.to_thread(context.prompts.continuation, source.text)
@@ -106,7 +106,7 @@ async def _make(context: Context, source: Source, progress: Progress) -> Made:
     return await from_combination(parts, source.orthogonal_to, context.vectors, model)
 
 
-async def _contrast(context: Context, contrast: Contrast, progress: Progress) -> Made:
+async def _contrast(context: Context, contrast: Contrast, progress: Progress) -> NewVector:
     unsupported = context.vectors.residual.support.unsupported
     if unsupported is not None:
         raise BadRequestError(

@@ -10,7 +10,7 @@ import orjson
 from numpy.typing import NDArray
 
 from logit_processors.row_spec import COLUMN, DENSE, RowSpec, TokenRow
-from service.distributions.event import EventWriter
+from service.distributions.event import SingleRowEncoder
 from service.distributions.stages import stage_arrays, stages_of, statistics_of
 from service.distributions.tensors import BLOCK, PIECES, WRITERS, tensor_text
 from service.schemas.distribution import DistributionRequest
@@ -51,7 +51,9 @@ class DistributionEncoder:
         ragged = () if request.top_p is None else range(len(self._stages))
         self._offsets = {at + 4 * stage + 2 for stage in ragged}
         """Indices of the offsets' placeholders, after a stage's ids and values."""
-        self._event = EventWriter(request, spec) if EventWriter.can_write(request, spec) else None
+        self._event = (
+            SingleRowEncoder(request, spec) if SingleRowEncoder.can_write(request, spec) else None
+        )
 
     def encode(self, token_ids: Sequence[int], rows: Sequence[TokenRow]) -> bytes:
         """Return the object as JSON.

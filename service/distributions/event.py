@@ -13,7 +13,7 @@ from service.distributions.stages import stages_of
 from service.schemas.distribution import DistributionRequest
 
 
-class EventWriter:
+class SingleRowEncoder:
     """Encodes one row that is sent unchanged, as most streamed rows are.
 
     Such objects differ only in the data of their arrays.

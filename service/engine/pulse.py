@@ -53,7 +53,7 @@ class Pulse:
         """
         return self._engine.errored or not all(map(is_alive, self._engines))
 
-    def beat(self) -> None:
+    def poll(self) -> None:
         """Read the answer to the last call if it has arrived, and then make the next call."""
         now = time.monotonic()
         passed, self._beaten = now - self._beaten, now
@@ -67,7 +67,7 @@ class Pulse:
         self._waited = 0.0
         self._question = asyncio.ensure_future(self._engine.is_paused())
 
-    def silence(self) -> float:
+    def unanswered_seconds(self) -> float:
         """Return the seconds for which the current call had waited at the last poll."""
         return 0.0 if self._question is None or self._question.done() else self._waited
 

@@ -27,7 +27,7 @@ class Readiness:
 
     def is_stalled(self) -> bool:
         """Say whether the engine hangs."""
-        return self.pulse.silence() > self._stall_seconds
+        return self.pulse.unanswered_seconds() > self._stall_seconds
 
     def admit(self) -> None:
         """Admit a request.
@@ -42,7 +42,7 @@ class Readiness:
             raise NotReadyError("the engine has died; the server ends", code="engine_dead")
         if self.is_stalled():
             raise NotReadyError(
-                f"the engine has not answered for {self.pulse.silence():.0f} s",
+                f"the engine has not answered for {self.pulse.unanswered_seconds():.0f} s",
                 code="engine_stalled",
             )
 
@@ -56,8 +56,8 @@ class Readiness:
         self.admit()
         if self.pulse.paused:
             raise NotReadyError("the engine is paused", code="engine_paused")
-        if self.pulse.silence() > SILENT_SECONDS:
+        if self.pulse.unanswered_seconds() > SILENT_SECONDS:
             raise NotReadyError(
-                f"the engine has not answered for {self.pulse.silence():.0f} s",
+                f"the engine has not answered for {self.pulse.unanswered_seconds():.0f} s",
                 code="engine_silent",
             )

@@ -59,7 +59,7 @@ class Catalog:
         try:
             await asyncio.to_thread(self.store.sweep)
             await self.refresh(await asyncio.to_thread(self.store.list_names))
-            await self._settle()
+            await self._reconcile()
         except (StoreFullError, StoreUnavailableError) as error:
             raise StartupError(error.message) from None
 
@@ -77,7 +77,7 @@ class Catalog:
         async with self._lock:
             marks = await self._marks_of(names)
             if stale := self._stale(marks):
-                await self._learn({name: marks[name] for name in stale})
+                await self._load_names({name: marks[name] for name in stale})
 
     def meaning(self, name: str) -> str | None:
         """Return the SHA-256 that a refreshed name points at; None if it does not exist.
@@ -158,7 +158,7 @@ class Catalog:
                 self._forget(stored.name)
                 self._names[stored.name] = content.sha256
             finally:
-                await self._settle()
+                await self._reconcile()
         return new
 
     async def delete(self, name: str, guard: Guard) -> None:
@@ -168,7 +168,7 @@ class Catalog:
     async def _delete(self, name: str, guard: Guard) -> None:
         async with self._lock:
             await asyncio.to_thread(self.store.delete, name, guard)
-            await self._settle()
+            await self._reconcile()
 
     def describe(self, entry: Entry) -> VectorAnswer:
         """Return an entry's description for the API."""
@@ -176,7 +176,7 @@ class Catalog:
         found = known.reason if known is not None and known.entry == entry else None
         return describe(entry, self.model, found)
 
-    async def _learn(self, marks: Mapping[str, Hashable]) -> None:
+    async def _load_names(self, marks: Mapping[str, Hashable]) -> None:
         """Load the entries of names whose marks were read before."""
         entries = await asyncio.to_thread(self.store.find, marks)
         before = len(self.resident)
@@ -198,9 +198,9 @@ class Catalog:
             if name in entries:
                 self._marks[name] = marks[name]
             else:
-                self._miss(name, marks[name])
+                self._remember_missing(name, marks[name])
         if len(self.resident) > before:
-            await self._settle()
+            await self._reconcile()
         else:
             await self.resident.keep(self._names.values())
 
@@ -217,7 +217,7 @@ class Catalog:
         except NotFoundError:
             return None
 
-    async def _settle(self) -> None:
+    async def _reconcile(self) -> None:
         """Forget deleted names, drop contents without a name or request, update the metrics."""
         stored = await asyncio.to_thread(self.store.list_names)
         for name in (self._names.keys() | self._unusable.keys()) - set(stored):
@@ -242,7 +242,7 @@ class Catalog:
             if self._marks.get(name, self._missing.get(name, _UNSEEN)) != mark
         ]
 
-    def _miss(self, name: str, mark: Hashable) -> None:
+    def _remember_missing(self, name: str, mark: Hashable) -> None:
         self._missing[name] = mark
         if len(self._missing) > MAX_MISSING:
             del self._missing[next(iter(self._missing))]

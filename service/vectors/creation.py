@@ -16,7 +16,7 @@ from service.schemas.vectors import Contrast
 from service.vectors.combine import combine
 from service.vectors.content import DIRECTION, ModelFacts, VectorContent, check
 from service.vectors.contrast import METHODS
-from service.vectors.exchange import Made
+from service.vectors.exchange import NewVector
 from service.vectors.registry import VectorRegistry
 from service.vectors.resident import Engine, first_answer
 
@@ -39,7 +39,9 @@ class States(Protocol):
         """Yield each prompt's index and its residual stream ``[layers, hidden]``."""
 
 
-async def from_text(text: str, token_ids: list[int], engine: Engine, model: ModelFacts) -> Made:
+async def from_text(
+    text: str, token_ids: list[int], engine: Engine, model: ModelFacts
+) -> NewVector:
     """Make a vector from the direction of a text's tokens in the unembedding."""
     _check_tokens(text, token_ids)
     while not all(await engine.collective_rpc("sensefield_prepare_directions", None, ())):
@@ -47,12 +49,12 @@ async def from_text(text: str, token_ids: list[int], engine: Engine, model: Mode
     answers = await engine.collective_rpc("sensefield_token_direction", None, (token_ids,))
     direction = np.frombuffer(first_answer(answers), np.float32)
     content = check({DIRECTION: direction}, model, "from.text")
-    return Made(content, {"text": text, "token_ids": token_ids}, model.name)
+    return NewVector(content, {"text": text, "token_ids": token_ids}, model.name)
 
 
 async def from_embedding(
     text: str, token_ids: list[int], engine: Engine, model: ModelFacts, vocab_size: int
-) -> Made:
+) -> NewVector:
     """Make a residual-stream vector, at layer 0, from a text's tokens in the embedding.
 
     It is the mean of their embeddings minus the mean of all embeddings: the direction of these
@@ -65,7 +67,7 @@ async def from_embedding(
     direction = np.frombuffer(first_answer(answers), np.float32)
     content = check({"layer.0": direction}, model, "from.text")
     made_from = {"text": text, "token_ids": token_ids, "space": "embedding"}
-    return Made(content, made_from, model.name)
+    return NewVector(content, made_from, model.name)
 
 
 def _check_tokens(text: str, token_ids: list[int]) -> None:
@@ -80,7 +82,7 @@ async def from_contrast(
     states: States,
     model: ModelFacts,
     progress: Progress,
-) -> Made:
+) -> NewVector:
     """Make a vector from the difference of the sides' residual streams.
 
     Args:
@@ -125,7 +127,7 @@ async def from_contrast(
         )
     tensors = {f"layer.{layer}": v for layer, v in zip(layers, directions, strict=True)}
     content = await asyncio.to_thread(check, tensors, model, "from.contrast")
-    return Made(content, {"contrast": _provenance(contrast)}, model.name)
+    return NewVector(content, {"contrast": _provenance(contrast)}, model.name)
 
 
 def _provenance(contrast: Contrast) -> dict[str, Any]:
@@ -144,7 +146,7 @@ async def from_combination(
     orthogonal_to: str | None,
     registry: VectorRegistry,
     model: ModelFacts,
-) -> Made:
+) -> NewVector:
     """Make the weighted sum of stored vectors, optionally orthogonal to another vector.
 
     Args:
@@ -181,7 +183,7 @@ async def from_combination(
     left = await asyncio.to_thread(combine, weighted, None if other is None else other.tensors)
     if not left:
         raise BadRequestError("nothing is left: the result is zero", "from.combine")
-    return Made(check(left, model, "from.combine"), made_from, model.name)
+    return NewVector(check(left, model, "from.combine"), made_from, model.name)
 
 
 async def _part(name: str, param: str, registry: VectorRegistry) -> VectorContent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from service.errors import BadRequestError, ConflictError, echo
 from service.schemas.vector_answers import VectorAnswer
 from service.vectors.content import ModelFacts, VectorContent
-from service.vectors.names import plain
+from service.vectors.names import public_name
 from service.vectors.safetensors_file import read_safetensors
 from service.vectors.store import BrokenName, Entry, StoredName
 
@@ -17,7 +17,7 @@ class UnusableVectorError(ConflictError):
 
     def __init__(self, entry: Entry, reason: str) -> None:
         super().__init__(
-            f"the vector {echo(plain(entry.name))} cannot be used: {reason}",
+            f"the vector {echo(public_name(entry.name))} cannot be used: {reason}",
             "vector",
             "vector_unusable",
         )
@@ -34,7 +34,7 @@ def describe(entry: Entry, model: ModelFacts, damage: str | None = None) -> Vect
         damage: the fault of its content, if one is known.
 
     """
-    name = plain(entry.name)
+    name = public_name(entry.name)
     if isinstance(entry, BrokenName):
         return {
             "id": name,

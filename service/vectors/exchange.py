@@ -31,7 +31,7 @@ _MAX_PROVENANCE = 16_384
 
 
 @dataclass(frozen=True)
-class Made:
+class NewVector:
     """A content and its origin."""
 
     content: VectorContent
@@ -40,7 +40,7 @@ class Made:
     """Name of the model it was made on, if known."""
 
 
-def read_upload(data: bytes, model: ModelFacts) -> Made:
+def read_upload(data: bytes, model: ModelFacts) -> NewVector:
     """Read a vector of either format, recognised by its first bytes.
 
     Raises:
@@ -55,11 +55,11 @@ def read_upload(data: bytes, model: ModelFacts) -> Made:
         origin = {"upload": "gguf"}
         if hint is not None:
             origin["model_hint"] = hint[:_MAX_PROVENANCE]
-        return Made(check(layers, model, called="direction"), origin, None)
+        return NewVector(check(layers, model, called="direction"), origin, None)
     if looks_like_safetensors(data):
         tensors, metadata = read_safetensors(data)
         made_from, name = _provenance(metadata)
-        return Made(check(tensors, model), {"upload": "safetensors", **made_from}, name)
+        return NewVector(check(tensors, model), {"upload": "safetensors", **made_from}, name)
     raise UnsupportedMediaError(
         "the body is neither a safetensors file nor a GGUF control vector", "body"
     )

@@ -29,15 +29,17 @@ def check_name(name: str, param: str = "name") -> str:
 
 def unknown(name: str) -> NotFoundError:
     """Return the error for a vector that does not exist or belongs to another tenant."""
-    return NotFoundError(f"there is no vector {echo(plain(name))}", "vector", "vector_not_found")
+    return NotFoundError(
+        f"there is no vector {echo(public_name(name))}", "vector", "vector_not_found"
+    )
 
 
-def owned(name: str, tenant: str | None) -> str:
+def stored_name(name: str, tenant: str | None) -> str:
     """Return the store's name of a tenant's vector; a shared vector keeps its name."""
     return name if tenant is None else f"{tenant}{_MARK}{name}"
 
 
-def plain(stored: str) -> str:
+def public_name(stored: str) -> str:
     """Return the client's name of a stored vector."""
     return stored.rpartition(_MARK)[2]
 

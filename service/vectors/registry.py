@@ -17,8 +17,8 @@ from service.errors import BadRequestError
 from service.schemas.vector_answers import VectorAnswer
 from service.vectors.catalog import Catalog
 from service.vectors.content import ModelFacts, VectorContent
-from service.vectors.exchange import Format, Made, export, read_upload
-from service.vectors.names import check_name, is_name, owned, plain, tenant_of, unknown
+from service.vectors.exchange import Format, NewVector, export, read_upload
+from service.vectors.names import check_name, is_name, public_name, stored_name, tenant_of, unknown
 from service.vectors.resident import Engine, ResidentContents
 from service.vectors.residual_bank import ResidualBank, ResidualSupport
 from service.vectors.safetensors_file import write_safetensors
@@ -165,7 +165,7 @@ class VectorRegistry:
 
     async def check(self, name: str, guard: Guard) -> None:
         """Call a guard with the store's current entry of a name."""
-        guard(await self._catalog.find(owned(name, self._tenant)))
+        guard(await self._catalog.find(stored_name(name, self._tenant)))
 
     async def put(
         self, name: str, data: bytes, guard: Guard = anything
@@ -176,7 +176,7 @@ class VectorRegistry:
         return await self.keep(name, made, guard)
 
     async def keep(
-        self, name: str, made: Made, guard: Guard = anything
+        self, name: str, made: NewVector, guard: Guard = anything
     ) -> tuple[VectorAnswer, bool]:
         """Store a new vector under a name.
 
@@ -192,7 +192,7 @@ class VectorRegistry:
         content = made.content
         data = write_safetensors(content)
         stored = StoredName(
-            name=owned(check_name(name), self._tenant),
+            name=stored_name(check_name(name), self._tenant),
             sha256=content.sha256,
             created=int(time.time()),
             made_from=made.made_from,
@@ -205,7 +205,7 @@ class VectorRegistry:
 
     async def delete(self, name: str, guard: Guard = anything) -> None:
         """Forget a name; running requests keep the content they started with."""
-        await self._catalog.delete(owned(check_name(name), self._tenant), guard)
+        await self._catalog.delete(stored_name(check_name(name), self._tenant), guard)
 
     async def nearest(self, name: str, vocab_size: int, k: int) -> dict[str, list[Any]]:
         """Return ids and scores of the k tokens that a vector raises and lowers most."""
@@ -230,10 +230,12 @@ class VectorRegistry:
         """Return the store's possible names for a client's ``name``; the first that exists wins."""
         if not is_name(name):
             return ()
-        return tuple(dict.fromkeys((owned(name, self._tenant), name)))
+        return tuple(dict.fromkeys((stored_name(name, self._tenant), name)))
 
     def _seen(self, stored: Iterable[str]) -> dict[str, str]:
         """Return the store's names of the vectors that the tenant sees, by the client's name."""
         visible = [each for each in stored if tenant_of(each) in (None, self._tenant)]
         # The tenant's own vectors override shared ones.
-        return {plain(each): each for each in sorted(visible, key=lambda e: tenant_of(e) or "")}
+        return {
+            public_name(each): each for each in sorted(visible, key=lambda e: tenant_of(e) or "")
+        }

@@ -11,7 +11,7 @@ import numpy as np
 
 from service.vectors.content import VectorContent
 from service.vectors.leases import Leases
-from service.vectors.turns import InTurns
+from service.vectors.turns import SerializedRpc
 
 HOLDER = secrets.token_hex(8)
 """The id of this API process; several may serve the same engine."""
@@ -41,7 +41,7 @@ class ResidentContents:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._reading = InTurns(engine)
+        self._reading = SerializedRpc(engine)
         self._contents: dict[str, VectorContent] = {}
         self.unscored: dict[str, str] = {}
         self._leases = Leases()

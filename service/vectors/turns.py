@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 
-class InTurns:
+class SerializedRpc:
     """Calls vLLM's workers one call after another.
 
     The engine runs all waiting calls before its next step. Many calls that each read a matrix of

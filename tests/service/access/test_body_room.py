@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.access.body_room import BodyRoom, HeldRoom
+from service.access.body_room import BodyMemoryLimit, Reservation
 from service.errors import SaturatedError, TooLargeError
 
 MOST, MOST_OF_ALL = 10, 25
@@ -17,7 +17,7 @@ MOST, MOST_OF_ALL = 10, 25
 
 @pytest.mark.parametrize("taken", [(11,), (10, 1), (1, 10)])
 def test_one_body_has_no_more_than_its_limit(taken: tuple[int, ...]) -> None:
-    room = BodyRoom(MOST, MOST_OF_ALL)
+    room = BodyMemoryLimit(MOST, MOST_OF_ALL)
     with room.held(0) as body:
         for size in taken[:-1]:
             body.take(size)
@@ -30,12 +30,12 @@ def test_one_body_has_no_more_than_its_limit(taken: tuple[int, ...]) -> None:
 
 
 def test_what_is_too_large_for_all_is_too_large_for_one() -> None:
-    with pytest.raises(TooLargeError, match="over 3 bytes"), BodyRoom(5, 3).held(4):
+    with pytest.raises(TooLargeError, match="over 3 bytes"), BodyMemoryLimit(5, 3).held(4):
         pass
 
 
 def test_who_announces_much_and_sends_nothing_keeps_nobody_out() -> None:
-    room = BodyRoom(MOST, MOST_OF_ALL)
+    room = BodyMemoryLimit(MOST, MOST_OF_ALL)
     with ExitStack() as many:
         bodies = [many.enter_context(room.held(MOST)) for _ in range(10)]
         bodies[0].take(MOST)
@@ -49,7 +49,7 @@ def test_who_announces_much_and_sends_nothing_keeps_nobody_out() -> None:
 
 
 def test_a_body_that_finds_no_room_keeps_what_it_has_until_it_ends() -> None:
-    room = BodyRoom(MOST, MOST_OF_ALL)
+    room = BodyMemoryLimit(MOST, MOST_OF_ALL)
     with room.held(0) as one, room.held(0) as two, room.held(5) as three:
         one.take(10)
         two.take(10)
@@ -72,8 +72,8 @@ class Bodies(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.room = BodyRoom(MOST, MOST_OF_ALL)
-        self.bodies: list[tuple[ExitStack, HeldRoom]] = []
+        self.room = BodyMemoryLimit(MOST, MOST_OF_ALL)
+        self.bodies: list[tuple[ExitStack, Reservation]] = []
 
     @rule(size=st.integers(0, 12))
     def come(self, size: int) -> None:

@@ -20,7 +20,7 @@ from logit_processors.controls.steer import SteerEntry
 from logit_processors.program import NO_PROGRAM, Program
 from logit_processors.row_spec import ALIVE, BROKEN, EXHAUSTED, STATISTICS, RowSpec, TokenRow
 from logit_processors.vocabulary import Vocabulary
-from service.api.rows_tap import RowsTap, count_divergences
+from service.api.rows_tap import RowCollector, count_divergences
 from service.distributions.token_texts import TokenTexts
 from service.pieces import json_pieces
 from service.planning.budget import Budget
@@ -54,7 +54,7 @@ def tap(
     prompt_spec: RowSpec | None = None,
     count: int | None = None,
     **asked_for: int,
-) -> RowsTap:
+) -> RowCollector:
     nothing = {"prompt_logprobs": None, "distribution": None, "choices": 1}
     asked = SimpleNamespace(**nothing | asked_for, arrow=arrow)
     plan: Any = SimpleNamespace(
@@ -68,7 +68,7 @@ def tap(
         shows_rows=shows_rows,
         width=2,
     )
-    return RowsTap(plan, TEXTS, count=count)
+    return RowCollector(plan, TEXTS, count=count)
 
 
 def test_rows_that_are_well_add_nothing_to_an_answer_that_asked_for_none() -> None:

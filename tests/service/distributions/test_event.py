@@ -11,7 +11,7 @@ import pytest
 
 from logit_processors.row_spec import DENSE, RowSpec, TokenRow
 from service.distributions.encode import DistributionEncoder
-from service.distributions.event import EventWriter
+from service.distributions.event import SingleRowEncoder
 from service.schemas.distribution import DistributionRequest
 from tests.entries import spec_of
 from tests.service.distributions.test_encode import (
@@ -56,7 +56,7 @@ def test_a_row_alone_is_the_row_of_a_run(
 ) -> None:
     top_k, spec, rows = kept
     request = asked(top_k, stages, dtype=dtype)
-    assert EventWriter.can_write(request, spec)
+    assert SingleRowEncoder.can_write(request, spec)
     encoder = DistributionEncoder(request, spec, VOCAB)
     whole = json.loads(encoder.encode(SAMPLED, rows))
     for at in (1, 0, 1):  # the text made of one row holds for the next
@@ -110,4 +110,4 @@ def test_the_text_of_an_event() -> None:
 def test_what_is_not_sent_as_it_is_kept_is_not_written_so(
     fields: dict[str, Any], spec: RowSpec
 ) -> None:
-    assert not EventWriter.can_write(DistributionRequest.model_validate(fields), spec)
+    assert not SingleRowEncoder.can_write(DistributionRequest.model_validate(fields), spec)

@@ -29,37 +29,37 @@ class AskedEngine:
 async def test_one_question_at_a_time_and_silence_until_its_answer() -> None:
     engine = AskedEngine()
     pulse = Pulse(engine)
-    assert pulse.silence() == 0
-    pulse.beat()
-    pulse.beat()
+    assert pulse.unanswered_seconds() == 0
+    pulse.poll()
+    pulse.poll()
     assert len(engine.questions) == 1
-    before = pulse.silence()
-    pulse.beat()
-    assert pulse.silence() > before > 0
+    before = pulse.unanswered_seconds()
+    pulse.poll()
+    assert pulse.unanswered_seconds() > before > 0
     engine.questions[0].set_result(True)
-    assert pulse.silence() == 0
+    assert pulse.unanswered_seconds() == 0
     assert not pulse.paused
-    pulse.beat()
+    pulse.poll()
     assert pulse.paused
     assert len(engine.questions) == 2
 
 
 async def test_time_in_which_nobody_listened_is_no_silence() -> None:
     pulse = Pulse(AskedEngine())
-    pulse.beat()
+    pulse.poll()
     for beats in (1, 2, 3):
         pulse._beaten -= 3600  # as after a machine that slept, or a loop that was held up
-        pulse.beat()
-        assert pulse.silence() == beats * module._AWAKE_SECONDS
+        pulse.poll()
+        assert pulse.unanswered_seconds() == beats * module._AWAKE_SECONDS
 
 
 async def test_a_refusal_is_an_answer() -> None:
     engine = AskedEngine()
     pulse = Pulse(engine)
-    pulse.beat()
+    pulse.poll()
     engine.questions[0].set_exception(RuntimeError("the engines differ"))
-    assert pulse.silence() == 0
-    pulse.beat()
+    assert pulse.unanswered_seconds() == 0
+    pulse.poll()
     assert len(engine.questions) == 2
     assert not pulse.paused
 

@@ -41,7 +41,7 @@ def code_of(readiness: Readiness) -> str | None:
 async def test_an_engine_that_answers_is_ready(engine: StubEngine) -> None:
     readiness = Readiness(engine, LONG)
     assert code_of(readiness) is None
-    readiness.pulse.beat()
+    readiness.pulse.poll()
     await asyncio.sleep(0)
     assert code_of(readiness) is None
 
@@ -49,11 +49,11 @@ async def test_an_engine_that_answers_is_ready(engine: StubEngine) -> None:
 async def test_a_silent_engine_is_not_ready_and_refuses_nobody(engine: StubEngine) -> None:
     engine.answers = False
     readiness = Readiness(engine, LONG)
-    readiness.pulse.beat()
+    readiness.pulse.poll()
     codes = []
     for _ in range(3):
         readiness.pulse._beaten -= 3600  # as if an hour had passed, of which each beat counts 2 s
-        readiness.pulse.beat()
+        readiness.pulse.poll()
         codes.append(code_of(readiness))
     assert codes == [None, None, "engine_silent"]
     readiness.admit()
@@ -81,9 +81,9 @@ async def test_what_refuses_newcomers_is_not_ready(
 async def test_a_hanging_engine_refuses_newcomers(engine: StubEngine) -> None:
     engine.answers = False
     readiness = Readiness(engine, 1e-9)
-    readiness.pulse.beat()
+    readiness.pulse.poll()
     readiness.admit()
-    readiness.pulse.beat()
+    readiness.pulse.poll()
     assert readiness.is_stalled()
     with pytest.raises(NotReadyError, match="has not answered"):
         readiness.admit()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from service.errors import BadRequestError, UnsupportedMediaError
 from service.vectors.content import VectorContent, check
-from service.vectors.exchange import Made, export, read_upload
+from service.vectors.exchange import NewVector, export, read_upload
 from service.vectors.gguf_file import write_gguf
 from service.vectors.safetensors_file import read_safetensors, write_safetensors
 from service.vectors.store import StoredName
@@ -67,7 +67,7 @@ def test_import_of_export_is_the_same_vector(content: VectorContent) -> None:
 
 def test_a_control_vector_out_and_in_again() -> None:
     made = read_upload(export(stored(LAYERS), LAYERS, "gguf", MODEL), MODEL)
-    assert made == Made(made.content, {"upload": "gguf", "model_hint": "llama"}, None)
+    assert made == NewVector(made.content, {"upload": "gguf", "model_hint": "llama"}, None)
     assert made.content.sha256 == LAYERS.sha256
     with pytest.raises(BadRequestError, match="no layers"):
         export(stored(DIRECTION), DIRECTION, "gguf", MODEL)

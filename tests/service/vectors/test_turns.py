@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.vectors.turns import InTurns
+from service.vectors.turns import SerializedRpc
 
 
 class Engine:
@@ -31,7 +31,7 @@ async def settle() -> None:
 
 async def test_one_call_is_at_work_at_a_time() -> None:
     engine = Engine()
-    calls = InTurns(engine)
+    calls = SerializedRpc(engine)
     first, left, last = (
         asyncio.create_task(calls.collective_rpc("read", None, (at,))) for at in range(3)
     )
