@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from vllm.config import ModelConfig, SpeculativeConfig, VllmConfig
 
+from logit_processors.wire import PROCESSOR
 from service import launch
 from service.access.keys import Key, KeyRing
 from service.access.roles import ROLES
@@ -97,7 +98,7 @@ def test_without_a_list_every_plugin_stays_and_ours_must_be_installed(
 
 def test_sensefield_is_plugged_in_beside_what_was_asked_for() -> None:
     args = launch.parse(["m", "--logits-processors", "theirs:Processor"])
-    assert args.logits_processors == ["theirs:Processor", launch.PROCESSOR]
+    assert args.logits_processors == ["theirs:Processor", PROCESSOR]
     assert args.worker_cls == launch.WORKER
     assert args.worker_extension_cls == launch.WORKER_EXTENSION
     assert args.shutdown_timeout == launch.DRAIN_SECONDS
