@@ -54,10 +54,17 @@ class _TopNSigmaTable(Table[TopNSigmaEntry]):
         self._entries.flush()
 
     def apply(self, logits: torch.Tensor, rows: Rows) -> None:
+        if not rows.are_known:
+            # To gather the rows that use it, the host would wait for the device.
+            apply_top_n_sigma(logits, self._deviations(rows))
+            return
         at, own = rows.of_slots(self.used)
-        _, deviations, active = self._entries.at(own.slots, own.positions)
-        n = torch.where(active[:, 0], deviations[:, 0], inf)
-        logits[at] = apply_top_n_sigma(logits[at], n)
+        logits[at] = apply_top_n_sigma(logits[at], self._deviations(own))
+
+    def _deviations(self, rows: Rows) -> torch.Tensor:
+        """Return n of each row, ``[rows]``; infinity where no entry applies."""
+        _, values, active = self._entries.at(rows.slots, rows.positions)
+        return torch.where(active[:, 0], values[:, 0], inf)
 
 
 def apply_top_n_sigma(logits: torch.Tensor, n: torch.Tensor) -> torch.Tensor:

@@ -84,6 +84,7 @@ def answer_of(engine: Any, choices: int = 1) -> ArrowAnswer:
         masks=(),
         prompt_spec=None,
         width=4,
+        unseen=(),
         leave_queue=lambda: None,
     )
     return ArrowAnswer(engine, plan, TokenTexts(FOUR), choices)

@@ -67,6 +67,7 @@ def tap(
         tokens=0,
         shows_rows=shows_rows,
         width=2,
+        unseen=(),
     )
     return RowCollector(plan, TEXTS, count=count)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.engine import seams
+from service.engine import resting, seams
 from service.engine.relied import CALLED
 from service.engine.seam import Place, Seam, State, Where
 from service.engine.seams import TABLE, install, is_installed
@@ -56,7 +56,11 @@ def test_a_replacement_takes_what_vllm_gives(seam: Seam) -> None:
 
 
 @pytest.mark.parametrize("where", Where)
-def test_a_process_installs_its_rows_and_no_other(where: Where, fresh: None) -> None:
+def test_a_process_installs_its_rows_and_no_other(
+    where: Where, fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One row leaves vLLM's own where a worker has its cores for itself.
+    monkeypatch.setattr(resting, "shares_its_cores", lambda: True)
     before = {seam: seam.found() for seam in TABLE}
     assert not is_installed(where)
     install(where)
