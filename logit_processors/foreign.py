@@ -25,6 +25,7 @@ class ForeignTable(Table[Any]):
 
     def __init__(self, control: Control[Any], table: Table[Any]) -> None:
         self.failed: torch.Tensor | None = None
+        self._is_stale = False
         self._name = control.name
         self._table = table
         self.used = table.used
@@ -45,11 +46,16 @@ class ForeignTable(Table[Any]):
             self._table.flush()
         except Exception:
             logger.exception("the control %r failed to bring its tables to the device", self._name)
+            # From now on its tables on the device are unknown: no row may rely on them.
+            self._is_stale = True
 
     def apply(self, logits: torch.Tensor, rows: Rows) -> None:
         """Apply the entries to copies of their rows, and keep the copies without NaN."""
         at, own = rows.of_slots(self.used)
         self.failed = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+        if self._is_stale:
+            self.failed[at] = True
+            return
         try:
             changed = logits[at]
             self._table.apply(changed, own)
