@@ -44,6 +44,7 @@ class Pipeline:
         self.failed: torch.Tensor | None = None
         self._programs: list[Program | None] = [None] * engine.slots
         self._seeds = engine.seeds
+        self._host_seeds: NDArray[np.int64] = np.zeros(engine.slots, np.int64)
         self._new_seeds: dict[int, int] = {}
         tables = [
             (control, control.table(engine) if kinds else _guarded(control, engine))
@@ -74,7 +75,8 @@ class Pipeline:
             for _, table in self._tables:
                 table.write(slot, (), {})
         self._programs[slot] = program
-        self._new_seeds[slot] = seed
+        if seed != self._host_seeds[slot]:
+            self._host_seeds[slot] = self._new_seeds[slot] = seed
         self.status[slot] = ALIVE
         if program is None:
             return

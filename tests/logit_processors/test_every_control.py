@@ -1,4 +1,4 @@
-"""What each control must pass, and a deliberately wrong one that must not."""
+"""Each control passes the shared checks, and a deliberately wrong one fails them."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ TOKENS = st.lists(st.integers(0, 9), max_size=5)
 REQUESTS = st.lists(
     st.tuples(TOKENS.filter(bool), TOKENS, st.integers(0, 3)), min_size=1, max_size=4
 )
-"""Of each request the prompt, the generated tokens, and how many of those are drafts."""
+"""Each request: its prompt, its generated tokens, and the number of drafts among them."""
 
 
 @given(REQUESTS, st.integers(1, 12), st.booleans())
