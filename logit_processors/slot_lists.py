@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from logit_processors.table import E, EngineFacts, Table
 from logit_processors.upload import upload
 
 _LEAST_WIDTH = 4
@@ -134,3 +135,21 @@ class EntryTable(SlotLists):
         at = positions.unsqueeze(1)
         active = (windows[..., 0] <= at) & (at < windows[..., 1])
         return self.ids[slots], self.values[slots], active
+
+
+class ListedTable(Table[E]):
+    """A control's table that keeps an id, a value and a window for each entry.
+
+    Args:
+        engine: where it runs.
+
+    """
+
+    def __init__(self, engine: EngineFacts) -> None:
+        self._entries = EntryTable(engine.slots, engine.device)
+        self._kernels = engine.kernels
+        self.used = self._entries.used
+
+    def flush(self) -> None:
+        """Copy changed entries to the device."""
+        self._entries.flush()

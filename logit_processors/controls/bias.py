@@ -13,7 +13,7 @@ from logit_processors.controls.token_or_text import TokenOrText
 from logit_processors.device_apply import edit_tokens
 from logit_processors.pattern_sets import CompiledPattern
 from logit_processors.patterns import Pattern
-from logit_processors.slot_lists import EntryTable
+from logit_processors.slot_lists import ListedTable
 from logit_processors.table import EngineFacts, Rows, Table
 
 MAX_ADD = 100.0
@@ -74,20 +74,12 @@ class TextBias(Control[BiasEntry]):
         return engine.texts.table(engine.slots, self, lambda entry: entry.add)
 
 
-class _TokenBiasTable(Table[BiasEntry]):
-    def __init__(self, engine: EngineFacts) -> None:
-        self._entries = EntryTable(engine.slots, engine.device)
-        self._kernels = engine.kernels
-        self.used = self._entries.used
-
+class _TokenBiasTable(ListedTable[BiasEntry]):
     def write(
         self, slot: int, entries: Sequence[BiasEntry], _patterns: Mapping[Pattern, CompiledPattern]
     ) -> bool:
         self._entries.put(slot, summed_token_bias(entries))
         return True
-
-    def flush(self) -> None:
-        self._entries.flush()
 
     def apply(self, logits: torch.Tensor, rows: Rows) -> None:
         if self._kernels:

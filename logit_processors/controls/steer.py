@@ -22,7 +22,7 @@ from logit_processors.control import (
 from logit_processors.device_apply import add_directions
 from logit_processors.pattern_sets import CompiledPattern
 from logit_processors.patterns import Pattern
-from logit_processors.slot_lists import EntryTable
+from logit_processors.slot_lists import ListedTable
 from logit_processors.table import EngineFacts, Rows, Table
 from logit_processors.upload import upload
 
@@ -158,15 +158,13 @@ class SteerResidual(Control[SteerEntry]):
         raise NotImplementedError("steering inside the model has no table of logits")
 
 
-class _SteerTable(Table[SteerEntry]):
+class _SteerTable(ListedTable[SteerEntry]):
     reads_first = True
 
     def __init__(self, engine: EngineFacts) -> None:
-        self._entries = EntryTable(engine.slots, engine.device)
+        super().__init__(engine)
         self._directions = engine.directions
-        self._kernels = engine.kernels
         self._held: list[list[int]] = [[] for _ in range(engine.slots)]
-        self.used = self._entries.used
 
     def write(
         self, slot: int, entries: Sequence[SteerEntry], _patterns: Mapping[Pattern, CompiledPattern]
@@ -178,9 +176,6 @@ class _SteerTable(Table[SteerEntry]):
         self._held[slot] = [row for row, _ in held]
         self._entries.put(slot, [(row, entry.strength, entry.bounds) for row, entry in held])
         return len(held) == len(found)
-
-    def flush(self) -> None:
-        self._entries.flush()
 
     def apply(self, logits: torch.Tensor, rows: Rows) -> None:
         if self._kernels:

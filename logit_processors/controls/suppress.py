@@ -13,7 +13,7 @@ from logit_processors.controls.token_or_text import TokenOrText
 from logit_processors.device_apply import edit_tokens
 from logit_processors.pattern_sets import CompiledPattern
 from logit_processors.patterns import Pattern
-from logit_processors.slot_lists import EntryTable
+from logit_processors.slot_lists import ListedTable
 from logit_processors.table import EngineFacts, Rows, Table
 
 
@@ -73,12 +73,7 @@ class TextSuppress(Control[SuppressEntry]):
         return engine.texts.table(engine.slots, self, lambda _: -inf)
 
 
-class _TokenSuppressTable(Table[SuppressEntry]):
-    def __init__(self, engine: EngineFacts) -> None:
-        self._entries = EntryTable(engine.slots, engine.device)
-        self._kernels = engine.kernels
-        self.used = self._entries.used
-
+class _TokenSuppressTable(ListedTable[SuppressEntry]):
     def write(
         self,
         slot: int,
@@ -88,9 +83,6 @@ class _TokenSuppressTable(Table[SuppressEntry]):
         named = [(entry.token_id, entry.bounds) for entry in entries]
         self._entries.put(slot, [(at, -inf, bounds) for at, bounds in named if at is not None])
         return True
-
-    def flush(self) -> None:
-        self._entries.flush()
 
     def apply(self, logits: torch.Tensor, rows: Rows) -> None:
         if self._kernels:

@@ -14,7 +14,7 @@ from pydantic import Field
 from logit_processors.control import Control, Phase, WindowedEntry
 from logit_processors.pattern_sets import CompiledPattern
 from logit_processors.patterns import Pattern
-from logit_processors.slot_lists import EntryTable
+from logit_processors.slot_lists import ListedTable
 from logit_processors.table import EngineFacts, Rows, Table
 
 
@@ -36,11 +36,7 @@ class TopNSigma(Control[TopNSigmaEntry]):
         return _TopNSigmaTable(engine)
 
 
-class _TopNSigmaTable(Table[TopNSigmaEntry]):
-    def __init__(self, engine: EngineFacts) -> None:
-        self._entries = EntryTable(engine.slots, engine.device)
-        self.used = self._entries.used
-
+class _TopNSigmaTable(ListedTable[TopNSigmaEntry]):
     def write(
         self,
         slot: int,
@@ -49,9 +45,6 @@ class _TopNSigmaTable(Table[TopNSigmaEntry]):
     ) -> bool:
         self._entries.put(slot, [(0, entry.n, entry.bounds) for entry in entries])
         return True
-
-    def flush(self) -> None:
-        self._entries.flush()
 
     def apply(self, logits: torch.Tensor, rows: Rows) -> None:
         if not rows.are_known:
